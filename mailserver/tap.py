@@ -103,11 +103,11 @@ def makeService(options: Options) -> IService:
         )
     else:
         service = _master(config, reactor, workers, twistd, daemon=daemon, log_file=log_file, zygote=zygote)
-    from mailserver.net.listeners.systemd_sockets import CannotInherit, Inherited  # noqa: PLC0415 - beside the zygote
+    from mailserver.net.listeners.systemd_sockets import SystemdSockets, UnusableSocket  # noqa: PLC0415 - beside the zygote
 
     try:
-        service.inherited = Inherited(handed_over)
-    except CannotInherit as error:
+        service.systemd_sockets = SystemdSockets(handed_over)
+    except UnusableSocket as error:
         raise SystemExit(str(error)) from error
     if twistd is not None and not daemon and _logs_to_output(twistd):
         # Who does not read our output must not hold us up.

@@ -22,7 +22,7 @@ from mailserver.imap import commands as imap_commands
 from mailserver.imap.argument_cache import ArgumentCache
 from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
-from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable, spawn, together
+from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable, run_concurrently, spawn
 from mailserver.net.connection.listener_context import Session
 from mailserver.net.connection.store_threads import AccountRunner, StoreThreads
 from mailserver.net.ipc.child_processes import ProcessSpawner
@@ -213,7 +213,7 @@ class Services:
             postmaster=postmaster,
             detail_separator=config.lmtp.detail_separator,
             next_hop=self._next_hop,
-            gather=together,
+            gather=run_concurrently,
         )
         if any(listener.family == "http" for listener in config.listeners):
             # Here: where there is no such listener, what it takes must cost no memory and no time at the start.
@@ -230,7 +230,7 @@ class Services:
             limits=config.limits,
             spool=self._spool,
             postmaster=postmaster,
-            gather=together,
+            gather=run_concurrently,
         )
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mailserver.net.admin.ledger import GATHER
-from mailserver.net.connection.client_log import REST
+from mailserver.net.connection.client_log import GATHERING_TIME
 from tests.server import Server
 
 
@@ -29,7 +29,7 @@ def switched_off(server: Server, context: ssl.SSLContext) -> None:
     user, password = server.user_of("example.org")
     with imaplib.IMAP4_SSL("localhost", server.port("imaps"), ssl_context=context) as imap:
         imap.login(user, password)
-    time.sleep(REST + GATHER + 1)
+    time.sleep(GATHERING_TIME + GATHER + 1)
     assert known(server) == before
     server.config.write_text(settings)
     server.hang_up()

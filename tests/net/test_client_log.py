@@ -17,7 +17,7 @@ from mailserver.ledger.entry import Entry, as_row
 from mailserver.net.admin import ledger as writing
 from mailserver.net.admin.ledger import LedgerWriter, report_to_master
 from mailserver.net.connection import client_log as module
-from mailserver.net.connection.client_log import AGAIN, REST, ClientLog, program_of
+from mailserver.net.connection.client_log import GATHERING_TIME, REPORT_INTERVAL, ClientLog, program_of
 from mailserver.net.ipc.worker_messages import ClientsSeen
 from mailserver.session.channel import TLSInfo
 from tests.fakes import info
@@ -46,7 +46,7 @@ def test_what_is_kept_of_a_login() -> None:
     world.login("Thunderbird 128.0")
     world.login(protocol="imap", local="192.0.2.1:143")
     world.login(protocol="imap", local="/run/imap", tls=None)
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     (told,) = world.told
     assert told == [
         ANNA,
@@ -59,13 +59,13 @@ def test_the_same_is_told_once_an_hour() -> None:
     world = World()
     for _ in range(100):
         world.login()
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     assert [len(entries) for entries in world.told] == [1]
     world.login()
-    world.clock.advance(AGAIN - 1)
+    world.clock.advance(REPORT_INTERVAL - 1)
     assert len(world.told) == 1
     world.login()
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     assert [len(entries) for entries in world.told] == [1, 1]
 
 
@@ -73,9 +73,9 @@ def test_what_it_is_may_be_said_before_or_after_the_login() -> None:
     world = World()
     soon, late = world.login(), world.login(account="bert")
     world.client_log.identified(soon, "K-9 6.8")
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     world.client_log.identified(late, "mutt 2.2")
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     assert [(each.account, each.program) for entries in world.told for each in entries] == [
         ("anna@example.test", "K-9 6.8"),
         ("bert", ""),
@@ -86,12 +86,12 @@ def test_what_it_is_may_be_said_before_or_after_the_login() -> None:
 def test_each_rests_for_as_long() -> None:
     world = World()
     world.login()
-    world.clock.advance(REST - 1)
+    world.clock.advance(GATHERING_TIME - 1)
     late = world.login(account="bert")
     world.clock.advance(1)
     assert [each.account for each in world.told[0]] == ["anna@example.test"]
     world.client_log.identified(late, "mutt")
-    world.clock.advance(REST - 1)
+    world.clock.advance(GATHERING_TIME - 1)
     assert [each.program for each in world.told[1]] == ["mutt"]
     assert not world.clock.getDelayedCalls()
 
@@ -99,29 +99,29 @@ def test_each_rests_for_as_long() -> None:
 def test_at_the_end_none_rests() -> None:
     world = World()
     world.login()
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     world.login()
     late = world.login(account="bert")
-    world.client_log.tell_all()
+    world.client_log.flush()
     assert [[each.account for each in entries] for entries in world.told] == [["anna@example.test"], ["bert"]]
     assert late.told
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     assert len(world.told) == 2
     assert not world.clock.getDelayedCalls()
 
 
 def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_WAITING", 3)
-    monkeypatch.setattr(module, "MOST_KNOWN", 2)
+    monkeypatch.setattr(module, "MAX_WAITING_LOGINS", 3)
+    monkeypatch.setattr(module, "MAX_KNOWN_LOGINS", 2)
     world = World()
     for number in range(5):
         world.login(account=f"{number}")
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     assert [each.account for each in world.told[0]] == ["0", "1", "2"]
     # The one that was told longest ago is not remembered.
     for number in range(3):
         world.login(account=f"{number}")
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     assert [each.account for each in world.told[1]] == ["0"]
 
 
@@ -130,7 +130,7 @@ def test_switched_off_nothing_is_gathered() -> None:
     world.login()
     world.enabled = False
     world.client_log.identified(world.login(account="bert"), "mutt")
-    world.clock.advance(REST)
+    world.clock.advance(GATHERING_TIME)
     assert world.told == []
     assert not world.clock.getDelayedCalls()
 

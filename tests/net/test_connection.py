@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.config.model import Limits
 from mailserver.net.connection.connection import Connection
-from mailserver.net.connection.stream import JOINED, READ_AHEAD, TURN
+from mailserver.net.connection.stream import MAX_JOINED, MAX_TURN, READ_AHEAD
 from mailserver.net.log.format import body_of
 from mailserver.session.channel import Channel, Wake
 from tests.net.connections import Transport, World, echo
@@ -39,7 +39,7 @@ def busy(steps: list[int], world_box: list[World]) -> Any:
     async def run(channel: Channel) -> None:
         await channel.read(60)
         for step in range(6):
-            world_box[0].clock.rightNow += 0.6 * TURN
+            world_box[0].clock.rightNow += 0.6 * MAX_TURN
             steps.append(step)
             channel.write(b"%d" % step)
             await channel.drain()
@@ -170,17 +170,17 @@ def test_a_client_that_sends_too_fast_is_paused_until_read() -> None:
 def test_a_client_that_does_not_read_stops_the_session_and_is_cut() -> None:
     async def run(channel: Channel) -> None:
         while True:
-            channel.write(b"x" * JOINED)
+            channel.write(b"x" * MAX_JOINED)
             await channel.drain()
 
     class Full(Transport):
         def write(self, data: bytes) -> None:
             super().write(data)
-            if len(self.value()) >= 5 * JOINED:
+            if len(self.value()) >= 5 * MAX_JOINED:
                 self.producer.pauseProducing()
 
     world = World(run, Limits(write_timeout=300), make=Full)
-    assert len(world.transport.value()) == 5 * JOINED
+    assert len(world.transport.value()) == 5 * MAX_JOINED
     world.clock.advance(299)
     assert not world.transport.aborted
     world.clock.advance(2)
@@ -333,7 +333,7 @@ def test_a_stop_does_not_wait_long_for_a_client_that_does_not_close() -> None:
 
 
 def test_a_stop_while_the_client_takes_nothing_lets_the_answer_go_first() -> None:
-    half = b"h" * JOINED
+    half = b"h" * MAX_JOINED
 
     async def run(channel: Channel) -> None:
         channel.write(half)

@@ -6,7 +6,7 @@ import pytest
 
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
-from mailserver.net.connection.connection import LEAST_TIME
+from mailserver.net.connection.connection import MIN_LOGIN_TIME
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.session.channel import Channel, Wake
 from tests.net.connections import World, echo
@@ -95,7 +95,7 @@ def test_whoever_has_waited_longest_for_a_login_makes_room() -> None:
     known.connection.logged_in("anna@example.test")
     assert World(echo, counts=counts).transport.aborted, "all have only just come"
     for world in (known, oldest, other):
-        world.clock.advance(LEAST_TIME)
+        world.clock.advance(MIN_LOGIN_TIME)
     assert not World(echo, counts=counts, logs_in=False).transport.aborted
     assert [world.transport.aborted for world in (known, oldest, other)] == [False, True, False]
     assert counts.total == 3
@@ -111,7 +111,7 @@ def test_nobody_makes_room_for_an_address_that_has_its_share() -> None:
     counts = ConnectionCounts(Limits(connections=2, unauthenticated_per_address=2))
     worlds = [World(echo, counts=counts) for _ in range(2)]
     for world in worlds:
-        world.clock.advance(LEAST_TIME)
+        world.clock.advance(MIN_LOGIN_TIME)
     assert World(echo, counts=counts).transport.aborted
     assert not any(world.transport.aborted for world in worlds)
 
@@ -119,7 +119,7 @@ def test_nobody_makes_room_for_an_address_that_has_its_share() -> None:
 def test_a_login_that_ends_after_its_connection_has_made_room_counts_for_nothing() -> None:
     counts = ConnectionCounts(Limits(connections=1))
     world = World(echo, counts=counts)
-    world.clock.advance(LEAST_TIME)
+    world.clock.advance(MIN_LOGIN_TIME)
     World(echo, counts=counts)
     with pytest.raises(ConnectionLost):
         world.connection.logged_in("anna@example.test")
@@ -144,10 +144,10 @@ def test_refusals_are_logged_once_a_minute_with_the_number_left_out() -> None:
 
     counts = ConnectionCounts(Limits())
     one, other = ip_address("192.0.2.1"), ip_address("192.0.2.2")
-    assert counts.tell_refusal(one, 0) == 0
-    assert [counts.tell_refusal(one, second) for second in (1, 2, 59)] == [None, None, None]
-    assert counts.tell_refusal(other, 59) == 0
-    assert counts.tell_refusal(one, 61) == 3
+    assert counts.count_refused_connection(one, 0) == 0
+    assert [counts.count_refused_connection(one, second) for second in (1, 2, 59)] == [None, None, None]
+    assert counts.count_refused_connection(other, 59) == 0
+    assert counts.count_refused_connection(one, 61) == 3
 
 
 def test_a_client_that_does_not_close_counts_until_it_is_cut() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from OpenSSL import SSL
 
-from mailserver.net.connection.connection import CLOSING_TIME, LOOK, STOPPING_TIME
+from mailserver.net.connection.connection import CLOSING_TIME, DELIVERY_CHECK_INTERVAL, STOPPING_TIME
 from tests.net.test_tls_detection import World
 
 
@@ -35,10 +35,10 @@ def hears(world: World) -> bytes:
 def test_it_is_not_waited_for_once_it_has_acknowledged_all(world: World) -> None:
     world.connection.stop(b"* BYE\r\n")
     for _ in range(5):
-        world.clock.advance(LOOK)
+        world.clock.advance(DELIVERY_CHECK_INTERVAL)
         assert not world.transport.disconnecting
     world.transport.delivered = True
-    world.clock.advance(LOOK)
+    world.clock.advance(DELIVERY_CHECK_INTERVAL)
     assert world.transport.disconnecting
     assert not world.transport.aborted
     assert hears(world) == b"* BYE\r\n"
@@ -47,9 +47,9 @@ def test_it_is_not_waited_for_once_it_has_acknowledged_all(world: World) -> None
 
 def test_one_that_takes_nothing_is_cut(world: World) -> None:
     world.connection.stop(b"* BYE\r\n")
-    world.clock.pump([LOOK] * round(STOPPING_TIME / LOOK - 1))
+    world.clock.pump([DELIVERY_CHECK_INTERVAL] * round(STOPPING_TIME / DELIVERY_CHECK_INTERVAL - 1))
     assert not world.transport.aborted
-    world.clock.pump([LOOK] * 2)
+    world.clock.pump([DELIVERY_CHECK_INTERVAL] * 2)
     assert world.transport.aborted
     assert not world.transport.disconnecting
 
@@ -62,6 +62,6 @@ def test_one_whose_session_had_ended_before_is_hastened_too(world: World) -> Non
     world.transport.delivered = True
     assert not world.transport.disconnecting  # while the service goes on it closes in its own time
     world.connection.stop(b"* BYE\r\n")
-    world.clock.advance(LOOK)
+    world.clock.advance(DELIVERY_CHECK_INTERVAL)
     assert world.transport.disconnecting
     assert hears(world) == b"x"

@@ -16,7 +16,7 @@ import pytest
 from mailserver.config.model import Listener
 from mailserver.config.socket_rights import SocketRights
 from mailserver.net.listeners.binding import bind
-from mailserver.net.listeners.systemd_sockets import CannotInherit, Inherited
+from mailserver.net.listeners.systemd_sockets import SystemdSockets, UnusableSocket
 from tests.auth.test_plugins import config
 from tests.server import HAND_OVER, ROOT
 
@@ -36,11 +36,11 @@ def test_a_listener_gets_the_socket_of_its_place_one_for_all_workers(opened: con
     four = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
     port = four.getsockname()[1]
     six = opened.enter_context(socket.create_server(("::1", port), family=socket.AF_INET6))
-    inherited = Inherited([four, six])
+    handed_over = SystemdSockets([four, six])
     listener = Listener(protocol="imaps", port=port, addresses=("127.0.0.1", "::1"))
     for _ in range(2):
-        found = bind(listener, shards=3, rights=rights, inherited=inherited.at)
-        assert [(each.place, each.inherited) for each in found] == [
+        found = bind(listener, shards=3, rights=rights, from_systemd=handed_over.at)
+        assert [(each.place, each.from_systemd) for each in found] == [
             (f"127.0.0.1:{port}", True),
             (f"[::1]:{port}", True),
         ]
@@ -53,10 +53,10 @@ def test_a_listener_gets_the_socket_of_its_place_one_for_all_workers(opened: con
 def test_what_is_not_handed_over_is_bound(opened: contextlib.ExitStack) -> None:
     four = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
     listener = Listener(protocol="imaps", port=four.getsockname()[1], addresses=("127.0.0.1", "127.0.0.2"))
-    found = bind(listener, shards=2, rights=rights, inherited=Inherited([four]).at)
+    found = bind(listener, shards=2, rights=rights, from_systemd=SystemdSockets([four]).at)
     for each in found:
         opened.enter_context(each.socket)
-    assert [each.inherited for each in found] == [True, False, False]
+    assert [each.from_systemd for each in found] == [True, False, False]
 
 
 def test_the_file_of_a_unix_socket_is_left_to_systemd(opened: contextlib.ExitStack, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_file_of_a_unix_socket_is_left_to_systemd(opened: contextlib.ExitSta
     unix = opened.enter_context(socket.socket(socket.AF_UNIX))
     unix.bind(str(path))
     unix.listen()
-    (found,) = bind(Listener(protocol="lmtp", socket=path), rights=rights, inherited=Inherited([unix]).at)
+    (found,) = bind(Listener(protocol="lmtp", socket=path), rights=rights, from_systemd=SystemdSockets([unix]).at)
     found.socket.close()
     found.remove_file()
     assert path.is_socket()
@@ -74,7 +74,7 @@ def test_what_no_listener_serves_is_told(opened: contextlib.ExitStack) -> None:
     one, other = (opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
     ports = [each.getsockname()[1] for each in (one, other)]
     listener = Listener(protocol="imaps", port=ports[0], addresses=("127.0.0.1",))
-    (line,) = Inherited([one, other]).unserved(attrs.evolve(config("file:/users"), listeners=(listener,)))
+    (line,) = SystemdSockets([one, other]).unserved(attrs.evolve(config("file:/users"), listeners=(listener,)))
     assert f"127.0.0.1:{ports[1]}" in line
     assert "socket unit" in line
 
@@ -140,5 +140,5 @@ def both_families(stack: contextlib.ExitStack) -> list[socket.socket]:
 )
 def test_what_cannot_be_served_is_refused_in_words(opened: contextlib.ExitStack, make, why: str) -> None:
     sockets = make(opened)
-    with pytest.raises(CannotInherit, match=why):
-        Inherited(sockets)
+    with pytest.raises(UnusableSocket, match=why):
+        SystemdSockets(sockets)

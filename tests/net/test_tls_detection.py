@@ -22,9 +22,9 @@ from mailserver.net.connection.connection import Connection
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.tls_detection import (
     ALERT,
-    LINGER,
+    FIRST_OCTETS_TIME,
     LONGEST_FIRST_LINE,
-    SILENCE,
+    REJECTION_TIME,
     begins_tls,
 )
 from mailserver.net.fast.tls import FastTlsFactory
@@ -216,7 +216,7 @@ def test_a_hello_before_the_greeting_is_refused_by_an_alert(make: Make, hello: b
     assert world.said() == ALERT
     assert world.transport.write_closed
     world.say(hello)
-    world.clock.advance(LINGER - 0.5)
+    world.clock.advance(REJECTION_TIME - 0.5)
     assert not world.transport.aborted, "the rest of the message is read: closing on it would undo the alert"
     world.clock.advance(1)
     assert world.transport.aborted
@@ -309,11 +309,11 @@ def test_clear_text_gets_the_line_and_the_end(make: Make, pieces: list[bytes]) -
 def test_silence_gets_the_line_and_the_end(make: Make, data: bytes) -> None:
     world = make("imaps")
     world.say(data)
-    world.clock.advance(SILENCE - 0.1)
+    world.clock.advance(FIRST_OCTETS_TIME - 0.1)
     assert world.said() == b""
     world.clock.advance(0.2)
     assert world.said() == SIGN
-    world.clock.advance(LINGER)
+    world.clock.advance(REJECTION_TIME)
     assert world.transport.aborted
     assert world.counted("cleartext-at-tls-port") == 1
 
@@ -349,7 +349,7 @@ def test_what_only_looks_like_tls_gets_an_alert_and_no_text(make: Make) -> None:
 
 def test_a_handshake_at_its_own_port_octet_by_octet(make: Make) -> None:
     world = make("imaps")
-    world.clock.advance(SILENCE - 1)
+    world.clock.advance(FIRST_OCTETS_TIME - 1)
     hello = world.hello()
     for at in range(len(hello) - 1):
         world.say(hello[at : at + 1])

@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailserver.net.connection.coroutines import Task, TurnOverrun, turn
-from mailserver.net.connection.turn_limit import NUMBER, TurnLimit, place_of
+from mailserver.net.connection.turn_limit import SIGNAL, TurnLimit, location_of
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def limit() -> Iterator[TurnLimit]:
     limit.start()
     yield limit
     limit.stop()
-    assert signal.getsignal(NUMBER) is signal.SIG_DFL
+    assert signal.getsignal(SIGNAL) is signal.SIG_DFL
 
 
 def run(coroutine: Any) -> list[Any]:
@@ -51,7 +51,7 @@ def test_a_turn_without_end_is_cut_whatever_it_catches() -> None:
 
     [failure] = run(endless())
     assert failure.check(TurnOverrun)
-    file, _, line = place_of(failure).rpartition(":")
+    file, _, line = location_of(failure).rpartition(":")
     assert file.endswith("test_turn_limit.py"), "the place in the program is the one that computes"
     assert line.isdecimal()
     assert cleaned == [True]
@@ -92,10 +92,10 @@ def test_a_session_within_another_ones_turn_is_the_one_that_is_cut() -> None:
 @pytest.mark.usefixtures("limit")
 def test_a_signal_that_comes_late_cuts_nobody() -> None:
     async def short() -> None:
-        signal.raise_signal(NUMBER)
+        signal.raise_signal(SIGNAL)
 
     assert run(short()) == [None]
-    signal.raise_signal(NUMBER)
+    signal.raise_signal(SIGNAL)
 
 
 @pytest.mark.parametrize("is_failing", [False, True])
@@ -116,7 +116,7 @@ def test_what_sessions_share_is_not_left_half_changed(limit: TurnLimit) -> None:
     def interrupt() -> None:
         assert turn.task is not None
         limit._suspect = (turn.task, turn.task.began)
-        signal.raise_signal(NUMBER)
+        signal.raise_signal(SIGNAL)
 
     async def session() -> None:
         firing: Deferred[None] = Deferred()

@@ -9,7 +9,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from mailserver.errors import AuthUnavailable, NoSpace, StoreUnavailable
-from mailserver.net.connection.coroutines import together
+from mailserver.net.connection.coroutines import run_concurrently
 from mailserver.session.line_session import MAX_ERRORS
 from mailserver.smtp.concurrency import AT_ONCE
 from tests.pop3.dialogs import HOW, play
@@ -258,7 +258,7 @@ def test_works_run_side_by_side_and_what_they_return_keeps_their_order() -> None
         begun.append(number)
         return await gates[number]
 
-    done = together([work(0), work(1)])
+    done = run_concurrently([work(0), work(1)])
     assert begun == [0, 1]
     gates[1].callback("second")
     assert not done.called

@@ -16,15 +16,15 @@ from twisted.internet.interfaces import IReactorTime
 from mailserver.ledger.entry import LONGEST, Entry
 from mailserver.session.channel import ConnectionInfo
 
-REST: Final = 5.0
+GATHERING_TIME: Final = 5.0
 """Seconds between a login and its telling."""
-AGAIN: Final = 3600.0
+REPORT_INTERVAL: Final = 3600.0
 """Seconds until the same is told once more."""
-MOST_WAITING: Final = 5000
-MOST_KNOWN: Final = 20_000
+MAX_WAITING_LOGINS: Final = 5000
+MAX_KNOWN_LOGINS: Final = 20_000
 
 _FIELD: Final = re.compile(r"(?:^| )(name|version)=(.*?)(?= [a-z-]+=|\Z)", re.DOTALL)
-LONGEST_PROGRAM: Final = 80
+MAX_PROGRAM_LENGTH: Final = 80
 
 
 @define
@@ -67,26 +67,26 @@ class ClientLog:
         else:
             sighting.entry = entry
 
-    def tell_all(self) -> None:
+    def flush(self) -> None:
         """Let none rest: this process serves nobody any more."""
         self._tell_first(len(self._waiting))
 
     def _add(self, entry: Entry) -> LoginRecord | None:
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING_LOGINS:
             return None
         sighting = LoginRecord(entry, self._clock.seconds())
         self._waiting.append(sighting)
         if not self._timed:
             self._timed = True
-            self._clock.callLater(REST, self._tell_rested)
+            self._clock.callLater(GATHERING_TIME, self._tell_rested)
         return sighting
 
     def _tell_rested(self) -> None:
         now = self._clock.seconds()
-        self._tell_first(sum(now - each.time >= REST for each in self._waiting))
+        self._tell_first(sum(now - each.time >= GATHERING_TIME for each in self._waiting))
         self._timed = bool(self._waiting)
         if self._timed:
-            self._clock.callLater(max(0.0, self._waiting[0].time + REST - now), self._tell_rested)
+            self._clock.callLater(max(0.0, self._waiting[0].time + GATHERING_TIME - now), self._tell_rested)
 
     def _tell_first(self, number: int) -> None:
         now = self._clock.seconds()
@@ -95,11 +95,11 @@ class ClientLog:
         for each in rested:
             each.told = True
             before = self._known.get(each.entry)
-            if before is None or now - before >= AGAIN:
+            if before is None or now - before >= REPORT_INTERVAL:
                 self._known.pop(each.entry, None)
                 self._known[each.entry] = now
                 news.append(each.entry)
-        while len(self._known) > MOST_KNOWN:
+        while len(self._known) > MAX_KNOWN_LOGINS:
             del self._known[next(iter(self._known))]
         if news and self._enabled():
             self._tell(news)
@@ -108,7 +108,7 @@ class ClientLog:
 def program_of(said: str) -> str:
     """Name and version of what a client says of itself ("name=Thunderbird version=128.0 ..."); all else is left out."""
     found = dict(_FIELD.findall(said))
-    return _text(" ".join(found[key] for key in ("name", "version") if found.get(key)))[:LONGEST_PROGRAM]
+    return _text(" ".join(found[key] for key in ("name", "version") if found.get(key)))[:MAX_PROGRAM_LENGTH]
 
 
 def _entry(info: ConnectionInfo, account: str, mechanism: str, program: str) -> Entry:

@@ -35,7 +35,7 @@ from mailserver.net.connection.coroutines import Task, TurnOverrun
 from mailserver.net.connection.listener_context import ListenerContext, Session
 from mailserver.net.connection.proxy_header import HEADER_TIME
 from mailserver.net.connection.stream import WITHIN_COMMAND
-from mailserver.net.connection.tls_detection import Sniffer
+from mailserver.net.connection.tls_detection import TlsDetection
 from mailserver.net.connection.transports import (
     ProxyHeaderObserver,
     certificate_of_endpoint,
@@ -43,7 +43,7 @@ from mailserver.net.connection.transports import (
     proxy_wrapper,
     tls_connection,
 )
-from mailserver.net.connection.turn_limit import place_of
+from mailserver.net.connection.turn_limit import location_of
 from mailserver.net.transport.address import address_of
 from mailserver.net.transport.tls import TooManyAnswers, channel_binding, tls_info
 from mailserver.session.channel import Channel, ClientCertificate, ConnectionInfo, TLSInfo
@@ -52,20 +52,20 @@ from mailserver.tls.context.handshake import failure_reason, handshake_of, opens
 HANDSHAKE_TIME = 30.0
 NO_HANDSHAKE = "no handshake in time: the client, or something on the way, has stopped before its end"
 CLOSING_TIME = 30.0
-LEAST_TIME = 2.0
+MIN_LOGIN_TIME = 2.0
 """Seconds that a client has in any case to log in, where others need the place."""
 COMMAND_TIME = 1.0
 """Seconds that a command may go on once its session has been asked to end."""
 STOPPING_TIME = 2.0
 """CLOSING_TIME while the service stops, for a client that does not even take the farewell."""
-LOOK = 0.02
+DELIVERY_CHECK_INTERVAL = 0.02
 """Seconds between two looks, meanwhile, whether a client has heard all."""
 
 _serial = count(1)
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
-class Connection(Sniffer):
+class Connection(TlsDetection):
     """The protocol instance of one connection; see the module's text."""
 
     info: ConnectionInfo
@@ -124,7 +124,7 @@ class Connection(Sniffer):
 
     def handshakeCompleted(self) -> None:
         """TLS is up: remember what was agreed on, and go on."""
-        if self._header is not None and not self._take_peer():
+        if self._header is not None and not self._accept_peer():
             return
         self._detecting = self._tls_below = False
         connection = cast("Any", self.transport).getHandle()
@@ -136,22 +136,22 @@ class Connection(Sniffer):
         self._set_deadline(None)
         if self._task is None:
             self._start()
-        elif self._wait_for == "handshake":
+        elif self._waits_for == "handshake":
             self._resume(None)
 
     def readConnectionLost(self) -> None:
         """The client has sent all it will send; it still reads."""
         self._ended = True
-        if self._turned_away:
+        if self._is_rejected:
             cast("Any", self.transport).loseConnection()
-        elif self._wait_for is not None and self._wait_for not in WITHIN_COMMAND:
+        elif self._waits_for is not None and self._waits_for not in WITHIN_COMMAND:
             self._resume(None)
         elif self._task is None and not self._finished:
             self._abort()
 
     def writeConnectionLost(self) -> None:
         """The client reads no more, or was told why it is turned away."""
-        if not self._turned_away:
+        if not self._is_rejected:
             self._abort()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
@@ -171,7 +171,7 @@ class Connection(Sniffer):
         if self._task is not None:
             # A wait for the next hop goes on: it may have the whole message.
             self._task.cancellation.request()
-        if self._wait_for is not None:
+        if self._waits_for is not None:
             self._resume(None)
         elif self._task is None or self._finished:
             self._forget()
@@ -249,12 +249,12 @@ class Connection(Sniffer):
         if farewell is not None:
             self._farewell = farewell
         if self._finished:
-            self._hasten()
-        elif self._task is None or self._wait_for == "handshake":
+            self._close_when_delivered()
+        elif self._task is None or self._waits_for == "handshake":
             self._abort()
-        elif self._wait_for is not None and self._wait_for not in WITHIN_COMMAND:
+        elif self._waits_for is not None and self._waits_for not in WITHIN_COMMAND:
             self._ended = True
-            self._say_farewell()
+            self._write_farewell()
             self._resume(None)
         else:
             self._context.reactor.callLater(COMMAND_TIME, self._cancel_command)
@@ -267,11 +267,11 @@ class Connection(Sniffer):
         """End it at once."""
         self._abort()
 
-    def give_way(self) -> bool:
-        """See `limits.Early`."""
-        if self.now() - self._began < LEAST_TIME:
+    def evict(self) -> bool:
+        """See `limits.EvictableConnection`."""
+        if self.now() - self._began < MIN_LOGIN_TIME:
             return False
-        if (unsaid := self._context.counts.tell_refusal(self._share, self.now())) is not None:
+        if (unsaid := self._context.counts.count_refused_connection(self._share, self.now())) is not None:
             self.log("connection-cut", reason="another needs its place, and it has not logged in", unsaid=unsaid)
         self._forget()
         self._abort()
@@ -306,7 +306,7 @@ class Connection(Sniffer):
         if self._header is None or self._finished:
             return
         above_tls = self._tls_below and tls_connection(proxy_wrapper(self.transport)) is not None
-        if not self._take_peer():
+        if not self._accept_peer():
             return
         if above_tls:
             self.handshakeCompleted()  # the header came through TLS, and its reader does not pass this on
@@ -315,7 +315,7 @@ class Connection(Sniffer):
         else:
             self._await_first()
 
-    def _take_peer(self) -> bool:
+    def _accept_peer(self) -> bool:
         """Count the connection for the client of the PROXY header; False if it is refused."""
         if self._header is not None:
             self._header.stop()
@@ -334,14 +334,14 @@ class Connection(Sniffer):
         self._refuse()
         return False
 
-    def _take_first(self, data: bytes) -> bool:
+    def _receive_first(self, data: bytes) -> bool:
         if self._header is not None:
             self._read_header()
             if self._finished:
                 return False
         if self._tls_below:
             self.handshakeCompleted()  # a wrapper between TLS and this protocol has not passed it on
-        return super()._take_first(data) if self._detecting else not self._finished
+        return super()._receive_first(data) if self._detecting else not self._finished
 
     def _start(self) -> None:
         cast("Any", self.transport).registerProducer(self, streaming=True)
@@ -350,11 +350,11 @@ class Connection(Sniffer):
         self._task.start()
 
     def _end(self, failure: Failure | None) -> None:
-        self._wait_for = None
+        self._waits_for = None
         self._finished = True
         if failure is not None and failure.check(TurnOverrun):
             command = "" if self._session is None else self._session.command
-            self.log("turn-overrun", command=command, at=place_of(failure))
+            self.log("turn-overrun", command=command, at=location_of(failure))
             self._abort()
             failure = None
         self._session = None  # it knows this connection: together they would wait for a search for cycles
@@ -385,19 +385,19 @@ class Connection(Sniffer):
         if self._lost:
             return
         if self._stopping:
-            self._hasten()
+            self._close_when_delivered()
         else:
             self._set_deadline(self.now() + CLOSING_TIME)
 
-    def _hasten(self) -> None:
+    def _close_when_delivered(self) -> None:
         """It has ended, and so does the service: from now on the client's close is not waited for when it has heard all."""
         now = self.now()
         self._cut_at = now + STOPPING_TIME
-        self._set_deadline(now + LOOK)
+        self._set_deadline(now + DELIVERY_CHECK_INTERVAL)
 
     def _refuse(self) -> None:
         context = self._context
-        if (unsaid := context.counts.tell_refusal(self._share, self.now())) is not None:
+        if (unsaid := context.counts.count_refused_connection(self._share, self.now())) is not None:
             self.log("connection-refused", reason="too many connections", unsaid=unsaid)
         if context.implicit_tls or not context.refusal:
             self._finished = True
@@ -416,13 +416,13 @@ class Connection(Sniffer):
             self._abort()
             return
         if self._detecting and self._task is None and not self._tls_below:
-            self._not_in_time()
+            self._first_octets_overdue()
             return
         if not self._finished:
             self.log("tls-failed", reason=NO_HANDSHAKE)
         elif self._stopping and self.now() < self._cut_at:
             if not getattr(self.transport, "end_if_delivered", lambda: False)():
-                self._set_deadline(min(self.now() + LOOK, self._cut_at))
+                self._set_deadline(min(self.now() + DELIVERY_CHECK_INTERVAL, self._cut_at))
             return
         self._abort()
 

@@ -23,22 +23,22 @@ from mailserver.errors import LimitReached
 from mailserver.net.log.refusal_log import RefusalLog
 from mailserver.types import client_of
 
-TELL_INTERVAL = 60.0
+REFUSAL_LOG_INTERVAL = 60.0
 """Seconds between two log lines about refused connections of one network."""
-MAX_TOLD = 1000
+MAX_REFUSED_NETWORKS = 1000
 """Networks remembered for that."""
 
 Address = IPv4Address | IPv6Address | None
 
-Counted: TypeAlias = tuple[str, ...]
+CountKey: TypeAlias = tuple[str, ...]
 """What a number is of: () all connections, (network,) those not logged in, (network, user) those of a user."""
-ALL: Counted = ()
+ALL: CountKey = ()
 
 
-class Early(Protocol):
+class EvictableConnection(Protocol):
     """A connection that has not logged in."""
 
-    def give_way(self) -> bool:
+    def evict(self) -> bool:
         """Another needs its place: it ends and is counted no more. False where it has only just come."""
 
 
@@ -55,12 +55,12 @@ class ConnectionCounts:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.on_change: Callable[[Counted], None] = lambda _counted: None
+        self.on_change: Callable[[CountKey], None] = lambda _counted: None
         """Called for each number of this process that changes."""
-        self._own: Counter[Counted] = Counter()
-        self._others: Counter[Counted] = Counter()
-        self._told: dict[int, dict[Counted, int]] = {}
-        self._early: dict[Early | None, None] = {}
+        self._own: Counter[CountKey] = Counter()
+        self._others: Counter[CountKey] = Counter()
+        self._told: dict[int, dict[CountKey, int]] = {}
+        self._early: dict[EvictableConnection | None, None] = {}
         """Those of this process, the oldest first."""
         self._refusals = _Refusals()
         self.refusal_log = RefusalLog()
@@ -71,15 +71,15 @@ class ConnectionCounts:
         """The connections of this process."""
         return self._own[ALL]
 
-    def own(self, counted: Counted) -> int:
+    def own(self, counted: CountKey) -> int:
         """A number of this process."""
         return self._own[counted]
 
-    def all_own(self) -> list[tuple[Counted, int]]:
+    def all_own(self) -> list[tuple[CountKey, int]]:
         """Every number of this process that is not 0."""
         return list(self._own.items())
 
-    def take(self, worker: int, numbers: Iterable[tuple[Counted, int]]) -> None:
+    def take(self, worker: int, numbers: Iterable[tuple[CountKey, int]]) -> None:
         """Another worker tells some of its numbers as they are now."""
         told = self._told.setdefault(worker, {})
         for counted, number in numbers:
@@ -92,7 +92,7 @@ class ConnectionCounts:
         for counted, number in self._told.pop(worker, {}).items():
             self._add(self._others, counted, -number)
 
-    def open(self, address: Address, early: Early | None = None) -> bool:
+    def open(self, address: Address, early: EvictableConnection | None = None) -> bool:
         """Count a new connection; False if it must be refused (it is then not counted).
 
         Without an address (a Unix socket, a protocol without login) only the number of all counts. `early`: the
@@ -111,27 +111,27 @@ class ConnectionCounts:
 
     def _make_room(self) -> bool:
         oldest = next(iter(self._early), None)
-        return oldest is not None and oldest.give_way()
+        return oldest is not None and oldest.evict()
 
-    def tell_refusal(self, address: Address, now: float) -> int | None:
+    def count_refused_connection(self, address: Address, now: float) -> int | None:
         """Should the log say that this connection is refused? Then how many it did not mention since the last time."""
         network = client_of(address)
         refusals = self._refusals
         told = refusals.told.get(network)
-        if told is not None and now - told < TELL_INTERVAL:
+        if told is not None and now - told < REFUSAL_LOG_INTERVAL:
             refusals.unsaid[network] += 1
             return None
-        if len(refusals.told) >= MAX_TOLD:
+        if len(refusals.told) >= MAX_REFUSED_NETWORKS:
             refusals.told.clear()
             refusals.unsaid.clear()
         refusals.told[network] = now
         return refusals.unsaid.pop(network, 0)
 
-    def tell_refused(self, address: Address, event: str, now: float) -> int | None:
+    def count_refused_request(self, address: Address, event: str, now: float) -> int | None:
         """See `RefusalLog.count`."""
         return self.refusal_log.count(client_of(address), event, now)
 
-    def logged_in(self, address: Address, user: str, early: Early | None = None) -> None:
+    def logged_in(self, address: Address, user: str, early: EvictableConnection | None = None) -> None:
         """The connection has logged in. Raises: LimitReached."""
         network = client_of(address)
         if self._number((network, user)) >= self.limits.sessions_per_user:
@@ -141,22 +141,22 @@ class ConnectionCounts:
         self._change((network,), -1)
         self._early.pop(early, None)
 
-    def close(self, address: Address, user: str | None, early: Early | None = None) -> None:
+    def close(self, address: Address, user: str | None, early: EvictableConnection | None = None) -> None:
         """The connection has ended."""
         self._early.pop(early, None)
         network = client_of(address)
         self._change(ALL, -1)
         self._change((network,) if user is None else (network, user), -1)
 
-    def _number(self, counted: Counted) -> int:
+    def _number(self, counted: CountKey) -> int:
         return self._own.get(counted, 0) + self._others.get(counted, 0)
 
-    def _change(self, counted: Counted, by: int) -> None:
+    def _change(self, counted: CountKey, by: int) -> None:
         self._add(self._own, counted, by)
         self.on_change(counted)
 
     @staticmethod
-    def _add(counter: Counter[Counted], counted: Counted, by: int) -> None:
+    def _add(counter: Counter[CountKey], counted: CountKey, by: int) -> None:
         if (number := counter.get(counted, 0) + by) > 0:
             counter[counted] = number
         else:

@@ -37,7 +37,7 @@ class ConnectionLog:
             self._record(info, event, fields)
         context.event_counters.count(event, info)
         if info.peer is not None and self.user is None and is_refusal(event, fields):
-            unsaid = context.counts.tell_refused(info.peer, event, now)
+            unsaid = context.counts.count_refused_request(info.peer, event, now)
             if unsaid is None:
                 return
             if unsaid:

@@ -26,7 +26,7 @@ def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
     )
 
 
-def together(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
+def run_concurrently(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
     """Run them at the same time; what they return, in their order."""
     return gatherResults([Deferred.fromCoroutine(each) for each in works])
 

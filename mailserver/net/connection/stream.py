@@ -7,7 +7,7 @@ Problems, and what is done about them:
 *   A client that sends faster than it is served: more than READ_AHEAD unread octets pause reading.
 *   Many writes of a few octets: they are joined and leave when the session waits.
 *   A timer for each read would cost more than a NOOP: one timer is kept, and moved only when a deadline comes nearer.
-*   A session that always has something to do, as a client which pipelines thousands of commands gives it: after TURN
+*   A session that always has something to do, as a client which pipelines thousands of commands gives it: after MAX_TURN
     seconds its next `drain` waits for the reactor's next turn.
 """
 
@@ -28,9 +28,9 @@ from mailserver.net.connection.listener_context import ListenerContext
 from mailserver.session.channel import Wake
 
 READ_AHEAD = 65536
-JOINED = 65536
+MAX_JOINED = 65536
 """Octets that are joined to one write while a session goes on without waiting."""
-TURN = 0.005
+MAX_TURN = 0.005
 """Seconds that a session may go on while others wait."""
 _READING = frozenset({"read", "read-or-poke"})
 WITHIN_COMMAND = frozenset({"drain", "turn"})
@@ -56,7 +56,7 @@ class Stream(Protocol):
         self._output: list[bytes] = []
         self._unsent = 0
         """Octets in `_output`."""
-        self._choked = False
+        self._output_paused = False
         self._lost = False
         self._ended = False
         self._finished = False
@@ -69,7 +69,7 @@ class Stream(Protocol):
         self.received = 0
         """Octets of the client, and to it: inside TLS, not on the wire."""
         self.sent = 0
-        self._wait_for: str | None = None
+        self._waits_for: str | None = None
         self._deadline: float | None = None
         self._timer: IDelayedCall | None = None
 
@@ -77,12 +77,12 @@ class Stream(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of the client."""
-        if self._finished or (self._detecting and not self._take_first(data)):
+        if self._finished or (self._detecting and not self._receive_first(data)):
             return
         self._input.append(data)
         self._unread += len(data)
         self.received += len(data)
-        if self._wait_for in _READING:
+        if self._waits_for in _READING:
             self._resume(None)
         if self._unread > READ_AHEAD and not self._reading_paused and not self._lost:
             self._reading_paused = True
@@ -90,17 +90,17 @@ class Stream(Protocol):
 
     def pauseProducing(self) -> None:
         """The transport's buffer is full."""
-        self._choked = True
+        self._output_paused = True
 
     def resumeProducing(self) -> None:
         """It has room again."""
-        self._choked = False
-        if self._wait_for == "drain":
+        self._output_paused = False
+        if self._waits_for == "drain":
             self._resume(None)
 
     def stopProducing(self) -> None:
         """The transport takes nothing any more; connectionLost follows."""
-        self._choked = False
+        self._output_paused = False
 
     # --- What the session calls (mailserver.session.channel.Channel)
 
@@ -115,14 +115,14 @@ class Stream(Protocol):
 
     async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
         """The next bytes, joined; waits first until the client has taken what was written."""
-        if self._choked:
+        if self._output_paused:
             await self.drain()
         deadline: float | None = None
         while not self._input:
             if self._lost or self._ended or self._closing:
                 raise ConnectionLost
             if self._stopping:
-                self._say_farewell()
+                self._write_farewell()
                 raise ConnectionLost
             if pokes and self._poked:
                 self._poked = False
@@ -150,14 +150,14 @@ class Stream(Protocol):
             self._unsent += len(data)
 
     async def drain(self) -> None:
-        """Wait for room in the transport's buffer; what is less than JOINED octets waits for more, or for a pause.
+        """Wait for room in the transport's buffer; what is less than MAX_JOINED octets waits for more, or for a pause.
 
         A session that has run for long lets the others go first.
         """
-        if self._unsent >= JOINED or self._choked or self._lost:
+        if self._unsent >= MAX_JOINED or self._output_paused or self._lost:
             await self._make_room()
         assert self._task is not None
-        if self.now() - self._task.began > TURN:
+        if self.now() - self._task.began > MAX_TURN:
             self._context.reactor.callLater(0, self._take_turn)
             await self._wait("turn", None)
             if self._lost:
@@ -166,7 +166,7 @@ class Stream(Protocol):
     async def _make_room(self) -> None:
         self._flush()
         deadline = self.now() + self._context.counts.limits.write_timeout
-        while self._choked and not self._lost:
+        while self._output_paused and not self._lost:
             if self.now() >= deadline:
                 self.log("connection-cut", reason="the client takes nothing")
                 self._abort()
@@ -188,7 +188,7 @@ class Stream(Protocol):
 
         def ring() -> None:
             call()
-            if not self._choked:
+            if not self._output_paused:
                 self._flush()
 
         return self._context.reactor.callLater(seconds, ring)
@@ -196,7 +196,7 @@ class Stream(Protocol):
     def poke(self) -> None:
         """Wake a read that listens for pokes."""
         self._poked = True
-        if self._wait_for == "read-or-poke":
+        if self._waits_for == "read-or-poke":
             # Not from within whoever pokes: it may be in the middle of applying changes.
             self._context.reactor.callLater(0, self._take_poke)
 
@@ -211,7 +211,7 @@ class Stream(Protocol):
     # --- Inside
 
     @abstractmethod
-    def _take_first(self, data: bytes) -> bool:
+    def _receive_first(self, data: bytes) -> bool:
         """The client's first octets. Are they for the session?"""
 
     @abstractmethod
@@ -219,26 +219,26 @@ class Stream(Protocol):
         """A deadline has passed, and nobody waits here: for the first octets, the handshake, or the closing."""
 
     async def _wait(self, what: str, deadline: float | None) -> None:
-        self._wait_for = what
+        self._waits_for = what
         self._set_deadline(deadline)
         await _wait(self)
 
     def _resume(self, value: object) -> None:
-        self._wait_for = None
+        self._waits_for = None
         self._deadline = None
         assert self._task is not None
         self._task.resume(value)
 
     def _wake_reader(self) -> None:
-        if self._wait_for in _READING:
+        if self._waits_for in _READING:
             self._resume(None)
 
     def _take_turn(self) -> None:
-        if self._wait_for == "turn":
+        if self._waits_for == "turn":
             self._resume(None)
 
     def _take_poke(self) -> None:
-        if self._wait_for == "read-or-poke":
+        if self._waits_for == "read-or-poke":
             self._resume(None)
 
     def _flush(self) -> None:
@@ -249,7 +249,7 @@ class Stream(Protocol):
             self._unsent = 0
             cast("Any", self.transport).write(data)
 
-    def _say_farewell(self) -> None:
+    def _write_farewell(self) -> None:
         if self._farewell:
             self.write(self._farewell)
 
@@ -268,16 +268,16 @@ class Stream(Protocol):
         if timer is None or timer.getTime() > deadline:
             if timer is not None:
                 timer.cancel()
-            self._timer = self._context.reactor.callLater(max(0.0, deadline - self.now()), self._timer_rang)
+            self._timer = self._context.reactor.callLater(max(0.0, deadline - self.now()), self._timer_fired)
 
-    def _timer_rang(self) -> None:
+    def _timer_fired(self) -> None:
         self._timer = None
         deadline = self._deadline
         if deadline is None:
             return
         if self.now() < deadline:
             self._set_deadline(deadline)
-        elif self._wait_for is not None:
+        elif self._waits_for is not None:
             self._resume(None)
         else:
             self._overdue()

@@ -3,7 +3,7 @@
 People take SSL/TLS, STARTTLS and their ports for one another, and each side then waits for the other until something
 times out. Here both mistakes end at once, with words where the client can read them.
 
-*   Port of implicit TLS: clear text, or nothing for SILENCE, gets one line of the protocol that names the right
+*   Port of implicit TLS: clear text, or nothing for FIRST_OCTETS_TIME, gets one line of the protocol that names the right
     port and mode, then the end. Nothing is sent in clear text once an octet of a ClientHello has come. A web browser's
     request gets no answer at all at a port of mail: its page must not be able to read one.
 *   Port of STARTTLS: the greeting may be held back for `greeting_delay`. A ClientHello that comes before it is served as
@@ -21,9 +21,9 @@ from mailserver.net.connection.listener_context import ListenerContext
 from mailserver.net.connection.stream import Stream
 from mailserver.session.lines import is_http
 
-SILENCE: Final = 10.0
+FIRST_OCTETS_TIME: Final = 10.0
 """Seconds that a client may send nothing where it has to begin TLS."""
-LINGER: Final = 5.0
+REJECTION_TIME: Final = 5.0
 """Seconds that a client has to read why it is turned away, and to close."""
 LONGEST_FIRST_LINE: Final = 512
 """Octets of clear text after which the end of the line is not waited for."""
@@ -39,14 +39,14 @@ def begins_tls(data: bytes) -> bool:
     return data[0] == _HANDSHAKE or (data[0] >= 0x80 and data[2:3] in (b"", _CLIENT_HELLO))
 
 
-class Sniffer(Stream):
+class TlsDetection(Stream):
     """Of a `net.connection.connection.Connection`, what it does before its session, or TLS, has the octets."""
 
     def __init__(self, context: ListenerContext) -> None:
         super().__init__(context)
         self._clear = b""
         """What came in clear text where TLS was due."""
-        self._turned_away = False
+        self._is_rejected = False
 
     @abstractmethod
     def _start(self) -> None:
@@ -61,29 +61,29 @@ class Sniffer(Stream):
         context = self._context
         self._detecting = True
         if context.implicit_tls:
-            deadline = self.now() + SILENCE
+            deadline = self.now() + FIRST_OCTETS_TIME
             self._set_deadline(deadline if self._login_by is None else min(deadline, self._login_by))
         elif context.greeting_delay and context.tls is not None:
             self._set_deadline(self.now() + context.greeting_delay)
         else:
             self._start()
 
-    def _take_first(self, data: bytes) -> bool:
+    def _receive_first(self, data: bytes) -> bool:
         """The client's first octets. Are they for the session?"""
         context = self._context
         if not self._clear and context.tls is not None and begins_tls(data):
-            self._take_hello(data)
+            self._receive_hello(data)
             return False
         if not context.implicit_tls:
-            self._begin_in_clear()
+            self._start_without_tls()
             return True
         self._clear += data
         line, end, _rest = self._clear.partition(b"\n")
         if end or len(line) > LONGEST_FIRST_LINE:
-            self._tell_way("the client sends clear text")
+            self._send_wrong_port_message("the client sends clear text")
         return False
 
-    def _take_hello(self, data: bytes) -> None:
+    def _receive_hello(self, data: bytes) -> None:
         context = self._context
         self._detecting = False
         if self._task is not None:
@@ -95,9 +95,9 @@ class Sniffer(Stream):
             self._begin_tls(data)
         else:
             self.log("tls-at-starttls-port", reason="TLS before the greeting is not served at this port")
-            self._turn_away(ALERT)
+            self._reject(ALERT)
 
-    def _begin_in_clear(self) -> None:
+    def _start_without_tls(self) -> None:
         self._detecting = False
         if self._task is None:
             self._set_deadline(None)
@@ -110,30 +110,30 @@ class Sniffer(Stream):
         self._set_deadline(self._handshake_deadline())
         layer.dataReceived(data)
 
-    def _not_in_time(self) -> None:
+    def _first_octets_overdue(self) -> None:
         """The wait for the first octets is over."""
         if not self._context.implicit_tls:
             self._start()
         elif self._clear:
-            self._tell_way("the client sends clear text")
+            self._send_wrong_port_message("the client sends clear text")
         else:
-            self._tell_way("the client sends nothing")
+            self._send_wrong_port_message("the client sends nothing")
 
-    def _tell_way(self, reason: str) -> None:
+    def _send_wrong_port_message(self, reason: str) -> None:
         self._detecting = False
         if self._context.protocol != "https" and is_http(self._clear.partition(b" ")[0].upper()):
             self.log("http-request")
-            self._turn_away(b"")
+            self._reject(b"")
             return
         self.log("cleartext-at-tls-port", reason=reason)
         port = getattr(cast("Any", self.transport).getHost(), "port", 0)
-        self._turn_away(self._context.wrong_port_message(port))
+        self._reject(self._context.wrong_port_message(port))
 
-    def _turn_away(self, words: bytes) -> None:
+    def _reject(self, words: bytes) -> None:
         """Say that, if anything, and hear nothing more. What still comes is read, as it would undo what was said."""
-        self._finished = self._turned_away = True
+        self._finished = self._is_rejected = True
         transport = cast("Any", self.transport)
         transport.write(words)
         transport.loseWriteConnection()
         if not self._lost:
-            self._set_deadline(self.now() + LINGER)
+            self._set_deadline(self.now() + REJECTION_TIME)

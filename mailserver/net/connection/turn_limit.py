@@ -36,7 +36,7 @@ INTERVAL: Final = 0.5
 """Seconds between two looks."""
 _CROWDED: Final = 2
 """Times LIMIT by the clock, where the processor is shared, after which a third of LIMIT is enough."""
-MOST_PUT_OFF: Final = 4
+MAX_DEFERRALS: Final = 4
 """Looks that a cut is put off for at most."""
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _SHARED: Final = tuple(
@@ -49,7 +49,7 @@ _SHARED: Final = tuple(
     )
 )
 """Where the code lies that changes what sessions share."""
-NUMBER: Final = signal.SIGURG
+SIGNAL: Final = signal.SIGURG
 """Ignored where no handler is set."""
 
 
@@ -67,7 +67,7 @@ class TurnLimit:
 
     def start(self) -> None:
         """Begin to watch."""
-        signal.signal(NUMBER, self._interrupt)
+        signal.signal(SIGNAL, self._interrupt)
         main = threading.get_ident()
         self._thread = threading.Thread(target=self._watch, args=(main,), name="turn-limit", daemon=True)
         self._thread.start()
@@ -78,7 +78,7 @@ class TurnLimit:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-            signal.signal(NUMBER, signal.SIG_DFL)
+            signal.signal(SIGNAL, signal.SIG_DFL)
 
     def _watch(self, main: int) -> None:
         clock = time.pthread_getcpuclockid(main)
@@ -94,7 +94,7 @@ class TurnLimit:
                 continue
             if self._suspect == current:
                 # It was put off, or is about to be handled.
-                signal.pthread_kill(main, NUMBER)
+                signal.pthread_kill(main, SIGNAL)
                 continue
             # A process that was stopped has not been looked at: looks count, not the clock.
             looks += 1
@@ -103,13 +103,13 @@ class TurnLimit:
             if used >= self._limit or is_crowded:
                 self._suspect = current
                 since, looks = now, 0
-                signal.pthread_kill(main, NUMBER)
+                signal.pthread_kill(main, SIGNAL)
 
     def _interrupt(self, _number: int, frame: FrameType | None) -> None:
         """In the main thread, between two of its steps: what it does now is known for certain."""
         suspect, task = self._suspect, self._turn.task
         if task is not None and suspect == (task, task.began):
-            if self._put_off < MOST_PUT_OFF and _changes_shared(frame):
+            if self._put_off < MAX_DEFERRALS and _changes_shared(frame):
                 self._put_off += 1
                 return
             self._suspect, self._put_off = None, 0
@@ -126,7 +126,7 @@ def _changes_shared(frame: FrameType | None) -> bool:
     return False
 
 
-def place_of(failure: Failure) -> str:
+def location_of(failure: Failure) -> str:
     """The place that computed: file and line of the innermost frame but the signal's handler."""
     places = [(path, line) for _function, path, line, *_rest in failure.frames if path != __file__]
     if not places:

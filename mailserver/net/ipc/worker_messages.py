@@ -146,7 +146,7 @@ WORKER_MESSAGES: Final[dict[str, type[WorkerMessage]]] = {
 
 @frozen
 class ConnectionCountsChanged:
-    """Numbers of connections of the sender as they are now, a `connection_limits.Counted` and its number each."""
+    """Numbers of connections of the sender as they are now, a `connection_limits.CountKey` and its number each."""
 
     counts: tuple[tuple[tuple[str, ...], int], ...] = field(validator=_rows)
 

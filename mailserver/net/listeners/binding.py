@@ -42,12 +42,12 @@ class Bound:
     listener: Listener
     socket: socket.socket
     place: str
-    inherited: bool = False
+    from_systemd: bool = False
     """systemd has it too, and keeps it open."""
 
     def remove_file(self) -> None:
         """That of a Unix socket which nobody is to find any more."""
-        if self.listener.socket is not None and not self.inherited:
+        if self.listener.socket is not None and not self.from_systemd:
             try:
                 self.listener.socket.unlink(missing_ok=True)
             except OSError as error:
@@ -86,20 +86,20 @@ def bind(
     known: Container[str] = (),
     shards: int = 0,
     rights: Callable[[Listener], SocketRights],
-    inherited: Callable[[str], socket.socket | None] = lambda _place: None,
+    from_systemd: Callable[[str], socket.socket | None] = lambda _place: None,
 ) -> list[Bound]:
     """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text.
 
     With `shards`, a TCP place has as many sockets, among which the kernel spreads the connections (SO_REUSEPORT), in
     the order of the shards; a Unix socket is one for all, and its file has the `rights` of its listener.
-    So is one that `inherited(place)` gives: what waits in its queue when the server ends is for the next one.
+    So is one that `from_systemd(place)` gives: what waits in its queue when the server ends is for the next one.
     """
     if listener.socket is not None:
         place = str(listener.socket)
         if place in known:
             return []
-        if (handed_over := inherited(place)) is not None:
-            return [Bound(listener, handed_over, place, inherited=True)]
+        if (handed_over := from_systemd(place)) is not None:
+            return [Bound(listener, handed_over, place, from_systemd=True)]
         return [Bound(listener, _bind_unix(listener.socket, rights(listener)), place)]
     port = listener.tcp_port
     bound: list[Bound] = []
@@ -107,8 +107,8 @@ def bind(
         place = place_of(address, port)
         if place in known:
             continue
-        if (handed_over := inherited(place)) is not None:
-            bound.append(Bound(listener, handed_over, place, inherited=True))
+        if (handed_over := from_systemd(place)) is not None:
+            bound.append(Bound(listener, handed_over, place, from_systemd=True))
             continue
         try:
             if shards:

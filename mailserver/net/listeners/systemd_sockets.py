@@ -10,20 +10,20 @@ from mailserver.config.model import Config
 from mailserver.net.listeners.binding import place_of, places
 
 
-class CannotInherit(Exception):
+class UnusableSocket(Exception):
     """What is wrong with a socket that was handed over, in words."""
 
 
-class Inherited:
+class SystemdSockets:
     """The sockets by place, for as long as the process lives: a listener that was taken away may come back."""
 
     def __init__(self, sockets: Iterable[socket.socket] = ()) -> None:
-        """Raises: CannotInherit for what cannot be served."""
+        """Raises: UnusableSocket for what cannot be served."""
         self._by_place: dict[str, socket.socket] = {}
         for opened in sockets:
             place = _examined(opened)
             if place in self._by_place:
-                raise CannotInherit(f"systemd hands over {place} twice: once is enough for all workers")
+                raise UnusableSocket(f"systemd hands over {place} twice: once is enough for all workers")
             self._by_place[place] = opened
 
     def at(self, place: str) -> socket.socket | None:
@@ -47,16 +47,16 @@ class Inherited:
 
 
 def _examined(opened: socket.socket) -> str:
-    """Its place. Raises: CannotInherit."""
+    """Its place. Raises: UnusableSocket."""
     if opened.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
         kind = getattr(opened.family, "name", opened.family)
-        raise CannotInherit(f"systemd hands over a socket of {kind}: only ports and Unix sockets are served")
+        raise UnusableSocket(f"systemd hands over a socket of {kind}: only ports and Unix sockets are served")
     name = opened.getsockname()
     place = place_of(*name[:2]) if isinstance(name, tuple) else os.fsdecode(name).replace("\0", "@")
     if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise CannotInherit(f"systemd hands over {place}, where nobody can connect: only ListenStream= is served")
+        raise UnusableSocket(f"systemd hands over {place}, where nobody can connect: only ListenStream= is served")
     if name[0] == "::" and not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
-        raise CannotInherit(
+        raise UnusableSocket(
             f"systemd hands over {place} for IPv4, too: the socket unit needs BindIPv6Only=ipv6-only,"
             " and a line of its own for 0.0.0.0"
         )

@@ -35,7 +35,7 @@ def bind_unix(path: Path, mode: int, owner: tuple[int, int] | None = None) -> so
         opened.setblocking(False)
         remove_stale(path)
         opened.bind(str(path))
-        settle(path, mode, owner)
+        set_rights(path, mode, owner)
         opened.listen(BACKLOG)
     except BaseException:
         opened.close()
@@ -97,7 +97,7 @@ def serve(opened: socket.socket, factory: Any, reactor: Any) -> DirectPort:
     return port
 
 
-def settle(path: Path, mode: int, owner: tuple[int, int] | None) -> None:
+def set_rights(path: Path, mode: int, owner: tuple[int, int] | None) -> None:
     """Give a socket's file its mode and owner. Raises: OSError."""
     found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -40,8 +40,8 @@ from mailserver.net.fast.versions import choose_transports
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import WorkerPool
 from mailserver.net.listeners.binding import Bound, advice, bind, places
-from mailserver.net.listeners.systemd_sockets import Inherited
-from mailserver.net.listeners.unix_sockets import bind_unix, serve, settle
+from mailserver.net.listeners.systemd_sockets import SystemdSockets
+from mailserver.net.listeners.unix_sockets import bind_unix, serve, set_rights
 from mailserver.net.log.events import log
 from mailserver.net.log.log_file import LogFile
 from mailserver.net.service import systemd
@@ -71,7 +71,7 @@ class ServiceProcess(Service, ABC):
         self.config = config
         self.reactor = reactor
         self.bound: list[Bound] = []
-        self.inherited = Inherited()
+        self.systemd_sockets = SystemdSockets()
         self._daemon = daemon
         self.shards = shards
         self._control: IListeningPort | None = None
@@ -135,7 +135,7 @@ class ServiceProcess(Service, ABC):
         async def take_up_all() -> Answer:
             ok, lines = await self.take_up()
             if ok:
-                lines = [*lines, *self.inherited.unserved(self.config)]
+                lines = [*lines, *self.systemd_sockets.unserved(self.config)]
             if self._certificates is not None:
                 lines = [*lines, *await self._certificates.reloaded(whole=ok)]
             self._follow_renewals()
@@ -231,13 +231,13 @@ class ServiceProcess(Service, ABC):
         lines = []
         for listener in config.listeners:
             path, old = listener.socket, before.get(listener.socket)
-            if path is None or old is None or self.inherited.has(str(path)):
+            if path is None or old is None or self.systemd_sockets.has(str(path)):
                 continue
             rights = SocketRights.of_listener(listener, self.config.server)
             if rights == SocketRights.of_listener(old, self.config.server):
                 continue
             try:
-                settle(path, rights.mode, (rights.uid, rights.gid))
+                set_rights(path, rights.mode, (rights.uid, rights.gid))
             except OSError as error:
                 lines.append(f"{path}: its rights are changed by the next start: {error.strerror}")
             else:
@@ -288,13 +288,15 @@ class ServiceProcess(Service, ABC):
         allow_files(0 if self.shards else config.limits.connections, 2 * count * max(1, self.shards))
 
     def _bind(self, listener: Listener, known: Container[str] = ()) -> list[Bound]:
-        return bind(listener, known=known, shards=self.shards, rights=self._socket_rights, inherited=self.inherited.at)
+        return bind(
+            listener, known=known, shards=self.shards, rights=self._socket_rights, from_systemd=self.systemd_sockets.at
+        )
 
     def _socket_rights(self, listener: Listener) -> SocketRights:
         return SocketRights.of_listener(listener, self.config.server)
 
     def _bind_all(self) -> None:
-        if unserved := self.inherited.unserved(self.config):
+        if unserved := self.systemd_sockets.unserved(self.config):
             raise SystemExit("\n".join(unserved))
         errors: list[OSError] = []
         self._allow_sockets(self.config)

@@ -189,14 +189,14 @@ class Serving:
 
     def when_empty(self) -> Deferred[None]:
         """Wait for the last session to end, after `stop_listening`; at once without any."""
-        return self._shutdown.when_empty().addCallback(lambda _none: self.client_log.tell_all())
+        return self._shutdown.when_empty().addCallback(lambda _none: self.client_log.flush())
 
     def stop(self) -> Deferred[Any]:
         """End all sessions; fires when the last one has ended, or is abandoned."""
         closing = self.stop_listening()
         ended = self._shutdown.begin()
         self._services.cancel_background()
-        return DeferredList([closing, ended]).addCallback(lambda _results: self.client_log.tell_all())
+        return DeferredList([closing, ended]).addCallback(lambda _results: self.client_log.flush())
 
     def _all(self) -> list[Port]:
         return [*self._ports, *self._retired]

@@ -21,7 +21,7 @@ from mailserver.auth.exposure.checker import Key as ExposureKey
 from mailserver.auth.throttling.known_networks import KnownNetworks, Row, validate_rows
 from mailserver.auth.throttling.penalties import Penalties, PenaltyChange
 from mailserver.auth.throttling.verified_passwords import VerifiedChange, VerifiedPasswords
-from mailserver.net.connection.connection_limits import ConnectionCounts, Counted
+from mailserver.net.connection.connection_limits import ConnectionCounts, CountKey
 from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.ipc.worker_messages import (
     ConnectionCountsChanged,
@@ -48,7 +48,7 @@ class ConnectionCountSync:
         self._link = link
         self._clock = clock
         self._counts = counts
-        self._lowest: dict[Counted, int] = {}
+        self._lowest: dict[CountKey, int] = {}
         """The lowest number of each count that has changed since the last message."""
         self._timer: IDelayedCall | None = None
         link.on_broadcast(ConnectionCountsChanged, self._receive)
@@ -63,7 +63,7 @@ class ConnectionCountSync:
             self._timer = None
         self._counts.on_change = lambda _counted: None
 
-    def _note(self, counted: Counted) -> None:
+    def _note(self, counted: CountKey) -> None:
         number = self._counts.own(counted)
         self._lowest[counted] = min(number, self._lowest.get(counted, number))
         if self._timer is None:
