@@ -39,11 +39,11 @@ class HopConnection(Protocol):
         """Shake hands and verify. Raises: RelayDown."""
 
     @property
-    def alive(self) -> bool:
-        """May a command be said? Not if the hop is gone, or has said something unsolicited."""
+    def is_usable(self) -> bool:
+        """Can a command be sent? Not if the hop has closed, or has sent something that was not asked for."""
 
-    def rest(self) -> None:
-        """Nothing is to be said for now: after a while it says QUIT and ends by itself. The next write wakes it."""
+    def become_idle(self) -> None:
+        """Keep the connection for the next message; without one it sends QUIT after a while. A write ends the idle time."""
 
     def close(self) -> None:
         """Send what is queued and end the connection. Harmless when repeated."""
@@ -95,7 +95,7 @@ class HopSession:
     @property
     def unsolicited(self) -> bool:
         """Has the hop said something unsolicited, or gone? Its next reply could be taken for that of another command."""
-        return self.exchange.unsolicited or not self.connection.alive
+        return self.exchange.unsolicited or not self.connection.is_usable
 
     async def ask(self, start: Callable[[], None]) -> Reply:
         """A command, and the reply to it and no other. Raises: RelayDown, from then on always."""
@@ -141,7 +141,7 @@ class HopSession:
 
     def close(self, *, in_data: bool = False) -> None:
         """End it; with QUIT only where a command may stand: what breaks off is not delivered."""
-        if self.down is None and not in_data and self.connection.alive:
+        if self.down is None and not in_data and self.connection.is_usable:
             self.connection.write(b"QUIT\r\n")
         self.connection.close()
 
@@ -265,8 +265,8 @@ class HopTransaction:
     def close(self) -> HopSession | None:
         """Give up what is not done. The session, if it can carry another message: whoever has it must close it."""
         session = self._session
-        if self._done and session.down is None and session.connection.alive:
-            session.connection.rest()
+        if self._done and session.down is None and session.connection.is_usable:
+            session.connection.become_idle()
             return session
         session.close(in_data=self._in_data)
         return None

@@ -30,7 +30,7 @@ from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.pokes import Pokes
 from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.log.events import log
-from mailserver.net.outbound.dialer import Outbound
+from mailserver.net.outbound.dialer import NextHopDialer
 from mailserver.net.service.known_networks_file import KnownNetworksFile
 from mailserver.net.serving.serving import ReloadCheck
 from mailserver.notify.watcher import GATHER_TIME, Watcher
@@ -79,7 +79,7 @@ class Prepared:
 
     config: Config
     tls: policy.Prepared
-    next_hop: Outbound | None
+    next_hop: NextHopDialer | None
 
 
 class Services:
@@ -370,9 +370,9 @@ class Services:
         await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._backends.read_ahead)
         self._backends.reload()
 
-    def _make_next_hop(self, config: Config) -> Outbound | None:
+    def _make_next_hop(self, config: Config) -> NextHopDialer | None:
         relay = config.submission.relay
-        return Outbound(self._reactor, relay, client_creator(relay)) if relay else None
+        return NextHopDialer(self._reactor, relay, client_creator(relay)) if relay else None
 
     def _make_http_session(self, channel: Channel) -> Session:
         return self._http(channel)

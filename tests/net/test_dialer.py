@@ -12,7 +12,7 @@ from twisted.internet.testing import StringTransport
 
 from mailserver.errors import Cancelled, RelayDown
 from mailserver.net.connection.coroutines import Task, abandonable
-from mailserver.net.outbound.dialer import JOINED, READ_AHEAD, RESTING_TIME, HopProtocol
+from mailserver.net.outbound.dialer import IDLE_TIME, READ_AHEAD, WRITE_SIZE, HopProtocol
 from mailserver.smtp.hop import HopSession
 
 
@@ -26,24 +26,24 @@ def connected() -> tuple[HopProtocol, StringTransport, Clock]:
 
 def test_a_resting_connection_says_quit_by_itself() -> None:
     protocol, transport, clock = connected()
-    protocol.rest()
-    clock.advance(RESTING_TIME - 1)
-    assert protocol.alive
+    protocol.become_idle()
+    clock.advance(IDLE_TIME - 1)
+    assert protocol.is_usable
     assert transport.value() == b""
     clock.advance(1)
     assert transport.value() == b"QUIT\r\n"
     assert transport.disconnecting
-    assert not protocol.alive
+    assert not protocol.is_usable
 
 
 def test_the_next_message_wakes_it() -> None:
     protocol, transport, clock = connected()
-    protocol.rest()
+    protocol.become_idle()
     protocol.write(b"MAIL FROM:<>\r\n")
-    clock.advance(2 * RESTING_TIME)
+    clock.advance(2 * IDLE_TIME)
     reading = Deferred.fromCoroutine(protocol.read(300))
     assert transport.value() == b"MAIL FROM:<>\r\n"
-    assert protocol.alive
+    assert protocol.is_usable
     protocol.dataReceived(b"250 ok\r\n")
     assert reading.result == b"250 ok\r\n"
 
@@ -64,9 +64,9 @@ def test_a_large_message_is_not_gathered() -> None:
     written: list[bytes] = []
     transport.write = written.append  # type: ignore[method-assign]
     for _ in range(3):
-        protocol.write(bytes(JOINED))
+        protocol.write(bytes(WRITE_SIZE))
         Deferred.fromCoroutine(protocol.drain())
-    assert [len(piece) for piece in written] == [JOINED] * 3
+    assert [len(piece) for piece in written] == [WRITE_SIZE] * 3
 
 
 def test_closing_sends_what_was_said() -> None:
@@ -79,9 +79,9 @@ def test_closing_sends_what_was_said() -> None:
 
 def test_a_hop_that_says_something_unasked_is_used_no_more() -> None:
     protocol, transport, clock = connected()
-    protocol.rest()
+    protocol.become_idle()
     protocol.dataReceived(b"421 4.4.2 timeout\r\n")
-    assert not protocol.alive
+    assert not protocol.is_usable
     protocol.close()
     assert transport.value() == b""
     assert len(clock.getDelayedCalls()) == 1  # the one that cuts a hop which does not close

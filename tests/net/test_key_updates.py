@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.net.outbound.dialer import HopProtocol
-from mailserver.net.transport.tls import MOST_UNASKED, StockTlsFactory, TooManyAnswers
+from mailserver.net.transport.tls import MAX_UNSOLICITED, StockTlsFactory, TooManyAnswers
 from tests.net.key_updates import KeyUpdater, needs_library
 
 
@@ -49,9 +49,9 @@ def test_a_hop_that_asks_for_new_keys_without_end_is_cut(pem: Path) -> None:
     hop = KeyUpdater(layer, transport, pem)
     hop.update(100)
     assert len(transport.value()) > 1000  # each is answered
-    assert protocol.alive
+    assert protocol.is_usable
     hop.update(5000)
-    assert len(transport.value()) < MOST_UNASKED + 10_000
+    assert len(transport.value()) < MAX_UNSOLICITED + 10_000
     assert transport.disconnected
     layer.connectionLost(Failure(ConnectionLost()))
     assert protocol._lost is not None
@@ -63,9 +63,9 @@ def test_a_hop_that_asks_for_new_keys_without_end_is_cut(pem: Path) -> None:
 def test_what_is_sent_to_a_hop_is_not_what_openssl_says_by_itself(pem: Path) -> None:
     protocol, layer, transport = connected()
     hop = KeyUpdater(layer, transport, pem)
-    layer.write(bytes(5 * MOST_UNASKED))
-    assert len(transport.value()) > 5 * MOST_UNASKED
+    layer.write(bytes(5 * MAX_UNSOLICITED))
+    assert len(transport.value()) > 5 * MAX_UNSOLICITED
     hop.update(100)
-    assert protocol.alive
+    assert protocol.is_usable
     assert not transport.disconnected
     hop.close()

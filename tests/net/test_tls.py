@@ -20,7 +20,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.net.fast.tls import FastTlsFactory
-from mailserver.net.transport.tls import MOST_UNASKED, PIECE, StockTlsFactory, TlsFactory, TooManyAnswers, tls_info
+from mailserver.net.transport.tls import (
+    MAX_UNSOLICITED,
+    RECORD_SIZE,
+    StockTlsFactory,
+    TlsFactory,
+    TooManyAnswers,
+    tls_info,
+)
 from tests.net.key_updates import KeyUpdater, needs_library
 
 CONTEXT = SSL.Context(SSL.TLS_SERVER_METHOD)
@@ -149,7 +156,17 @@ def test_what_is_told_of_the_handshake_is_what_the_client_has_agreed_to(version:
     st.lists(
         st.one_of(
             st.integers(0, 300),
-            st.sampled_from([PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, PIECE + 4096, 5 * PIECE + 7, 300_000]),
+            st.sampled_from(
+                [
+                    RECORD_SIZE - 1,
+                    RECORD_SIZE,
+                    RECORD_SIZE + 1,
+                    2 * RECORD_SIZE,
+                    RECORD_SIZE + 4096,
+                    5 * RECORD_SIZE + 7,
+                    300_000,
+                ]
+            ),
         ),
         min_size=1,
         max_size=6,
@@ -206,10 +223,10 @@ def test_a_long_answer_is_sealed_in_records_and_leaves_as_one() -> None:
     layer = world.wrap()
     world.exchange()
     sizes = count_writes(world)
-    layer.write(b"x" * 5 * PIECE)
+    layer.write(b"x" * 5 * RECORD_SIZE)
     assert len(sizes) == 1
-    assert sizes[0] > 5 * PIECE
-    assert world.exchange() == b"x" * 5 * PIECE
+    assert sizes[0] > 5 * RECORD_SIZE
+    assert world.exchange() == b"x" * 5 * RECORD_SIZE
 
 
 @pytest.mark.parametrize("size", [0, 30, 200_000])
@@ -355,7 +372,7 @@ def test_a_client_that_asks_for_new_keys_without_end_is_cut() -> None:
     assert len(world.transport.value()) > 1000  # each is answered
     assert not world.transport.disconnected
     client.update(5000)
-    assert len(world.transport.value()) < MOST_UNASKED + 10_000
+    assert len(world.transport.value()) < MAX_UNSOLICITED + 10_000
     assert world.transport.disconnected
     layer.connectionLost(Failure(ConnectionLost()))
     assert [type(reason) for reason in reasons] == [TooManyAnswers]

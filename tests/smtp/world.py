@@ -254,10 +254,10 @@ class FakeHop:
         self.tls = True
 
     @property
-    def alive(self) -> bool:
+    def is_usable(self) -> bool:
         return not self._lost and not self._output
 
-    def rest(self) -> None:
+    def become_idle(self) -> None:
         self.rests += 1
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""TLS on a transport, by the bindings below pyOpenSSL: as `net.transport.tls`, at a third of its cost for a short command.
+"""The TLS layer of `net.transport.tls` on pyOpenSSL's bindings.
 
-pyOpenSSL's `send`, `recv` and `bio_read` take a buffer and often an exception each, which together cost three times as
-much as what OpenSSL does for a short command. Here the bindings below them are called with one buffer for all
-connections, as what is read is copied out at once; errors are left to pyOpenSSL to raise.
+Problem: pyOpenSSL's `send`, `recv` and `bio_read` each allocate a buffer and often raise an exception. Together that costs three
+times as much as OpenSSL itself for a short command.
 
-Octets are sealed a record at a time: larger pieces gain nothing that can be measured, and OpenSSL keeps its buffer at the size
-of the largest for as long as the connection lives, and idle connections are many.
+Rule: the bindings are called directly, with one buffer for all connections, since what is read is copied out at once.
+pyOpenSSL still raises the errors. Octets are encrypted one record at a time: larger pieces gain nothing measurable, and
+OpenSSL keeps its memory at the size of the largest for the life of a connection.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.net.transport.tls import (
-    MOST_UNASKED,
-    PIECE,
+    MAX_UNSOLICITED,
+    RECORD_SIZE,
     TooManyAnswers,
     close_if_delivered,
     give_transport,
 )
 from mailserver.tls.context.handshake import ServerConnection
 
-_SEALED: Final = PIECE + 4096
-"""A record with what is around it, and what is left of a handshake."""
-_ROOM: Final = 8 * _SEALED
-"""Octets that are given to the transport at once, at most."""
-_buffer: Final = _ffi.new("char[]", _ROOM)
+_RECORD_ROOM: Final = RECORD_SIZE + 4096
+"""Octets of one encrypted record, and of the end of a handshake."""
+_BUFFER_SIZE: Final = 8 * _RECORD_ROOM
+"""Most octets that the transport gets in one write."""
+_buffer: Final = _ffi.new("char[]", _BUFFER_SIZE)
 
-# What a connection of pyOpenSSL consists of has no public names.
+# The parts of a pyOpenSSL connection have no public names.
 # ruff: noqa: SLF001
 
 
@@ -51,15 +51,15 @@ _buffer: Final = _ffi.new("char[]", _ROOM)
 class FastTls(TLSMemoryBIOProtocol):
     """The TLS layer between a transport and a `Connection`."""
 
-    _client_is_done = False
-    _unasked = 0
-    """Octets that OpenSSL has said by itself, behind the handshake."""
+    _input_has_ended = False
+    _unsolicited = 0
+    """Octets that OpenSSL has sent on its own after the handshake."""
     _held: list[bytes] | None = None
 
     def makeConnection(self, transport: Any) -> None:
-        """The client is there. As the parent does it for a server, less what costs much and serves nobody here:
+        """As the parent, without two costly steps that a server does not need.
 
-        declaring the interfaces of each transport, and asking OpenSSL for a handshake before the client's first octet.
+        These declare the interfaces of each transport, and ask OpenSSL for a handshake before the client's first octet.
         """
         factory = cast("Any", self.factory)
         self._tlsConnection = factory._creatorCallable(self)
@@ -73,40 +73,40 @@ class FastTls(TLSMemoryBIOProtocol):
         self._held = []
 
     def loseConnection(self) -> None:
-        """As in the parent; what was held leaves at the latest now."""
+        """As the parent; held octets leave now at the latest."""
         super().loseConnection()
-        self._let_go()
+        self._release()
 
     def end_if_delivered(self) -> bool:
         """See TlsTransport."""
         return close_if_delivered(self._tlsConnection, self.transport)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         held, self._held = self._held, None
         if held:
-            self._hand_on(b"".join(held))
+            self._send(b"".join(held))
 
     def _shutdownTLS(self) -> None:
-        """As in the parent; what was held leaves before the transport is ended, which takes nothing after that."""
+        """As the parent; held octets leave before the transport closes, which accepts nothing afterwards."""
         try:
             both = cast("Any", self._tlsConnection).shutdown()
         except SSL.Error:
-            both = False  # in the middle of a handshake
+            both = False  # during a handshake
         self._flushSendBIO()
-        self._let_go()
+        self._release()
         if both:
             cast("Any", self.transport).loseConnection()
 
     def readConnectionLost(self) -> None:
-        """The socket brings no more. Without close_notify that is no end of TLS, but a connection that broke."""
-        if not self._client_is_done:
+        """The transport's input has ended. Without close_notify before it, the connection is broken."""
+        if not self._input_has_ended:
             cast("Any", self.transport).abortConnection()
 
     def writeConnectionLost(self) -> None:
-        """Only we close our side."""
+        """Nothing to do: only this side closes it."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Octets of the client: for the handshake, then commands."""
+        """Decrypt what the client sends."""
         connection = cast("Any", self._tlsConnection)
         if not self._handshakeDone and isinstance(connection, ServerConnection):
             connection.examine(data)
@@ -121,7 +121,7 @@ class FastTls(TLSMemoryBIOProtocol):
         self._flushReceiveBIO()
 
     def _checkHandshakeStatus(self) -> None:
-        """As in the parent, which has pyOpenSSL raise an exception for each flight of the client that is not the last."""
+        """As the parent, without an exception for each flight of the client but the last."""
         if self._aborted:
             return
         connection = cast("Any", self._tlsConnection)
@@ -140,16 +140,16 @@ class FastTls(TLSMemoryBIOProtocol):
             self.wrappedProtocol.handshakeCompleted()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """As in the parent; where nobody would hear it, OpenSSL is not asked what else the client has sent."""
-        if self.disconnecting or self._client_is_done:
+        """As the parent; input that the protocol would not get is not decrypted."""
+        if self.disconnecting or self._input_has_ended:
             self._lostTLSConnection = True
         super().connectionLost(reason)
 
     def _flushReceiveBIO(self) -> None:
-        """As in the parent, but for close_notify where we have not said ours yet."""
+        """As the parent, except that the client's close_notify ends input alone until this side has sent its own."""
         connection = cast("Any", self._tlsConnection)
         while not self._lostTLSConnection:
-            count = _lib.SSL_read(connection._ssl, _buffer, _ROOM)
+            count = _lib.SSL_read(connection._ssl, _buffer, _BUFFER_SIZE)
             if count > 0:
                 data = _ffi.buffer(_buffer, count)[:]
                 if not self._aborted:
@@ -160,7 +160,7 @@ class FastTls(TLSMemoryBIOProtocol):
             try:
                 connection._raise_ssl_error(connection._ssl, count)
             except SSL.ZeroReturnError:
-                if self.disconnecting or not self._end_of_input():
+                if self.disconnecting or not self._end_input():
                     self._shutdownTLS()
                     self._tlsShutdownFinished(None)
                 break
@@ -169,29 +169,29 @@ class FastTls(TLSMemoryBIOProtocol):
         self._flushSendBIO()
 
     def _flushSendBIO(self) -> None:
-        """Hand on what OpenSSL has to say; nothing, mostly."""
+        """Send what OpenSSL has to send, which mostly is nothing."""
         connection = cast("Any", self._tlsConnection)
-        while (count := _lib.BIO_read(connection._from_ssl, _buffer, _ROOM)) > 0:
-            self._hand_on(_ffi.buffer(_buffer, count)[:])
+        while (count := _lib.BIO_read(connection._from_ssl, _buffer, _BUFFER_SIZE)) > 0:
+            self._send(_ffi.buffer(_buffer, count)[:])
             if self._handshakeDone:
-                self._unasked += count
-        if self._unasked > MOST_UNASKED and not self._aborted:
+                self._unsolicited += count
+        if self._unsolicited > MAX_UNSOLICITED and not self._aborted:
             self.failVerification(Failure(TooManyAnswers("the peer has the TLS layer answer without end")))
 
-    def _end_of_input(self) -> bool:
-        """Tell the protocol above, once; False where there is none that ends the connection by itself."""
+    def _end_input(self) -> bool:
+        """Report the end of input to the protocol, once; False if the protocol does not know a half-close."""
         above = cast("Any", self.wrappedProtocol)
         if not IHalfCloseableProtocol.providedBy(above):
             return False
-        if not self._client_is_done:
-            self._client_is_done = True
-            # Nothing would ever take what comes now out of OpenSSL's memory.
+        if not self._input_has_ended:
+            self._input_has_ended = True
+            # What follows would stay in OpenSSL's memory.
             cast("Any", self).dataReceived = _forget
             above.readConnectionLost()
         return True
 
     def _write(self, data: Any) -> None:
-        """Seal and hand on; what OpenSSL does not take before the handshake is done waits, as in the parent."""
+        """Encrypt and send. Before the end of the handshake octets wait, as in the parent."""
         if self._lostTLSConnection:
             return
         connection = cast("Any", self._tlsConnection)
@@ -199,19 +199,19 @@ class FastTls(TLSMemoryBIOProtocol):
         size = len(data)
         at = sealed = 0
         while at < size:
-            sent = _lib.SSL_write(connection._ssl, whole + at, min(size - at, PIECE))
+            sent = _lib.SSL_write(connection._ssl, whole + at, min(size - at, RECORD_SIZE))
             if sent <= 0:
                 break
             at += sent
-            # Together: each piece that the socket gets costs a call of the system.
-            while (count := _lib.BIO_read(connection._from_ssl, _buffer + sealed, _ROOM - sealed)) > 0:
+            # Several records leave together: each write to the socket is a system call.
+            while (count := _lib.BIO_read(connection._from_ssl, _buffer + sealed, _BUFFER_SIZE - sealed)) > 0:
                 sealed += count
-                if _ROOM - sealed >= _SEALED:
-                    break  # with all that there was
-                self._hand_on(_ffi.buffer(_buffer, sealed)[:])
+                if _BUFFER_SIZE - sealed >= _RECORD_ROOM:
+                    break  # all is read
+                self._send(_ffi.buffer(_buffer, sealed)[:])
                 sealed = 0
         if sealed:
-            self._hand_on(_ffi.buffer(_buffer, sealed)[:])
+            self._send(_ffi.buffer(_buffer, sealed)[:])
         if at < size:
             try:
                 connection._raise_ssl_error(connection._ssl, sent)
@@ -220,7 +220,7 @@ class FastTls(TLSMemoryBIOProtocol):
             except SSL.Error:
                 self._tlsShutdownFinished(Failure())
 
-    def _hand_on(self, sealed: bytes) -> None:
+    def _send(self, sealed: bytes) -> None:
         if self._held is not None:
             self._held.append(sealed)
         else:
@@ -228,7 +228,7 @@ class FastTls(TLSMemoryBIOProtocol):
 
 
 def _forget(data: bytes) -> None:
-    """What stands behind close_notify (RFC 8446 6.1: "Any data received after ... MUST be ignored")."""
+    """Ignore what follows close_notify (RFC 8446 6.1)."""
 
 
 class FastTlsFactory(TLSMemoryBIOFactory):

@@ -1,4 +1,4 @@
-"""Dialling the next hop: resolved and connected by Twisted, TLS verified for its host name before a byte is said."""
+"""Dial the next hop. Twisted resolves and connects; TLS is verified for the hop's host name before the first command."""
 
 from __future__ import annotations
 
@@ -34,42 +34,42 @@ from mailserver.types import Secret
 CONNECT_TIME = 30.0
 HANDSHAKE_TIME = 30.0
 CLOSING_TIME = 30.0
-RESTING_TIME = 10.0
-"""Seconds for which a connection is kept for the next message."""
+IDLE_TIME = 10.0
+"""Seconds that a connection is kept for the next message."""
 READ_AHEAD = 65536
-JOINED = 65536
-"""Octets that are joined to one write."""
+WRITE_SIZE = 65536
+"""Octets that are collected for one write."""
 
 
 @implementer(IHandshakeListener, IPushProducer)
 class HopProtocol(Protocol):
-    """One connection to the hop: a `smtp.hop.HopConnection`. One coroutine uses it."""
+    """One connection to the hop (`smtp.hop.HopConnection`). One coroutine uses it at a time."""
 
     def __init__(self, clock: IReactorTime, tls: IOpenSSLClientConnectionCreator, name: str, timeout: float) -> None:
         self._clock = clock
         self._tls = tls
         self._name = name
         self._timeout = timeout
-        self._asked = 0.0
-        """When a reply was first waited for."""
+        self._waiting_since = 0.0
+        """When the wait for the present reply began."""
         self._input = bytearray()
         self._output: list[bytes] = []
         self._unsent = 0
         """Octets in `_output`."""
-        self._choked = False
+        self._is_paused = False
         self._socket: socket | None = None
-        self._secure = False
+        self._is_encrypted = False
         self._lost: Failure | None = None
         self._closing: IDelayedCall | None = None
-        self._resting: IDelayedCall | None = None
+        self._idle_timer: IDelayedCall | None = None
         self._waiting: Deferred[None] | None = None
 
     # --- What Twisted calls
 
     def connectionMade(self) -> None:
-        """Connected."""
+        """See IProtocol."""
         transport = cast("Any", self.transport)
-        # Beneath TLS, if that was there first.
+        # With implicit TLS the socket is that of the transport below.
         tcp = getattr(transport, "transport", transport)
         if ISystemHandle.providedBy(tcp):
             self._socket = cast("socket", tcp.getHandle())
@@ -77,62 +77,62 @@ class HopProtocol(Protocol):
         transport.registerProducer(self, True)
 
     def handshakeCompleted(self) -> None:
-        """TLS is up and the certificate is the right one."""
-        self._secure = True
+        """TLS is established and the certificate verified."""
+        self._is_encrypted = True
         self._wake()
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes of the hop; the session asks after each reply, so what waits is small or not SMTP."""
+        """Collect what the hop sends. A session reads each reply before its next command, so much unread input is not SMTP."""
         self._input += data
         if len(self._input) > READ_AHEAD:
             cast("Any", self.transport).abortConnection()
         self._wake()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as in Twisted
-        """The end."""
+        """See IProtocol."""
         self._lost = reason
-        self._stir()
+        self._cancel_idle_timer()
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         self._wake()
 
     def pauseProducing(self) -> None:
-        """Its transport is full."""
-        self._choked = True
+        """The transport's buffer is full."""
+        self._is_paused = True
 
     def resumeProducing(self) -> None:
-        """It has room again."""
-        self._choked = False
+        """The transport has room again."""
+        self._is_paused = False
         self._wake()
 
     def stopProducing(self) -> None:
-        """The transport is about to be lost."""
-        self._choked = False
+        """The transport closes."""
+        self._is_paused = False
 
-    # --- What the transaction calls
+    # --- What the SMTP transaction calls
 
     async def read(self, timeout: float, *, goes_on: bool = False) -> bytes:
-        """The next bytes. Raises: RelayDown."""
+        """Return the next octets. `goes_on`: they belong to the reply that is waited for already. Raises: RelayDown."""
         self._flush()
         if not goes_on:
-            self._asked = self._clock.seconds()
-        await self._until(lambda: bool(self._input), self._asked + timeout - self._clock.seconds())
+            self._waiting_since = self._clock.seconds()
+        await self._wait_until(lambda: bool(self._input), self._waiting_since + timeout - self._clock.seconds())
         data = bytes(self._input)
         self._input.clear()
         return data
 
     def write(self, data: bytes) -> None:
-        """Queue bytes; dropped once the hop is gone."""
-        self._stir()
+        """Queue octets; they are dropped once the connection is lost."""
+        self._cancel_idle_timer()
         if self._lost is None:
             self._output.append(data)
             self._unsent += len(data)
 
     async def drain(self) -> None:
-        """Wait for room where there is much to send. Raises: RelayDown."""
-        if self._unsent >= JOINED:
+        """Send a full buffer and wait until the transport has room. Raises: RelayDown."""
+        if self._unsent >= WRITE_SIZE:
             self._flush()
-        await self._until(lambda: not self._choked, self._timeout)
+        await self._wait_until(lambda: not self._is_paused, self._timeout)
 
     def _flush(self) -> None:
         data = b"".join(self._output)
@@ -140,13 +140,13 @@ class HopProtocol(Protocol):
         self._unsent = 0
         if data and self._lost is None:
             cast("Any", self.transport).write(data)
-            # Of what comes next: a hop that answers pipelined commands one by one may wait for that (RFC 9293 3.7.4).
+            # Acknowledge the reply at once: a hop that answers pipelined commands one by one may wait for it (RFC 9293 3.7.4).
             if self._socket is not None:
                 with suppress(OSError):
                     self._socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
 
     async def start_tls(self) -> None:
-        """Shake hands. Bytes that came before are an injection and end it. Raises: RelayDown."""
+        """Perform the handshake. Octets that came before it are an injection and end the connection. Raises: RelayDown."""
         if self._input:
             self._fail("bytes arrived behind the reply to STARTTLS")
         self._flush()
@@ -155,35 +155,35 @@ class HopProtocol(Protocol):
         layer = StockTlsFactory(self._tls, self._clock, is_client=True).wrap(self, transport)
         self.transport = cast("Any", layer)
         layer.registerProducer(self, True)
-        await self._until(lambda: self._secure, HANDSHAKE_TIME)
+        await self._wait_until(lambda: self._is_encrypted, HANDSHAKE_TIME)
 
-    async def secured(self) -> None:
+    async def wait_for_handshake(self) -> None:
         """Wait for the handshake of implicit TLS. Raises: RelayDown."""
-        await self._until(lambda: self._secure, HANDSHAKE_TIME)
+        await self._wait_until(lambda: self._is_encrypted, HANDSHAKE_TIME)
 
     @property
-    def alive(self) -> bool:
-        """May a command be said?"""
+    def is_usable(self) -> bool:
+        """See HopConnection."""
         return self._lost is None and self._closing is None and not self._input
 
-    def rest(self) -> None:
-        """Nothing is to be said for now: QUIT after a while."""
-        self._resting = self._clock.callLater(RESTING_TIME, self._retire)
+    def become_idle(self) -> None:
+        """See HopConnection."""
+        self._idle_timer = self._clock.callLater(IDLE_TIME, self._end_idle)
 
-    def _retire(self) -> None:
-        self._resting = None
-        if self.alive:
+    def _end_idle(self) -> None:
+        self._idle_timer = None
+        if self.is_usable:
             self.write(b"QUIT\r\n")
         self.close()
 
-    def _stir(self) -> None:
-        resting, self._resting = self._resting, None
+    def _cancel_idle_timer(self) -> None:
+        resting, self._idle_timer = self._idle_timer, None
         if resting is not None:
             resting.cancel()
 
     def close(self) -> None:
-        """Send what is queued and go; what the hop does not take in time is dropped."""
-        self._stir()
+        """Send what is queued and close; what the hop does not take in CLOSING_TIME is dropped."""
+        self._cancel_idle_timer()
         if self._lost is None and self._closing is None:
             self._flush()
             transport = cast("Any", self.transport)
@@ -191,7 +191,7 @@ class HopProtocol(Protocol):
             transport.loseConnection()
             self._closing = self._clock.callLater(CLOSING_TIME, transport.abortConnection)
 
-    async def _until(self, condition: Any, timeout: float) -> None:
+    async def _wait_until(self, condition: Any, timeout: float) -> None:
         deadline = self._clock.seconds() + timeout
         while not condition():
             if self._lost is not None:
@@ -206,7 +206,7 @@ class HopProtocol(Protocol):
             try:
                 await waiting
             except Cancelled:
-                # The session ends: whether the hop has taken the message is not known.
+                # The session ends: whether the hop has accepted the message is unknown.
                 cast("Any", self.transport).abortConnection()
                 raise
             finally:
@@ -223,8 +223,8 @@ class HopProtocol(Protocol):
         raise RelayDown
 
 
-class Outbound:
-    """The configured next hop: a `smtp.hop.NextHop`."""
+class NextHopDialer:
+    """Connects to the configured next hop (`smtp.hop.NextHop`)."""
 
     def __init__(self, reactor: Any, relay: Relay, tls: IOpenSSLClientConnectionCreator) -> None:
         """Raises: OSError when the password file cannot be read."""
@@ -241,7 +241,7 @@ class Outbound:
 
     def _endpoint(self) -> Any:
         host, port = self._relay.host, self._relay.port
-        # An address needs no resolver, nor tries of one address after another: that is most of what dialling costs.
+        # An address needs no resolver and no trials of several addresses, which are most of the cost of dialling.
         if isIPAddress(host):
             return TCP4ClientEndpoint(self._reactor, host, port, timeout=int(CONNECT_TIME))
         if isIPv6Address(host):
@@ -249,7 +249,7 @@ class Outbound:
         return HostnameEndpoint(self._reactor, host.encode("ascii"), port, timeout=CONNECT_TIME)
 
     async def connect(self) -> HopProtocol:
-        """Dial; with implicit TLS the handshake is done. Raises: RelayDown."""
+        """Connect; implicit TLS is established then. Raises: RelayDown."""
         relay = self._relay
         endpoint = self._endpoint()
         factory = Factory.forProtocol(
@@ -268,5 +268,5 @@ class Outbound:
             log_warning("relay-down", hop=self.name, reason=str(error) or repr(error))
             raise RelayDown from error
         if relay.tls == "implicit":
-            await connection.secured()
+            await connection.wait_for_handshake()
         return connection

@@ -1,12 +1,12 @@
 """A stream transport and a listening port, on the reactor's public interfaces alone.
 
-Problem: Twisted's transport keeps every write until the reactor has said that the socket takes octets, which it nearly always
-does. That costs two changes of the epoll set and one more turn of the reactor for each answer. Its port keeps back what is
-logged while it accepts a client, gives each transport two names, and accepts the more clients at once the more there are,
-without bound. Its Unix transport has no public hook for descriptors that a client passes.
+Problem: Twisted's transport keeps every write until the reactor reports that the socket is writable, which it nearly always
+is. That costs two changes of the epoll set and one more turn of the reactor for each answer. Twisted's port buffers the log
+while it accepts, composes two names for each transport, and accepts an unbounded number of clients at once. Its Unix
+transport has no public hook for descriptors that a client passes.
 
-Rule: a write goes straight to the socket while nothing waits before it. What the socket does not take waits, in order, and
-pauses the producer, as with Twisted's transport.
+Rule: a write goes straight to the socket if nothing is queued. What the socket does not take is queued in order, and pauses
+the producer, as with Twisted's transport.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ from zope.interface import implementer
 from mailserver.net.log.events import log
 
 AT_ONCE: Final = 8
-"""Clients that a port accepts in one turn of the reactor. Who has gone is noticed behind them, or in the turn that follows, and
-counts as connected until then: of clients from one address who come again and again, twice as many as these may be counted
-beside those that are there, and must not reach its limit."""
+"""Clients that a port accepts in one turn of the reactor. A closed connection is noticed after them, or in the next turn, and
+counts until then. So an address that reconnects again and again may count twice as many as these beside its open connections,
+and must not reach its limit by that."""
 READ_SIZE: Final = 65536
 HIGH_WATER: Final = 65536
-"""Octets that may wait before the producer is paused."""
+"""Octets that may be queued before the producer is paused."""
 SEND_SIZE: Final = 131072
-"""Octets that are given to the socket at once, of what has waited."""
+"""Octets of the queue that are given to the socket at once."""
 _RESET: Final = pack("ii", 1, 0)
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _GONE_BEFORE: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.ENOBUFS, errno.ENOMEM})
-"""A connection that failed before it was accepted (accept(2)); the next one may be accepted."""
+"""The connection failed before it was accepted (accept(2)); the next one may succeed."""
 
 
 @implementer(ITCPTransport, ISystemHandle, IConsumer, IPushProducer, IReadWriteDescriptor, IHalfCloseableDescriptor)
 class DirectTransport:
     """The server's side of one connection.
 
-    No child has a copy of its socket (accept4(2) with SOCK_CLOEXEC), so that the close is the end.
+    No child process has its socket (accept4(2) with SOCK_CLOEXEC), so close() ends the connection.
     """
 
     connected = True
@@ -81,9 +81,9 @@ class DirectTransport:
         self.reactor = reactor
         self._peer = peer
         self._pieces: list[bytes] = []
-        """What waits behind `_buffer`."""
+        """What is queued after `_buffer`."""
         self._waiting = 0
-        """Octets that wait, in all."""
+        """Octets in the queue."""
         reactor.addReader(self)
 
     # --- What the reactor calls
@@ -97,7 +97,7 @@ class DirectTransport:
         return "a client's connection"
 
     def doRead(self) -> Any:
-        """Read what has come; the reason of the end, or None."""
+        """Read what has arrived; return the reason if the connection has ended."""
         try:
             data = self.socket.recv(READ_SIZE)
         except (BlockingIOError, InterruptedError):
@@ -110,7 +110,7 @@ class DirectTransport:
         return None
 
     def doWrite(self) -> Any:
-        """Send what has waited; the reason of the end, or None. Behind the last octet the producer goes on, or the connection ends."""
+        """Send from the queue; return the reason if the connection ends. When the queue is empty the producer goes on."""
         if self._aborted:
             return None
         if self._waiting:
@@ -172,17 +172,17 @@ class DirectTransport:
                 self.socket.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
         self.close_socket()
         protocol = self.protocol
-        del self.protocol  # it knows this transport: together they would wait for a search for cycles
+        del self.protocol  # breaks the reference cycle
         protocol.connectionLost(reason)
 
     def close_socket(self) -> None:
-        """Close it; a kind of socket may do otherwise."""
+        """Close the socket; a subclass may do it otherwise."""
         self.socket.close()
 
     # --- What the protocol calls
 
     def write(self, data: bytes) -> None:
-        """Send; an error is left to `doWrite`, so that the protocol is not told of it within this call."""
+        """Send or queue. `doWrite` reports an error, so that the protocol does not lose its connection within this call."""
         if not self.connected or self._has_ended_writing or self._aborted:
             return
         if not self._waiting and self._is_streaming:
@@ -212,7 +212,7 @@ class DirectTransport:
         return self.connected and not self._waiting and not any(ioctl(self.socket, TIOCOUTQ, bytes(4)))
 
     def loseConnection(self) -> None:
-        """Send what waits, and end; without asking the reactor for the socket when nothing waits."""
+        """Close once the queue is sent; at the next turn of the reactor if it is empty."""
         if not self.connected or self.disconnecting:
             return
         self.disconnecting = True
@@ -221,12 +221,12 @@ class DirectTransport:
             self.reactor.callLater(0, self._end)
 
     def loseWriteConnection(self) -> None:
-        """Send what waits, and close this side."""
+        """Close this side once the queue is sent."""
         self._ends_writing = True
         self.reactor.addWriter(self)
 
     def abortConnection(self) -> None:
-        """End without sending what waits."""
+        """Close by a reset; the queue is dropped."""
         if not self.connected or self._aborted:
             return
         self._aborted = True
@@ -252,7 +252,7 @@ class DirectTransport:
             self.reactor.callLater(0, self._end)
 
     def pauseProducing(self) -> None:
-        """Read nothing more."""
+        """Stop reading."""
         if self.connected:
             self.reactor.removeReader(self)
 
@@ -296,7 +296,7 @@ class DirectTransport:
     # --- Inside
 
     def _end(self) -> None:
-        # What was written since then is the reactor's to send, which ends the connection behind it.
+        # If something was queued meanwhile, `doWrite` closes after it.
         if self.connected and not self._waiting:
             self.connectionLost(Failure(ConnectionDone()))
 
@@ -316,30 +316,30 @@ MakeTransport = Callable[[socket, Any, IAddress, Any], DirectTransport]
 
 @implementer(IListeningPort, IReadWriteDescriptor)
 class DirectPort:
-    """A listening socket. It is closed at the end, and nothing else: other processes may have it, too."""
+    """A listening port. At the end it only closes its socket, which other processes may have, too."""
 
     def __init__(
         self, listening: socket, factory: Any, reactor: Any, make_transport: MakeTransport = DirectTransport
     ) -> None:
-        """`listening` is this port's own from now on."""
+        """`listening` belongs to this port from now on."""
         listening.setblocking(False)
         self.socket = listening
         self.factory = factory
         self.sessionno = 0
-        """Clients that were accepted."""
+        """The number of clients that were accepted, named as in Twisted's port."""
         self.reactor = reactor
         self._family = listening.family
         self._make_transport = make_transport
         self._reserved = -1
 
     def startListening(self) -> None:
-        """Accept from now on."""
+        """See IListeningPort."""
         self._reserve()
         self.factory.doStart()
         self.reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
-        """Accept nobody any more."""
+        """See IListeningPort."""
         if self.fileno() != -1:
             self.reactor.removeReader(self)
             self.socket.close()
@@ -360,9 +360,9 @@ class DirectPort:
         return "a listening port"
 
     def doRead(self) -> None:
-        """Accept those who wait, AT_ONCE at most.
+        """Accept waiting clients, AT_ONCE at most.
 
-        By one in each turn those who come while many are served would wait for a turn of all of them each.
+        With one in each turn, a client that connects under load would wait for a whole turn for each client before it.
         """
         for _ in range(AT_ONCE):
             try:
@@ -378,13 +378,13 @@ class DirectPort:
                 continue
             self._serve(accepted, twisted_address(self._family, client))
             if self.fileno() == -1:
-                return  # what has served this one has ended the port
+                return  # the factory has stopped this port
 
     def doWrite(self) -> None:
-        """Nothing is ever written here."""
+        """Never called: nothing is written to a port."""
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
-        """The reactor ends, or `doRead` has failed."""
+        """The reactor stops, or `doRead` has failed."""
         self.stopListening()
 
     def _serve(self, accepted: socket, client: IAddress) -> None:
@@ -414,17 +414,17 @@ class DirectPort:
             self._reserved = -1
 
     def _turn_away(self, error: OSError) -> None:
-        """Close one who waits, by the descriptor that is kept for this: else the reactor would be busy with him."""
+        """Accept one client and close it, with the descriptor reserved for this: a client that waits would keep the reactor busy."""
         log.warn("a client is turned away: {reason}", event="client-turned-away", reason=error.strerror)
         self._release()
-        # Another thread may take the descriptor first: then the next turn tries again.
+        # Another thread may take the descriptor first; then the next turn tries again.
         with suppress(OSError):
             self.socket.accept()[0].close()
             self._reserve()
 
 
 def twisted_address(family: int, name: Any) -> IAddress:
-    """Return what a socket calls itself, or its peer, as Twisted's address."""
+    """Convert a socket's own address, or its peer's, to Twisted's."""
     if family == AF_UNIX:
         return UNIXAddress(name or None)
     return (IPv4Address if len(name) == 2 else IPv6Address)("TCP", *name)

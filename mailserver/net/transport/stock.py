@@ -1,4 +1,4 @@
-"""The transports of a listener by Twisted's own code: its ports, its TCP transport, its TLS layer, its reactor."""
+"""Stock transports: Twisted's own port, TCP transport, TLS layer and reactor."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ class ListeningPort(Protocol):
     """A listening TCP port of either kind."""
 
     factory: Any
-    """May be replaced: it makes the protocols of clients to come."""
+    """May be replaced, for clients to come."""
 
     @property
     def sessionno(self) -> int:
         """How many clients were accepted."""
 
     def doRead(self) -> None:
-        """Accept some who wait."""
+        """Accept waiting clients."""
 
     def stopListening(self) -> Deferred[None] | None:
-        """Accept nobody any more."""
+        """See IListeningPort."""
 
 
 @frozen
 class Transports:
-    """How a process serves its TCP connections. `net.fast.versions` chooses."""
+    """How a process serves TCP connections; `net.fast.versions` chooses."""
 
     name: str
-    """As `[server] transport` calls it, or "fast"."""
+    """The word "fast" or "stock"."""
     line: str
-    """For the log of the start: what was chosen, and why."""
+    """A line for the log at the start: what was chosen, and why."""
     prepare: Callable[[Any], None]
-    """Have a reactor serve this way, before anything listens."""
+    """Prepare a reactor, before anything listens."""
     listen: Callable[[socket, Any, Any], ListeningPort]
-    """Serve a socket by a factory and a reactor; the socket is a duplicate's, or the port's own, from then on."""
+    """Serve a listening socket by a factory and a reactor; the socket belongs to the port from then on."""
     tls_factory: Callable[[IOpenSSLServerConnectionCreator, IReactorTime], TlsFactory]
 
 
 def stock_transports(line: str) -> Transports:
-    """Return those of Twisted."""
+    """Return Twisted's own transports."""
     return Transports(
         name="stock", line=line, prepare=_leave_alone, listen=listen_by_twisted, tls_factory=StockTlsFactory
     )
@@ -71,7 +71,7 @@ def listen_by_twisted(listening: socket, factory: Any, reactor: Any) -> Listenin
 
 
 class StockServer(tcp.Server):
-    """Twisted's own transport, which knows in addition what the client's machine has acknowledged."""
+    """Twisted's own transport, with `delivered`."""
 
     _octets_unsent = 0
 
@@ -99,4 +99,4 @@ class StockServer(tcp.Server):
 
 
 def _leave_alone(_reactor: Any) -> None:
-    """Twisted's own reactor is as it is."""
+    """Leave Twisted's reactor as it is."""

@@ -5,8 +5,8 @@ would not ask for:
 
 *   A client that sends its last commands and then close_notify still reads (RFC 8446 6.1), and gets its answers, as one does
     that closes its side of a TCP connection. Twisted's layer would close both directions.
-*   OpenSSL answers KeyUpdate (RFC 8446 4.6.3) and a wish to renegotiate (RFC 5246 7.2.2) by itself, however many come and
-    whether or not the peer reads. So the octets that it says by itself are counted and bounded.
+*   OpenSSL answers KeyUpdate (RFC 8446 4.6.3) and a request to renegotiate (RFC 5246 7.2.2) on its own, without limit and
+    whether or not the peer reads. So the octets that it sends on its own are counted and bounded.
 *   The last answer leaves together with close_notify.
 
 Twisted's usual layer collects small writes until the reactor's next turn, at the price of a timer for each answer. Here
@@ -43,27 +43,27 @@ from mailserver.tls.context.context_map import parse_server_name
 from mailserver.tls.context.handshake import handshake_of, verified_certificate
 from mailserver.tls.context.private_names import has_extended_master_secret
 
-PIECE: Final = 16384
+RECORD_SIZE: Final = 16384
 """Octets of a whole record (RFC 8446 5.1)."""
-MOST_UNASKED: Final = 65536
-"""Octets that OpenSSL says by itself behind the handshake, on one connection: its tickets, and 2,000 answers to KeyUpdate."""
-_AT_ONCE: Final = 8 * PIECE
-"""Octets that are sealed before they are given to the transport."""
-_READ_SIZE: Final = 2 * PIECE
+MAX_UNSOLICITED: Final = 65536
+"""Octets that OpenSSL may send on its own on one connection: its tickets, and 2,000 answers to KeyUpdate."""
+_AT_ONCE: Final = 8 * RECORD_SIZE
+"""Octets that are encrypted for one write to the transport."""
+_READ_SIZE: Final = 2 * RECORD_SIZE
 
 
 class TooManyAnswers(Exception):
-    """The reason of `connectionLost` where a peer has OpenSSL answer without end."""
+    """The reason of `connectionLost` where a peer makes OpenSSL answer without end."""
 
 
 class TlsTransport(Protocol):
     """What a connection may ask of its TLS layer, beyond `ITransport`."""
 
     def hold(self) -> None:
-        """Keep what is written from now on until `loseConnection`, which must follow: it leaves with close_notify."""
+        """Hold back what is written from now on: it leaves with the close_notify of `loseConnection`, which must follow."""
 
     def end_if_delivered(self) -> bool:
-        """After `loseConnection`: close TCP if the client's machine has all that was sent, close_notify included."""
+        """After `loseConnection`: close TCP if the client's machine has acknowledged everything, close_notify included."""
 
 
 class TlsFactory(Protocol):
@@ -74,20 +74,20 @@ class TlsFactory(Protocol):
 
 
 class BoundedConnection:
-    """An `SSL.Connection` as Twisted's layer uses it."""
+    """An `SSL.Connection` for Twisted's layer, with the bounds above."""
 
     def __init__(self, connection: SSL.Connection, layer: StockTls) -> None:
         self.connection = connection
-        self.unasked = 0
-        """Octets that OpenSSL has said by itself, behind the handshake."""
+        self.unsolicited = 0
+        """Octets that OpenSSL has sent on its own after the handshake."""
         self.is_held = False
-        """Does what is sealed stay here until `shutdown`?"""
+        """Are encrypted octets held back until `shutdown`?"""
         self.ignores_input = False
         self._kept: list[bytes] = []
         self._layer = layer
         self._is_established = False
-        self._is_own = False
-        """Is what OpenSSL has to say what the layer has sent?"""
+        self._is_own_data = False
+        """Is OpenSSL's output what the layer has sent, not an answer of its own?"""
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is pyOpenSSL's."""
@@ -100,7 +100,7 @@ class BoundedConnection:
 
     def bio_write(self, data: bytes) -> int:
         """See pyOpenSSL's."""
-        self._is_own = False
+        self._is_own_data = False
         return self.connection.bio_write(data)
 
     def recv(self, size: int) -> bytes:
@@ -116,26 +116,26 @@ class BoundedConnection:
 
     def send(self, data: bytes) -> int:
         """See pyOpenSSL's. Raises: SSL.Error."""
-        self._is_own = True
+        self._is_own_data = True
         return self.connection.send(data)
 
     def bio_read(self, _size: int) -> bytes:
-        """All that OpenSSL has to say. Raises: SSL.WantReadError."""
+        """Return all of OpenSSL's output. Raises: SSL.WantReadError."""
         if self.is_held:
             # OpenSSL's memory never shrinks again, so it must not grow.
             with suppress(SSL.WantReadError):
                 self._kept.append(self._read_all())
             raise SSL.WantReadError
         data = self._read_all()
-        if self._is_established and not self._is_own:
-            self.unasked += len(data)
-        self._is_own = False
+        if self._is_established and not self._is_own_data:
+            self.unsolicited += len(data)
+        self._is_own_data = False
         if self._kept:
             data = self.release() + data
         return data
 
     def release(self) -> bytes:
-        """What was held; nothing is held from now on."""
+        """Return what was held back; nothing is held back from now on."""
         self.is_held = False
         data = b"".join(self._kept)
         self._kept.clear()
@@ -153,9 +153,9 @@ class BoundedConnection:
             return b"".join(pieces)
 
     def shutdown(self) -> bool:
-        """Say close_notify, behind what was held. Raises: SSL.Error."""
+        """Send close_notify after what was held back. Raises: SSL.Error."""
         self.is_held = False
-        self._is_own = True
+        self._is_own_data = True
         return self.connection.shutdown()
 
 
@@ -174,18 +174,18 @@ class StockTls(TLSMemoryBIOProtocol):
         return None if handle is None else handle.connection
 
     def dataReceived(self, data: bytes) -> None:
-        """Octets of the peer. What stands behind close_notify is ignored (RFC 8446 6.1)."""
+        """Decrypt what the peer sends. What follows close_notify is ignored (RFC 8446 6.1)."""
         if self._input_has_ended:
             return
         super().dataReceived(data)
-        if self.bounded.unasked > MOST_UNASKED and not self._was_cut:
+        if self.bounded.unsolicited > MAX_UNSOLICITED and not self._was_cut:
             self._was_cut = True
             self.failVerification(Failure(TooManyAnswers("the peer has the TLS layer answer without end")))
 
     def write(self, data: bytes) -> None:
-        """Seal; what one call gives to the transport are some records at once, as each piece costs a call of the system."""
+        """Encrypt and send. Several records leave together, as each write to a socket is a system call."""
         bounded = self.bounded
-        if bounded.is_held or len(data) <= PIECE:
+        if bounded.is_held or len(data) <= RECORD_SIZE:
             super().write(data)
             return
         for at in range(0, len(data), _AT_ONCE):
@@ -200,7 +200,7 @@ class StockTls(TLSMemoryBIOProtocol):
         self.bounded.is_held = True
 
     def loseConnection(self) -> None:
-        """As the parent; what was held leaves at the latest now."""
+        """As the parent; held octets leave now at the latest."""
         super().loseConnection()
         self._release()
 
@@ -209,20 +209,20 @@ class StockTls(TLSMemoryBIOProtocol):
         return close_if_delivered(self.getHandle(), self.transport)
 
     def readConnectionLost(self) -> None:
-        """The transport brings no more. Without close_notify that is no end of TLS, but a connection that broke."""
+        """The transport's input has ended. Without close_notify before it, the connection is broken."""
         if not self._input_has_ended:
             cast("Any", self.transport).abortConnection()
 
     def writeConnectionLost(self) -> None:
-        """Only we close our side."""
+        """Nothing to do: only this side closes it."""
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """As the parent; where the protocol would not hear it, OpenSSL is not asked what else the peer has sent."""
+        """As the parent; input that the protocol would not get is not decrypted."""
         self.bounded.ignores_input = bool(self.disconnecting) or self._input_has_ended
         super().connectionLost(reason)
 
     def end_input(self) -> bool:
-        """Tell the protocol of close_notify, once; False where both directions are to end."""
+        """Report the peer's close_notify to the protocol, once; False if both directions are to end."""
         protocol = self.wrappedProtocol
         if self.disconnecting or not IHalfCloseableProtocol.providedBy(protocol):
             return False
@@ -238,10 +238,10 @@ class StockTls(TLSMemoryBIOProtocol):
 
 
 def close_if_delivered(connection: SSL.Connection | None, transport: Any) -> bool:
-    """Close a transport if close_notify was said, and the peer's machine has all; False where that is not known.
+    """Close a transport if close_notify was sent and the peer's machine has acknowledged it; False if that is unknown.
 
-    The peer's own close_notify need not be waited for then (RFC 8446 6.1). Where some is on its way, TCP would take it back if
-    the peer happened to send something (RFC 9293 3.6.1).
+    The peer's own close_notify need not be waited for then (RFC 8446 6.1). Unacknowledged octets would be lost if the peer
+    happened to send something after the close (RFC 9293 3.6.1).
     """
     said = connection is not None and connection.get_shutdown() & SSL.SENT_SHUTDOWN
     if not said or not getattr(transport, "delivered", False):
@@ -252,7 +252,7 @@ def close_if_delivered(connection: SSL.Connection | None, transport: Any) -> boo
 
 @implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator)
 class _BoundedCreator:
-    """Makes what another creator makes, bounded."""
+    """Wraps the connections of another creator."""
 
     def __init__(self, creator: Any) -> None:
         self._creator = creator
@@ -269,7 +269,7 @@ class _BoundedCreator:
 
 
 class StockTlsFactory(TLSMemoryBIOFactory):
-    """Puts TLS under connections: of an endpoint (`wrappedProtocol` is then the protocol above), or by `wrap`."""
+    """Puts TLS under the connections of an endpoint (`wrappedProtocol` is then the protocol above), or under one by `wrap`."""
 
     protocol = StockTls
 
@@ -294,7 +294,7 @@ class StockTlsFactory(TLSMemoryBIOFactory):
 
 
 def give_transport(transport: Any, protocol: Any) -> None:
-    """Have a transport of Twisted, or one inside a wrapper, speak to another protocol from now on."""
+    """Connect a transport of Twisted, or a wrapper of one, to another protocol."""
     if isinstance(transport, ProtocolWrapper):
         transport.wrappedProtocol = protocol
     else:
@@ -302,11 +302,11 @@ def give_transport(transport: Any, protocol: Any) -> None:
 
 
 _agreed = lru_cache(maxsize=256)(TLSInfo)
-"""Most connections have the same."""
+"""Most connections agree on the same."""
 
 
 def tls_info(connection: SSL.Connection) -> TLSInfo:
-    """What both sides have agreed on, after the handshake."""
+    """Return what both sides have agreed on; after the handshake."""
     return _agreed(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
@@ -329,9 +329,9 @@ def _client(connection: SSL.Connection) -> ClientCertificate | None:
 
 
 def channel_binding(connection: SSL.Connection) -> bytes | None:
-    """The octets of tls-exporter (RFC 9266) after the handshake.
+    """Return the octets of tls-exporter (RFC 9266); after the handshake.
 
-    None where TLS 1.2 goes on without the extended master secret: two connections may then have the same (RFC 7627 1,
+    None for TLS 1.2 without the extended master secret: two connections may then have the same (RFC 7627 1,
     RFC 9266).
     """
     if connection.get_protocol_version() < SSL.TLS1_3_VERSION and not has_extended_master_secret(connection):
