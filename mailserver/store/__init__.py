@@ -1,1 +1,5 @@
-"""Mail on disk and in memory, without a protocol."""
+"""Mailboxes on disk and in memory, behind interfaces that no protocol shapes.
+
+Protocol sessions use `interfaces`, `rows`, `query` and `live`. Only `wiring` and commands choose `maildir`; `memory` is
+the model for tests. Begin with `interfaces`.
+"""

@@ -1,4 +1,4 @@
-"""Parts of a piece of work that are as large as fits into a step of some hundredths of a second."""
+"""Batches that adapt to the time they take, so that one step lasts some hundredths of a second."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Final, Self, TypeVar
 T = TypeVar("T")
 
 STEP: Final = 0.03
-"""Seconds after which a step ends, so that others of the account have their turn."""
+"""Seconds of a step. Then other work of the account has its turn."""
 _GROWTH: Final = 4
 
 
 class BatchSize:
-    """The size of the next part, by the time that the last one took: `with batch_size:` around the work of each."""
+    """The size of the next batch, adapted by `with batch_size:` around the work of each batch."""
 
     def __init__(self, most: int, first: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Parts of `most` items at most, of `first` at the beginning."""
+        """Start with batches of `first` items; grow to at most `most`."""
         self.size = max(1, min(first, most))
         self._most = most
         self._clock = clock
         self._began = 0.0
 
     def parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
-        """The items in their order."""
+        """Cut the items into batches of the current size."""
         at = 0
         while at < len(items):
             part = items[at : at + self.size]

@@ -1,11 +1,11 @@
-"""One mailbox in memory: parallel columns, one entry a message, shared by all sessions of a worker.
+"""One mailbox in memory: parallel columns with one entry a message, shared by all sessions of a worker.
 
 Rules that let sessions share them without copies:
 
-*   Appending extends the arrays in place: a view that knows its own length is not disturbed.
-*   Expunging replaces `uids` by a new array: a view that has not told the expunge yet keeps the old one.
-*   Flags, sizes and dates are never frozen: a session may always be told the newest ones.
-*   Two logs, of changed and of expunged UIDs, let a view that is behind find its difference in O(difference).
+*   Appending extends the arrays in place. A view knows its own length, so it is not disturbed.
+*   Expunging replaces `uids` by a new array. A view that has not reported the expunge yet keeps the old one.
+*   Flags, sizes and dates are never frozen: a session may always report the newest ones.
+*   Two logs, of changed and of expunged UIDs, let a view find its difference in O(difference).
 
 Only the reactor's thread touches them.
 """
@@ -24,7 +24,9 @@ from mailserver.store.rows import Changes, Run, Snapshot, cap_size
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 LOG_LIMIT = 4096
-"""A log longer than this and than the mailbox loses its older part; a view behind that rereads all flags."""
+"""Length above which a log that is also longer than the mailbox drops its older part. A view behind that rereads all
+flags.
+"""
 
 _SEEN = bytes(mask & SEEN for mask in range(256))
 _DELETED = bytes(bool(mask & DELETED) for mask in range(256))
@@ -70,26 +72,28 @@ class Columns:
         self.before_own = 0
         self.expunged = array("I")
         self._expunged_flags = array("I")
-        """The last flags of each message in the log of expunges."""
+        """The last flags of each message in the expunge log."""
         self.expunged_start = 0
         self.deleted = _count_deleted(self.flags)
-        """How many messages are flagged \\Deleted."""
+        """The number of messages flagged \\Deleted."""
         self._all_seen = 0
         self.whole = True
-        """False once a message came back whose UID is below others here, as from an old copy of a Maildir. None can be put
-        between, as sessions count on their numbers: it is seen by who loads the mailbox anew.
+        """False once a message appeared whose UID is below others here, as from an old copy of a Maildir. Sessions
+        count on their sequence numbers, so no message can be inserted: the mailbox has to be loaded anew to show it.
         """
 
     def __len__(self) -> int:
         return len(self.uids)
 
     def position(self, uid: int) -> int:
-        """Where that UID stands, or -1."""
+        """Return the position of that UID, or -1."""
         at = bisect_left(self.uids, uid)
         return at if at < len(self.uids) and self.uids[at] == uid else -1
 
     def first_unseen(self) -> int:
-        """The position of the first message without \\Seen, or -1. It goes on from where it stopped the last time."""
+        """Return the position of the first message without \\Seen, or -1. The search continues where the last one
+        stopped.
+        """
         at = self._all_seen
         count = len(self.uids)
         step = 64
@@ -116,7 +120,7 @@ class Columns:
         return found
 
     def apply(self, changes: Changes) -> bool:
-        """Take up changes; True if anything is new. Repeated or overlapping changes do no harm."""
+        """Apply changes. Return True if anything is new. Repeated or overlapping changes do no harm."""
         if changes.upto < self.modseq:
             return False
         # A keyword or a burnt UID may come without a message, and so without a new modseq.
@@ -134,32 +138,32 @@ class Columns:
 
     @property
     def changed_end(self) -> int:
-        """The position behind the log of changes."""
+        """The position after the change log."""
         return self.changed_start + len(self.changed)
 
     @property
     def expunged_end(self) -> int:
-        """The position behind the log of expunges."""
+        """The position after the expunge log."""
         return self.expunged_start + len(self.expunged)
 
     def expunged_flags(self, since: int) -> dict[int, int]:
-        """UID to last flags of the messages in the log of expunges from that position on."""
+        """Return the last flags by UID of the messages in the expunge log from that position on."""
         at = since - self.expunged_start
         return dict(zip(self.expunged[at:], self._expunged_flags[at:], strict=True))
 
     def flag_expunged(self, since: int, uids: Collection[int], how: FlagChange, mask: int) -> None:
-        """Change the flags of such messages, for sessions whose clients have not been told that they are expunged."""
+        """Change the flags of expunged messages for sessions that have not reported the expunge yet."""
         wanted = set(uids)
         for at in range(since - self.expunged_start, len(self.expunged)):
             if self.expunged[at] in wanted:
                 self._expunged_flags[at] = how.combine(self._expunged_flags[at], mask)
 
     def begin_own(self) -> None:
-        """What is applied next is what a session itself did; what the log holds so far is not (see View.silence)."""
+        """Mark the end of the change log: what is applied next is a session's own change (see View.silence)."""
         self.before_own = self.changed_end
 
     def learn(self, uid: int, size: int, date: int) -> None:
-        """Fill in what was unknown until the file was looked at; not a change that anyone is told of."""
+        """Fill in a size and date that were unknown until the file was read. No session reports it as a change."""
         at = self.position(uid)
         if at >= 0:
             if size != UNKNOWN_SIZE:
@@ -270,7 +274,7 @@ class Columns:
 
 
 def system_flags(flags: array[int]) -> bytes:
-    """The masks without keywords, an octet each: what can be searched at the speed of C."""
+    """The masks without keywords, one octet each, for searches at the speed of C."""
     size = flags.itemsize
     return flags.tobytes()[0 if sys.byteorder == "little" else size - 1 :: size]
 
@@ -280,14 +284,15 @@ def _count_deleted(flags: array[int]) -> int:
 
 
 def rising(uids: array[int]) -> array[int]:
-    """In order, each once."""
+    """Return the UIDs sorted, each once."""
     return uids if all(map(lt, uids, uids[1:])) else array("I", sorted(set(uids)))
 
 
 def find_all(uids: array[int], wanted: array[int], count: int | None = None) -> Sequence[int]:
-    """Where each of the wanted UIDs (rising, none twice) stands in the first `count` of `uids`, -1 if it does not.
+    """Return the position of each wanted UID (rising, none twice) in the first `count` of `uids`, -1 where it is
+    missing.
 
-    A range where they follow one another and all are there, as in STORE 1:*.
+    The result is a range if the UIDs are consecutive and all there, as in STORE 1:*.
     """
     end = len(uids) if count is None else count
     number = len(wanted)
@@ -307,7 +312,7 @@ def find_all(uids: array[int], wanted: array[int], count: int | None = None) -> 
 
 
 _TABLE_PAYS = 16
-"""For one UID of so many a table of all is made sooner than each is looked for."""
+"""A table of all positions is cheaper than single searches if at least one UID of so many is wanted."""
 _FEW_GAPS = 256
 
 

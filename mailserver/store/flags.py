@@ -26,14 +26,14 @@ class FlagChange(enum.Enum):
     REPLACE = "="
 
     def combine(self, flags: int, mask: int) -> int:
-        """The flags after this change."""
+        """Return the flags after this change."""
         if self is FlagChange.ADD:
             return flags | mask
         return flags & ~mask if self is FlagChange.REMOVE else mask
 
 
 def known_mask(names: Iterable[str], keywords: Sequence[str]) -> int:
-    """The bits of flags, without keywords that the mailbox does not have. Names are the same in any case."""
+    """Return the bits of these flags, without keywords that the mailbox does not have. Letter case does not count."""
     bits = {name.lower(): 1 << KEYWORD_BIT + bit for bit, name in enumerate(keywords) if name} | _SYSTEM_BITS
     mask = 0
     for name in names:

@@ -1,16 +1,15 @@
-"""The store, as protocols see it: accounts, mailboxes, messages. Protocol-neutral, synchronous, free of Twisted.
+"""The store's interfaces for protocols: accounts, mailboxes, messages. Protocol-neutral, synchronous, free of Twisted.
 
-Two sides, kept apart by who may call them:
+Two sides, kept apart by their thread:
 
-*   `Store`, `Account`, `Mailbox`, `MessageFile` and `receiving.StagedMessage` block: they take locks, sync and read files. They are
-    called only inside `StoreRunner.run(operation)`, one operation of an account at a time.
-*   `store.columns`, `store.view` and `store.live` live on the reactor's thread and never block: columns in memory,
-    each session's frozen view of them, and the shared picture that joins the two sides.
+*   `Store`, `Account`, `Mailbox`, `MessageFile` and `receiving.StagedMessage` block: they take locks, sync and read
+    files. Call them only inside `StoreRunner.run(operation)`, one operation of an account at a time.
+*   `store.columns`, `store.view` and `store.live` live on the reactor's thread and never block: columns in memory, each
+    session's frozen view of them, and the live mailboxes that join the two sides.
 
-Operations take the account's lock, change, commit, release. Nothing is written to a client under the lock, and
-nothing returns before it would survive a power cut. Whoever wants to know what changed asks `changes_since`.
-Mailbox names are str with "/" between levels, INBOX in capitals; separators and prefixes of the wire are
-translated by the protocols.
+An operation takes the account's lock, changes, commits, releases. Nothing is written to a client under the lock, and
+nothing returns before it would survive a power cut. `changes_since` tells what changed. Mailbox names are str with "/"
+between levels and INBOX in capitals. The protocols translate the separators and prefixes of the wire.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ T = TypeVar("T")
 
 @frozen
 class Bounds:
-    """How much one user may keep. What another program put there counts, and is never refused."""
+    """Limits of one account. What another program put there counts, and is never refused."""
 
     mailboxes: int = 10_000
-    """Of an account, and names subscribed to."""
+    """Of an account; the limit of subscribed names, too."""
     messages: int = 5_000_000
     """Of a mailbox."""
 
 
 @frozen
 class MailboxInfo:
-    """One name of the account's tree."""
+    """One name in the account's mailbox tree."""
 
     name: str
     selectable: bool
@@ -68,28 +67,28 @@ class Status:
     uid_validity: UIDValidity
     highest_modseq: ModSeq
     stamp: MailboxStamp | None = field(default=None, eq=False, repr=False)
-    """What the mailbox looked like then; None: the store cannot tell."""
+    """The state of the mailbox's directories at that moment; None if the store cannot tell."""
 
 
 class ScanTooLarge(Exception):
-    """A mailbox has so many files that nobody has seen yet that a process of its own is to read them first.
+    """A mailbox has so many new files that a process of its own must read them first.
 
     Raised inside `Account.bounded` alone, before anything was done.
     """
 
     def __init__(self, order: Mapping[str, str | int]) -> None:
-        """`order`: what that process is told to do."""
+        """`order`: the job for that process."""
         super().__init__(order)
         self.order = order
 
 
 @define
 class Progress:
-    """How far something that takes long is. Told by whoever does it, read by whoever waits."""
+    """Progress of a long operation: written by the operation, read by the session that waits."""
 
     done: int = 0
     goal: int = 0
-    """0: not known."""
+    """0 if it is not known."""
 
 
 @frozen
@@ -97,82 +96,82 @@ class Stored:
     """Result of `store_flags`."""
 
     modified: Sequence[UID]
-    """RFC 7162 MODIFIED: left alone, as they changed after `unchanged_since`."""
+    """RFC 7162 MODIFIED: not changed, as they changed after `unchanged_since`."""
     gone: Sequence[UID]
-    """No longer there."""
+    """Messages that no longer exist."""
     before: ModSeq | None = None
-    """The mailbox's highest modseq when the operation began, under the lock: whatever is later is its own doing."""
+    """The mailbox's highest modseq when the operation began, under the lock. All later changes are its own."""
 
 
 @frozen
 class Copied:
-    """Where messages were copied or moved (RFC 4315 COPYUID). The two sequences run in parallel."""
+    """The place of copied or moved messages (RFC 4315 COPYUID). The two sequences are parallel."""
 
     mailbox: MailboxId
     uid_validity: UIDValidity
     source: Sequence[UID]
-    """Those of the asked-for UIDs that existed."""
+    """The requested UIDs that existed."""
     target: Sequence[UID]
 
 
 @frozen
 class Pop3Record:
-    """What POP3 clients know of a message from a server before this one."""
+    """POP3 data of a message from the server that had the mail before this one."""
 
     unique_id: str | None = None
-    """Visible ASCII; None: the configured format says it."""
+    """Visible ASCII; None: it follows from the configured format."""
     order: int | None = None
-    """Messages with an order come first in the maildrop, rising."""
+    """Messages with an order come first in the maildrop, in this order."""
     name: str = ""
-    """The base of the file's name, where it is asked for and visible ASCII."""
+    """The base of the file's name, if it was requested and is visible ASCII."""
     guid: str = ""
-    """Of the message, where it is asked for, and is not that name."""
+    """The message's GUID, if it was requested and differs from that name."""
 
 
 class MessageFile(Protocol):
-    """An open message, as it is sent: line ends are CRLF."""
+    """An open message in the form in which it is sent: line ends are CRLF."""
 
     size: int
     """Octets that `read` can give; this is RFC822.SIZE."""
 
     def read(self, offset: int = 0, count: int | None = None) -> bytes:
-        """Those octets, fewer at the end."""
+        """Read these octets; fewer at the end."""
 
     def read_now(self, offset: int, count: int) -> bytes | None:
-        """The same without waiting, at least one octet; None where `read` must be asked. Any thread may call it."""
+        """Read at least one octet without waiting, on any thread. None: only `read` can tell."""
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
 
 
 class MaildropLock(Protocol):
-    """An account's maildrop, held (RFC 1939 4)."""
+    """The lock on an account's maildrop (RFC 1939 4)."""
 
     def release(self) -> None:
-        """Give it up; repeating it is harmless. Never blocks, so it may be called on the reactor's thread."""
+        """Release it. Never blocks, on the reactor's thread either. Repeating it is harmless."""
 
 
 class SearchRun(Protocol):
-    """A search that is under way. Each step is a bounded piece of work: others of the account come in between."""
+    """A search in progress. Each step is a bounded piece of work, so that other work of the account can run in between."""
 
     looked_at: int
     """Messages that have been read for it."""
     work: int
-    """Octets of text times needles beyond the first few that have been compared."""
+    """Octets of text times needles, beyond the first few needles, that have been compared."""
     pause: float
     """Seconds to wait before the next step."""
     expunged: bool
-    """Once all is known: were candidates left out because they no longer exist?"""
+    """At the end: some candidates were left out because they no longer exist."""
 
     def step(self) -> Sequence[UID] | None:
-        """Go on; what matches (rising) once all is known, else None. Raises: Cancelled."""
+        """Continue. Return the matching UIDs (rising) at the end, else None. Raises: Cancelled."""
 
     def close(self) -> None:
-        """Give back what is held between two steps. Never blocks; repeating it is harmless."""
+        """Release what is held between two steps. Never blocks. Repeating it is harmless."""
 
 
 class Mailbox(Protocol):
-    """One mailbox. Stays valid when renamed; raises MailboxChanged once deleted or made anew."""
+    """One mailbox. It stays valid when it is renamed, and raises MailboxChanged once it is deleted or made anew."""
 
     @property
     def id(self) -> MailboxId:
@@ -180,48 +179,48 @@ class Mailbox(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, as of the last operation on it."""
+        """Its name as of the last operation."""
 
     @property
     def read_only(self) -> bool:
-        """The directory cannot be written by us."""
+        """True if this server may not write the directory."""
 
     @property
     def watched_paths(self) -> tuple[str, ...]:
-        """Directories whose changes tell of foreign writers (cur, new); empty if there are none to watch."""
+        """The directories (cur, new) in which other programs' changes show; empty if there are none to watch."""
 
     def foreign_names(self, names: Collection[str]) -> Collection[str]:
-        """Of file names that a watcher saw come or go, those that it was not this account object that changed them.
+        """Return the file names from a watcher that were not changed by this account object.
 
-        Never blocks: called on the reactor's thread. Each change of ours is taken off once.
+        Never blocks; called on the reactor's thread. Each own change is crossed out once.
         """
 
     def refresh(self, names: Collection[str] | None = None) -> None:
-        """Take up what other programs did: cheap when nothing changed.
+        """Take up other programs' changes. Cheap if nothing changed.
 
-        With `names` (file names that a watcher saw appear or go) only those are looked at.
+        With `names` (file names from a watcher) only these are examined.
         """
 
     def load(self) -> Snapshot:
-        """The mailbox whole, from the index. Linear; call once per worker."""
+        """Load the whole mailbox from the index. Linear; call once per worker."""
 
     def changes_since(self, modseq: ModSeq) -> Changes:
-        """What happened after `modseq`; proportional to the answer. Raises: MailboxChanged."""
+        """Return what happened after `modseq`, at a cost in proportion. Raises: MailboxChanged."""
 
     def status(self) -> Status:
-        """Counts, as of the last refresh. Raises: MailboxChanged."""
+        """Return the counts as of the last refresh. Raises: MailboxChanged."""
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """While it is held nobody else changes the mailbox: what is read in it is what the next change meets.
+        """Keep everybody else from changing the mailbox meanwhile, so that what is read is what the next change meets.
 
         Raises: InUse, NoSpace, StoreUnavailable.
         """
 
     def first_recent(self) -> UID:
-        """The UID from which on messages are \\Recent: no session has claimed them."""
+        """The lowest UID that is \\Recent: no session has claimed it or a higher one."""
 
     def claim_recent(self, below: UID | None = None) -> range:
-        """Take the \\Recent messages (those with UIDs under `below`) for one session: the range of their UIDs."""
+        """Claim the \\Recent messages (below `below`) for one session. Return the range of their UIDs."""
 
     def store_flags(
         self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
@@ -229,64 +228,64 @@ class Mailbox(Protocol):
         """Change flags of many messages at once. Raises: LimitReached for a 27th keyword, ReadOnly."""
 
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
-        """Remove those messages (of them only the ones flagged \\Deleted); the UIDs removed, rising."""
+        """Remove these messages (or those of them flagged \\Deleted). Return the removed UIDs, rising."""
 
     def copy(self, uids: Sequence[UID], target: str, *, skip_expunged: bool = False) -> Copied:
-        """Copy to another mailbox (or this one), all or none; with `skip_expunged` all that exist.
+        """Copy to another mailbox, or this one: all or none; with `skip_expunged` all that exist.
 
         Raises: NoSuchMailbox, MessageExpunged if one is gone.
         """
 
     def move(self, uids: Sequence[UID], target: str) -> Copied:
-        """Move (RFC 6851): each message is in exactly one of the two at any moment."""
+        """Move (RFC 6851). Each message is in exactly one of the two mailboxes at any moment."""
 
     def summaries(
         self, uids: Sequence[UID], *, only_head: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[tuple[UID, Row, Summary]]:  # fmt: skip
-        """The pre-rendered facts of those messages, made and kept where missing; messages gone are left out.
+        """Return the pre-rendered facts of these messages. Missing ones are rendered and kept; missing messages are
+        left out.
 
-        With a time_slice, once that is full, those behind the last one that is told have not been looked at.
+        Once a time slice is full, the messages after the last one in the result have not been examined.
 
-        `search` and `sent` may be left out of them: `search` looks at these. With `only_head`, who asks wants no more
-        than what the header says: then `body` and `body_structure` may be empty, and size and date unknown, so that
-        bodies need not be read.
+        The summaries may lack `search` and `sent`, which are for `search`. With `only_head` they may lack `body` and
+        `body_structure`, and size and date may be unknown, so that no body needs to be read.
         """
 
     def envelopes(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
-        """Summary.envelope of those of the messages (rising) that are there and have it kept. Nothing is rendered.
+        """Return the kept Summary.envelope of these messages (rising). Nothing is rendered.
 
-        In the order of the UIDs; a time_slice as for `summaries`.
+        In the order of the UIDs; a time slice as for `summaries`.
         """
 
     def measure(
         self, uids: Sequence[UID], *, only_dates: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[Row]:  # fmt: skip
-        """The rows of those messages (rising) with their sizes and dates, found out and kept where they are not known.
+        """Return the rows of these messages (rising) with sizes and dates, which are read and kept where unknown.
 
-        A time_slice as for `summaries`, but with `only_dates`.
-        Those gone or unreadable are left out. With `only_dates` no message is read, and sizes may stay unknown.
+        Messages that are gone or unreadable are left out. With `only_dates` no message is read, so sizes may stay
+        unknown. A time slice as for `summaries`, but not with `only_dates`.
         """
 
     def pop3_records(self, *, names: bool = False) -> Mapping[UID, Pop3Record]:
-        """Of the messages that another server's POP3 clients know, most often none; with `names` of all that have one.
+        """Return the POP3 data that another server left, mostly none; with `names` of all messages that have a name.
 
         Raises: StoreUnavailable.
         """
 
     def open_message(self, uid: UID) -> MessageFile:
-        """Open it. Raises: MessageExpunged, StoreUnavailable."""
+        """Open a message. Raises: MessageExpunged, StoreUnavailable."""
 
     def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
-        """The first of those messages (rising), as sent, up to `limit` octets together: many small ones for little.
+        """Read the first of these messages (rising), as sent, up to `limit` octets in all: cheap for many small ones.
 
-        It ends before the first that does not fit, is gone, or cannot be read: `open_message` tells which.
+        Stops before the first message that does not fit, is gone, or cannot be read; `open_message` tells which.
         """
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
-        """Those of the candidates (rising) that match, rising. Messages gone do not match."""
+        """Return the candidates (rising) that match, rising. Messages that are gone do not match."""
 
     def start_search(self, query: Query, candidates: Sequence[UID]) -> SearchRun:
-        """As `search`, in steps."""
+        """Start a `search` that runs in steps."""
 
 
 class Account(Protocol):
@@ -298,7 +297,7 @@ class Account(Protocol):
 
     @property
     def is_there(self) -> bool:
-        """Does it still exist? Never blocks for long: asked on the reactor's thread."""
+        """Tell whether it still exists. On the reactor's thread: one stat at most."""
 
     def mailboxes(self) -> Sequence[MailboxInfo]:
         """Every name, parents included, sorted; INBOX first."""
@@ -322,66 +321,68 @@ class Account(Protocol):
         """
 
     def mailbox(self, name: str) -> Mailbox:
-        """Raises: NoSuchMailbox."""
+        """Return a mailbox by name. Raises: NoSuchMailbox."""
 
     def status(self, name: str) -> Status:
-        """Counts, after taking up foreign changes; from the index, no message is opened. Raises: NoSuchMailbox."""
+        """Return counts from the index, after taking up other programs' changes. Raises: NoSuchMailbox."""
 
     def stage(self) -> StagedMessage:
-        """Begin to receive a message. Raises: NoSpace, StoreUnavailable."""
+        """Start receiving a message. Raises: NoSpace, StoreUnavailable."""
 
     def append(
         self, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
     ) -> Appended:
-        """Make staged messages visible in one mailbox, all or none.
+        """Publish staged messages in one mailbox, all or none.
 
-        Where `seen_by` says that a session will tell its client of them, they may be claimed for it in the same step, as
-        `Mailbox.claim_recent` does. Raises: NoSuchMailbox, LimitReached, NoSpace.
+        They may be claimed in the same step, as by `Mailbox.claim_recent`, if `seen_by` says that a session reports
+        them to its client. Raises: NoSuchMailbox, LimitReached, NoSpace.
         """
 
     def deliver(
         self, deliveries: Sequence[Delivery], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
     ) -> Sequence[Appended | Exception]:
-        """As `append` for each of them, independent of one another, for little more than the price of one.
+        """Do independent `append`s for little more than the cost of one.
 
-        What `append` would raise stands in its place among the answers. Nothing stays staged.
+        The result has each one's exception in its place. Nothing stays staged.
         """
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
-        """Sync them with an intent record, to be published later."""
+        """Sync the messages with an intent record, to be published later."""
 
     def lock_maildrop(self) -> MaildropLock:
-        """Keep every other caller, in this process or another, from doing the same. Raises: InUse, at once.
+        """Lock the maildrop against other POP3 sessions, in this process or another. Raises: InUse, at once.
 
-        Nothing else is kept out. `close` does not give it up, the end of the process does.
+        Nothing else is kept out. The lock ends with `release` or the process, not with `close`.
         """
 
     @property
     def has_maintenance(self) -> bool:
-        """May there be work that can wait? Never blocks: read on the reactor's thread."""
+        """True if there may be maintenance work. Never blocks; read on the reactor's thread."""
 
     def maintain(self, stop: Callable[[], bool]) -> float | None:
-        """Do a little of that work, less when `stop` turns true; in how many seconds to come again, None: when used."""
+        """Do a little maintenance, less once `stop` returns True. Return the seconds to the next call; None: after the
+        next use.
+        """
 
     def bounded(self) -> AbstractContextManager[None]:
-        """Opening a mailbox, and `Mailbox.refresh`, raise ScanTooLarge meanwhile rather than read very many files."""
+        """Let opening a mailbox, and `Mailbox.refresh`, raise ScanTooLarge meanwhile rather than read very many files."""
 
     def close(self) -> None:
-        """Give up descriptors and connections."""
+        """Close files and connections."""
 
 
 class Store(Protocol):
     """All accounts."""
 
     def account(self, user: str, home: str | None = None) -> Account:
-        """Open the account, making its directories and special-use folders if it is new.
+        """Open the account. Make its directories and special-use folders if it is new.
 
         Raises: NoSpace, StoreUnavailable.
         """
 
 
 class StoreRunner(Protocol):
-    """Runs blocking store calls off the reactor: first in, first out, one at a time per account."""
+    """The thread for blocking store calls: first in, first out, one at a time per account."""
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
-        """The operation's result. It is queued at once, awaited or not, and runs to its end even if the client goes."""
+        """Queue the operation at once; return its result. It runs to its end even if the client is gone."""

@@ -1,11 +1,11 @@
-"""Work on accounts that can wait: done a little at a time while an account has sessions and these ask for nothing.
+"""Maintenance of accounts in small slices, while their sessions are idle: index checkpoints and the text index.
 
 Rules:
 
-*   An account is looked after once it has been quiet for a while, or busy for so long that it will not be. Each slice is
-    one operation in the account's turn; it ends early when another one waits.
-*   All accounts together take a share of one processor: after each slice comes a pause in proportion.
-*   What an account without sessions leaves undone is done when it has sessions again.
+*   An account is maintained once it has been idle for a while, or has been busy for too long. Each slice is one
+    operation in the account's turn. It ends early when another operation waits.
+*   All accounts together take a share of one processor: a pause in proportion follows each slice.
+*   Work that is left when an account's last session ends is done when it has sessions again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from mailserver.store.live import LiveAccount
 
 QUIET: Final = 1.0
-"""Seconds without an operation before the work begins."""
+"""Seconds without an operation before maintenance starts."""
 PATIENCE: Final = 30
-"""Times that an account is found busy before it is looked after all the same."""
+"""Checks that find an account busy before it is maintained all the same."""
 SHARE: Final = 1 / 3
-"""Of one processor's time."""
+"""Share of one processor's time."""
 _LEAST_PAUSE: Final = 0.002
 _TURN: Final = 2.0
 """Seconds after which the next account has its turn."""
@@ -32,18 +32,18 @@ _TURN: Final = 2.0
 
 @define
 class _Due:
-    """One account that may have work."""
+    """An account that may need maintenance."""
 
     operations: int
-    """Of the account, when it was looked at last."""
+    """The account's number of operations at the last check."""
     busy: int = 0
-    """Times that it was found busy since it was last found quiet."""
+    """Checks in a row that found it busy."""
     rounds: int = 0
-    """Times to be passed over."""
+    """Checks to skip."""
 
 
 class Maintenance:
-    """Looks after accounts; on the reactor's thread."""
+    """The maintenance of all accounts, on the reactor's thread."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Maintenance:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`spawn` runs a coroutine to its end, and logs what it raises."""
+        """`spawn` runs a coroutine and logs its exceptions."""
         self._sleep = sleep
         self._spawn = spawn
         self._clock = clock
@@ -60,7 +60,7 @@ class Maintenance:
         self._stopped = False
 
     def wake(self, account: LiveAccount) -> None:
-        """The account has been used, and may have work. Cheap."""
+        """Note that the account has been used and may need maintenance. Cheap."""
         if self._stopped:
             return
         if account not in self._due:
@@ -70,7 +70,7 @@ class Maintenance:
             self._spawn(self._run())
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Start nothing more."""
         self._stopped = True
         self._due.clear()
 
@@ -97,7 +97,9 @@ class Maintenance:
             self._running = False
 
     async def _maintain(self, account: LiveAccount, due: _Due) -> None:
-        """Slices, until nothing is left, the account is used (unless it always is), or others shall have their turn."""
+        """Run slices until nothing is left, the account is used (unless it always is), or the next account has its
+        turn.
+        """
         end = self._clock() + _TURN
         while self._clock() < end and account.users and account in self._due:
             operations = account.operations

@@ -7,7 +7,7 @@ from typing import Final
 
 
 class MemoryBudget:
-    """Octets that may be held; taken in threads of the store, given back anywhere."""
+    """A budget in octets; taken in the store's threads, given back on any."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -15,7 +15,7 @@ class MemoryBudget:
         self._lock = threading.Lock()
 
     def take(self, octets: int) -> bool:
-        """Take that much if there is room; the first taker always has it, however large."""
+        """Take octets. False if they are not there; the first taker gets any number."""
         with self._lock:
             if self.held and self.held + octets > self.most:
                 return False
@@ -23,10 +23,10 @@ class MemoryBudget:
             return True
 
     def give_back(self, octets: int) -> None:
-        """Give back what was taken."""
+        """Give octets back."""
         with self._lock:
             self.held -= octets
 
 
 SEARCHED: Final = MemoryBudget(256 * 1024 * 1024)
-"""Of messages that are searched."""
+"""For messages in the midst of a search."""

@@ -1,4 +1,4 @@
-"""What a search asks for: a tree without protocol in it. Sequence sets and \\Recent are resolved before, to UIDs."""
+"""A search query: a tree without protocol in it. Sequence sets and \\Recent have been resolved to UIDs."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ class All:
 
 @frozen
 class And:
-    """All of them; an empty one matches everything."""
+    """All of these keys. An empty one matches everything."""
 
     parts: tuple[Query, ...]
 
 
 @frozen
 class Or:
-    """Any of them."""
+    """Any of these keys."""
 
     parts: tuple[Query, ...]
 
 
 @frozen
 class Not:
-    """What does not match."""
+    """The opposite of a key."""
 
     part: Query
 
 
 @frozen
 class InUIDs:
-    """Messages of these UID ranges (both ends included, rising, not touching)."""
+    """Messages in these UID ranges (both ends included, rising, not touching)."""
 
     ranges: tuple[tuple[int, int], ...]
 

@@ -1,4 +1,4 @@
-"""Messages on their way into mailboxes, by APPEND or delivery: staged, published, told where they are."""
+"""Messages that are being received, by APPEND or delivery: staged, published, and the place that they got."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from attrs import frozen
 from mailserver.types import UID, MailboxId, UIDValidity
 
 DATES = range(-(2**31), 15_032_385_536)
-"""INTERNALDATEs that file systems keep as times of a file: 1901-12-13 to 2446-05-10."""
+"""INTERNALDATEs that file systems can keep as a file's time: 1901-12-13 to 2446-05-10."""
 
 
 class StagedMessage(Protocol):
-    """A message being received, in a file under tmp/. Nobody sees it before it is appended or delivered."""
+    """A message that is being received into a file under tmp/. Nobody sees it before it is appended or delivered."""
 
     size: int
 
     def write(self, data: bytes) -> None:
-        """Append bytes, exactly as they are to be kept. Raises: NoSpace, StoreUnavailable."""
+        """Append bytes, exactly as they are to be stored. Raises: NoSpace, StoreUnavailable."""
 
     def copy(self, descriptor: int, offset: int, count: int) -> None:
-        """Append those octets of an open file, whose line ends are CRLF, without reading them where the system can.
+        """Append octets of an open file, whose line ends are CRLF, within the kernel where it can.
 
         Raises: NoSpace, StoreUnavailable.
         """
@@ -33,7 +33,7 @@ class StagedMessage(Protocol):
 
 @frozen
 class NewMessage:
-    """A staged message with what it gets when it becomes visible."""
+    """A staged message with the flags and date that it will have."""
 
     staged: StagedMessage
     flags: frozenset[str] = frozenset()
@@ -44,7 +44,7 @@ class NewMessage:
 
 @frozen
 class Delivery:
-    """StagedMessage messages, and the mailbox that gets them: all or none."""
+    """Staged messages and their mailbox: all or none."""
 
     name: str
     messages: Sequence[NewMessage]
@@ -57,18 +57,18 @@ class Prepared(Protocol):
     """
 
     def publish(self) -> Appended:
-        """Make them visible. Raises: InUse, StoreUnavailable."""
+        """Publish the messages. Raises: InUse, StoreUnavailable."""
 
     def abort(self) -> None:
-        """Forget them: intent and files are removed. Harmless when repeated and after publish."""
+        """Remove intent and files. Harmless when repeated and after publish."""
 
 
 @frozen
 class Appended:
-    """Where messages were put (RFC 4315 APPENDUID)."""
+    """The place of appended messages (RFC 4315 APPENDUID)."""
 
     mailbox: MailboxId
     uid_validity: UIDValidity
     uids: Sequence[UID]
     claimed: bool = False
-    """They have been claimed, as `Mailbox.claim_recent` does."""
+    """They have been claimed, as by `Mailbox.claim_recent`."""

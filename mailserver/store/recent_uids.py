@@ -1,8 +1,8 @@
-"""\\Recent (RFC 3501 2.3.2): which messages have it in one session, and which this worker has claimed for its sessions.
+"""\\Recent (RFC 3501 2.3.2): the UIDs that are \\Recent in one session, and the claims of this worker.
 
-The first session that is told of a message has it as \\Recent, and no other one does. The store keeps, for all workers, the
-UID from which on messages are unclaimed. A session claims messages when it is about to be told of them. Where a worker
-knows that a session will be told at once, it claims messages in the turn that brings them, and hands them over later.
+A message is \\Recent in the first session that reports it, and in no other. The store keeps, for all workers, the
+lowest unclaimed UID. A session claims messages right before it reports them. Where a worker knows that a session will
+report messages at once, it claims them in the turn that brings them, and hands them over later.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class RecentUIDs:
 
 
 class RecentClaims:
-    """The \\Recent messages of a mailbox that this worker has claimed, and that no session of it has been told of yet.
+    """The \\Recent messages of a mailbox that this worker has claimed and no session has reported yet.
 
-    `add` is called in the account's thread too, the others on the reactor's thread alone.
+    `add` is called in the account's thread too, the other methods on the reactor's thread alone.
     """
 
     def __init__(self) -> None:
@@ -87,13 +87,13 @@ class RecentClaims:
         """Messages with a lower UID are claimed, here or by another worker."""
 
     def add(self, claimed: range, end: UID) -> None:
-        """Keep claimed UIDs for the session that is told first; everything below `end` is claimed now."""
+        """Keep claimed UIDs for the first session that reports them. Everything below `end` is claimed now."""
         if claimed:
             self._untold.append(claimed)
         self.end = max(self.end, end)
 
     def take(self, below: UID) -> list[range]:
-        """Hand over the UIDs under `below`."""
+        """Hand over the UIDs below `below`."""
         taken = []
         for _ in range(len(self._untold)):
             uids = self._untold.popleft()
@@ -104,5 +104,5 @@ class RecentClaims:
         return taken
 
     def peek(self, below: UID) -> list[range]:
-        """The same UIDs, for a session that may not take them (EXAMINE)."""
+        """The same UIDs for a session that may not claim them (EXAMINE)."""
         return [range(uids.start, min(uids.stop, below)) for uids in tuple(self._untold)]

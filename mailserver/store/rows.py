@@ -1,4 +1,4 @@
-"""Messages as rows and columns: what is known of them without opening them, a mailbox whole, and what has changed.
+"""Messages as rows and columns: the facts of each, a whole mailbox, and changes.
 
 Made on the store's blocking side, applied on the reactor's thread (`store.columns`).
 """
@@ -14,14 +14,14 @@ from attrs import evolve, field, frozen
 from mailserver.types import UID, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 LARGEST_SIZE = UNKNOWN_SIZE - 1
-"""RFC 3501's `number` is 32 bits: a larger file is told with this size."""
+"""RFC 3501's `number` is 32 bits: a larger file is reported with this size."""
 MANY_ROWS = 256
-"""So many changed messages are worth a `Run`."""
+"""Changed messages from which on a `Run` is worth its cost."""
 
 
 @frozen
 class Row:
-    """What is known of one message without opening it."""
+    """The facts of one message that are known without opening it."""
 
     uid: UID
     flags: int
@@ -34,21 +34,22 @@ class Row:
 
 
 class MailboxStamp(Protocol):
-    """What a mailbox looked like when the index was level with it. The one part of the blocking side that the
-    reactor's thread may ask: a few stats, no lock, no index.
+    """The state of a mailbox's directories when the index was up to date.
+
+    The one part of the blocking side that the reactor's thread may call: a few stats, no lock, no index.
     """
 
     @property
     def settled(self) -> bool:
-        """Does `unchanged` prove that nothing is new: no fresh times, no \\Recent message unclaimed?"""
+        """True if `unchanged` is proof: no fresh times, and no unclaimed \\Recent message."""
 
     def unchanged(self, name: str) -> bool:
-        """Is the mailbox of that name still this one, and does it still look as it did?"""
+        """Tell whether the mailbox of that name is still this one, and still in this state."""
 
 
 @frozen
 class Snapshot:
-    """A mailbox whole: what columns are filled from. One entry a message in each array, by rising UID."""
+    """A whole mailbox, to fill columns from: one entry a message in each array, by rising UID."""
 
     uids: array[int]
     """Type code "I"."""
@@ -61,35 +62,35 @@ class Snapshot:
     dates: array[int]
     """Seconds since 1970, or UNKNOWN_DATE; type code "q"."""
     modseq: ModSeq
-    """The highest the rows are true for."""
+    """The highest modseq that the rows include."""
     keywords: tuple[str, ...]
     """Keyword names by letter; position n is flag bit KEYWORD_BIT + n."""
     uid_next: UID
     uid_validity: UIDValidity
     stamp: MailboxStamp | None = field(default=None, eq=False, repr=False)
-    """What the mailbox looked like then; None: the store cannot tell."""
+    """The state of the directories then; None if the store cannot tell."""
 
     @classmethod
     def of(
         cls, rows: Sequence[Row], modseq: ModSeq, keywords: tuple[str, ...], uid_next: UID, uid_validity: UIDValidity
     ) -> Snapshot:
-        """From rows by rising UID."""
+        """Make a snapshot from rows by rising UID."""
         return cls(*Run.of(rows), modseq, keywords, uid_next, uid_validity)
 
     @property
     def rows(self) -> Sequence[Row]:
-        """The same as rows, made anew each time."""
+        """The same as rows, made anew at each call."""
         columns = zip(self.uids, self.flags, self.modseqs, self.sizes, self.dates, strict=True)
         return [Row(UID(uid), flags, ModSeq(modseq), size, date) for uid, flags, modseq, size, date in columns]
 
 
 def cap_size(size: int) -> int:
-    """A size that fits the column."""
+    """Cap a size at what the column can hold."""
     return size if size <= LARGEST_SIZE or size == UNKNOWN_SIZE else LARGEST_SIZE
 
 
 class Run(NamedTuple):
-    """Rows by rising UID as columns: what is read in the account's thread and applied on the reactor's in one step."""
+    """Rows by rising UID as columns: read in the account's thread, applied on the reactor's in one step."""
 
     uids: array[int]
     flags: array[int]
@@ -99,7 +100,7 @@ class Run(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Run:
-        """Type codes and bounds are those of a `Snapshot`."""
+        """Make columns with a `Snapshot`'s type codes and bounds."""
         return cls(
             array("I", [row.uid for row in rows]),
             array("I", [row.flags for row in rows]),
@@ -111,23 +112,23 @@ class Run(NamedTuple):
 
 @frozen
 class Changes:
-    """All that happened in a mailbox after `since`, up to `upto`. Applying it twice does no harm."""
+    """The changes of a mailbox after `since`, up to `upto`. Applying them twice does no harm."""
 
     since: ModSeq
     upto: ModSeq
     rows: Sequence[Row]
     """New and changed messages as they are now, by rising UID."""
     expunged: Sequence[UID]
-    """By rising UID. May name UIDs that the reader never saw."""
+    """By rising UID. May include UIDs that the reader never saw."""
     keywords: tuple[str, ...]
     uid_next: UID
     present: array[int] | None = None
-    """Where the history does not reach back to `since`: every UID that is there, rising; any other one is expunged."""
+    """Set if the history does not reach back to `since`: all existing UIDs, rising. All others are expunged."""
     stamp: MailboxStamp | None = field(default=None, eq=False, repr=False)
-    """What the mailbox looked like when nothing was new after `upto`; None: the store cannot tell."""
+    """The state of the directories when nothing was newer than `upto`; None if the store cannot tell."""
     run: Run | None = field(default=None, eq=False, repr=False)
-    """The rows once more, where they are many."""
+    """The same rows as columns, if there are many."""
 
     def packed(self) -> Changes:
-        """The same with its `run`: done in the account's thread, for one of thousands would hold the reactor."""
+        """Add the `run`, in the account's thread: for thousands of rows it would hold up the reactor."""
         return evolve(self, run=Run.of(self.rows)) if len(self.rows) >= MANY_ROWS else self

@@ -1,13 +1,13 @@
-"""The processes that read mailboxes with very many new files, so that no client of the server process waits for it.
+"""A pool of processes that read mailboxes with very many new files, so that no client of the server process waits.
 
-The problems. A first look at 100,000 files takes half a second of Python, which holds up every client of the process
-that does it, and the account's thread for as long. Such mailboxes come one after another when mail moves in, and then
-for months none does. A child may die in the middle.
+The problems. A first scan of 100,000 files takes half a second of Python. It holds up every client of the process, and
+the account's thread for as long. Such mailboxes come one after another when mail moves in, and then none for months. A
+child may die in the middle.
 
-The rules. Children are started when there is an order and no child is free, a few at most, and end when they had none
-for a while. Orders wait in line; several sessions that want the same share one. A client that goes away does not stop
-it: most come back for the same mailbox. A child that dies is replaced once for an order, which goes on where it was
-stopped. `stop` waits for nothing: what is not done is done by the next look. All calls are made on one thread.
+The rules. A child is started when there is an order and no child is idle, up to a few. It ends after a while without
+orders. Orders wait in line. Sessions that want the same mailbox share one. A client that goes away does not stop it:
+most come back for the same mailbox. A child that dies is replaced once for an order, and continues where it stopped.
+`stop` waits for nothing: the next scan does what is left. All calls are made on one thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mailserver.store.interfaces import Progress
 from mailserver.system.children import Child, Spawner, Timer, Waiting, module_command, module_environment
 
 IDLE: Final = 300.0
-"""Seconds that a child without an order stays."""
+"""Seconds after which a child without an order ends."""
 _MAX_LINE: Final = 4096
 _ERRORS: Final[Mapping[str, type[MailError]]] = {
     error.__name__: error for error in (InUse, NoSpace, NoSuchMailbox, StoreUnavailable)
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @define(eq=False)
 class _Job:
-    """One order, and who waits for it."""
+    """An order with the sessions that wait for it."""
 
     line: bytes
     waiters: dict[Waiting, Progress | None] = field(factory=dict)
@@ -56,7 +56,7 @@ class _Job:
 
 @define(eq=False)
 class _Reader:
-    """One child and what it works on; implements `children.ChildEvents`."""
+    """A child process and its current order; implements `children.ChildEvents`."""
 
     pool: ScanPool
     child: Child | None = None
@@ -64,10 +64,10 @@ class _Reader:
     timer: Timer | None = None
     buffer: bytearray = field(factory=bytearray)
     retired: bool = False
-    """Dead or about to be: it gets no more work."""
+    """Dead or about to be: it gets no more orders."""
 
     def received(self, data: bytes) -> None:
-        """Whole lines are answers."""
+        """Handle whole lines as answers."""
         self.buffer += data
         *lines, rest = self.buffer.split(b"\n")
         self.buffer = bytearray(rest)
@@ -77,19 +77,19 @@ class _Reader:
             self.retire()
 
     def ended(self, reason: str) -> None:
-        """Tell the pool."""
+        """Report the end to the pool."""
         known, self.retired = self.retired, True
         self.pool.lost(self, reason, expected=known)
 
     def retire(self) -> None:
-        """Kill it; `ended` follows."""
+        """Kill the child; `ended` follows."""
         self.retired = True
         if self.child is not None:
             self.child.kill()
 
 
 class ScanPool:
-    """Has mailboxes read in child processes."""
+    """The pool of child processes."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class ScanPool:
     ) -> None:
         """At most `processes` at a time; each ends after `idle` seconds without an order.
 
-        `at_once`: messages of a slice, where it is not to be what `slices` thinks best.
+        `at_once`: messages of a batch, if other than `batched_scan` chooses.
         """
         self._spawn = spawn
         self._make_waiting = waiting
@@ -118,11 +118,11 @@ class ScanPool:
 
     @property
     def orders(self) -> int:
-        """How many mailboxes are being read, or wait for it."""
+        """The number of mailboxes that are being read or wait for it."""
         return len(self._jobs)
 
     async def read(self, order: Mapping[str, str | int], progress: Progress | None = None) -> bool:
-        """Carry out the order of a ScanTooLarge; False if it must be done where it was asked for.
+        """Carry out the order of a ScanTooLarge. False: the caller must do it itself.
 
         Raises: InUse, NoSpace, NoSuchMailbox, StoreUnavailable.
         """
@@ -148,7 +148,7 @@ class ScanPool:
         return bool(result)
 
     def stop(self) -> None:
-        """End the children; who waits is told StoreUnavailable."""
+        """End the children. Waiting callers get StoreUnavailable."""
         self._stopped = True
         jobs = [*self._jobs.values()]
         self._jobs.clear()
@@ -161,7 +161,7 @@ class ScanPool:
             job.end(StoreUnavailable())
 
     def answered(self, reader: _Reader, line: bytes) -> None:
-        """A child has said something (called by its reader)."""
+        """Handle a child's answer (called by its reader)."""
         job = reader.job
         if job is None:
             return
@@ -179,7 +179,7 @@ class ScanPool:
                 reader.retire()
 
     def lost(self, reader: _Reader, reason: str, *, expected: bool) -> None:
-        """A child is dead (called by its reader)."""
+        """Handle a child's death (called by its reader)."""
         if reader in self._readers:
             self._readers.remove(reader)
         self._rest(reader, None)
@@ -235,7 +235,7 @@ class ScanPool:
         reader.retire()
 
     def _rest(self, reader: _Reader, timer: Timer | None) -> None:
-        """Let that timer be the one that ends it."""
+        """Replace the timer that ends an idle child."""
         if reader.timer is not None:
             reader.timer.cancel()
         reader.timer = timer

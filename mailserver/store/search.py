@@ -1,15 +1,15 @@
 """SEARCH over any store: a query tree, the candidates, and a source of facts about them.
 
-The problem: facts differ in price by a factor of 1,000 (flags in memory, summaries in the index, files on disk), a
-tree mixes them at will, NOT and OR included, and may be deep.
+The problem: facts differ in price by a factor of 1,000 (flags in memory, summaries in the index, files on disk). A tree
+mixes them at will, with NOT and OR, and may be deep.
 
-The rule: facts are fetched in rounds, cheapest first. In each round every key of the tree is a pair of bit
-rows, one bit a candidate: known to match, and known not to. AND, OR and NOT of such pairs are three-valued logic on
-whole mailboxes at once, so one pass over the tree tells which candidates are decided; only the others go on to the
-next round. A file is opened only when its answer can still change something, and at most once.
+The rule: facts are fetched in rounds, cheapest first. In each round every key of the tree is a pair of bit rows, one
+bit a candidate: known to match, and known not to match. AND, OR and NOT of such pairs are three-valued logic on whole
+mailboxes at once. One pass over the tree shows the decided candidates; only the others go on to the next round. A file
+is opened only when its answer can still change something, and at most once.
 
-A step ends by the clock. All rounds are one generator that yields after each bounded piece of work, within a message too
-(`message.matcher`), so a step can end at each of these points and the next one goes on there.
+A step ends by the clock. All rounds are one generator that yields after each bounded piece of work, also within a
+message (`message.matcher`). A step can end at each of these points; the next one continues there.
 
 Rejected: sorting the parts of each AND by price. It cannot see that an OR is decided by its cheap half.
 """
@@ -49,25 +49,25 @@ from mailserver.store.search_tree import Leaf, compile_tree
 from mailserver.types import UID
 
 FREE_NEEDLES: Final = 20
-"""Texts that one search may look for in any number of octets; an index is asked for no more either."""
+"""Needles that one search may compare with any number of octets. A text index is asked for no more than these."""
 BUSY: Final = 0.1
-"""Seconds to wait where others hold as much memory as searches may."""
+"""Seconds to wait while other searches hold all the memory."""
 _RENDERED: Final = 1000
-"""Messages that are rendered or measured at once at most."""
+"""Most messages that are rendered or measured at once."""
 _COMPARED: Final = 4 * 1024 * 1024
-"""Octets of text times needles between two looks at the clock: some milliseconds."""
+"""Octets of text times needles between two checks of the clock: some milliseconds."""
 TESTED: Final = 512
-"""What one test of one message counts in that measure, beside the octets of a text."""
+"""Cost of one test of one message in that measure, beside the octets of a text."""
 
 _FEW: Final = 64
-"""Candidates that are better dealt with one by one."""
+"""Candidates that are better handled one by one."""
 
 Known = tuple[int, int]
 """Bit rows: candidates known to match, candidates known not to."""
 
 
 def evaluate(query: Query, candidates: Sequence[UID], source: SearchSource) -> Sequence[UID]:
-    """Those of the candidates (rising) that match, rising. Messages gone do not match."""
+    """Return the candidates (rising) that match, rising. Messages that are gone do not match."""
     search = Search(query, candidates, source)
     while (found := search.step()) is None:
         time.sleep(search.pause)
@@ -77,7 +77,7 @@ def evaluate(query: Query, candidates: Sequence[UID], source: SearchSource) -> S
 class Search:
     """One evaluation (`store.interfaces.SearchRun`).
 
-    Bit row: candidate 0 is the highest of `count` bits, so that int(text, 2) makes one.
+    In a bit row candidate 0 is the highest of `count` bits, so that int(text, 2) makes one.
     """
 
     def __init__(
@@ -99,34 +99,34 @@ class Search:
         self._row_tests: list[tuple[int, Callable[[Row], bool | None]]] = []
         self._summary_tests: list[tuple[int, Callable[[str, int | None], bool | None]]] = []
         self._only_dates = True
-        """No size is asked for."""
+        """No key needs a size."""
         self._needles: dict[str, None] = {}
-        """What to look for in summaries."""
+        """Needles to find in summaries."""
         self._absent: set[int] = set()
-        """Keys that do not match where no needle is in the summary."""
+        """Keys that do not match if no needle is in the summary."""
         self._sent: dict[int, Sent] = {}
         """Keys that only the Date field decides."""
         self._unsent: set[UID] = set()
         """Messages whose Date field is not kept."""
         self._sought: list[tuple[int, SearchTerm]] = []
-        """What to look for in the messages themselves."""
+        """Terms to find in the messages themselves."""
         self._indexed: list[tuple[int, str, Where]] = []
-        """Needles that an index of texts may know of."""
+        """Needles that a text index may decide."""
         for number, leaf in enumerate(self._leaves):
             self._prepare(number, leaf)
         self.looked_at = 0
-        """Candidates that have been read in the round that runs."""
+        """Candidates that have been read in the current round."""
         self.work = 0
         """Octets of text times keys, beyond FREE_NEEDLES of these, that have been compared."""
         self.pause = 0.0
-        """Seconds to wait before the next step: others hold the memory that it needs."""
+        """Seconds to wait before the next step, as other searches hold the memory that it needs."""
         self.expunged = False
-        """Once all is known: candidates were left out because they no longer exist."""
+        """At the end: some candidates were left out because they no longer exist."""
         self._since_pause = 0
         self._rounds = self._run()
 
     def step(self) -> Sequence[UID] | None:
-        """Go on for STEP seconds; what matches (rising) once all is known, else None. Raises: Cancelled."""
+        """Continue for STEP seconds. Return the matching UIDs (rising) at the end, else None. Raises: Cancelled."""
         check()
         self.pause = 0.0
         end = self._clock() + STEP
@@ -144,11 +144,11 @@ class Search:
         return kept
 
     def close(self) -> None:
-        """Give back what is held between two steps. Repeating it is harmless."""
+        """Release what is held between two steps. Repeating it is harmless."""
         self._rounds.close()
 
     def _run(self) -> Generator[None]:
-        """The rounds. Between any two yields is a bounded piece of work, of a few milliseconds where that is possible."""
+        """Run the rounds. Each piece of work between two yields is bounded, to a few milliseconds where possible."""
         if not self._count:
             return
         open_ = self._undecided()
@@ -164,7 +164,7 @@ class Search:
                 open_ = self._undecided()
 
     def _undecided(self) -> list[UID]:
-        """Run the tree over what is known; the candidates that it does not decide."""
+        """Evaluate the tree over the known facts. Return the undecided candidates."""
         stack: list[Known] = []
         for step in self._program:
             if isinstance(step, int):
@@ -180,7 +180,7 @@ class Search:
         return self._of(self._all & ~(self._result[0] | self._result[1] | self._gone))
 
     def _learn_rows(self, uids: Sequence[UID]) -> Iterator[None]:
-        """Flags, sizes, dates: one read for all."""
+        """Fetch flags, sizes and dates: one read for all."""
         found = yield from self._test_rows(uids, self._source.rows(uids))
         batch_size = self._batch_size(_RENDERED, _FEW)
         for part in batch_size.parts(found):
@@ -190,7 +190,7 @@ class Search:
             yield from self._test_rows(part, self._source.rows(part))
 
     def _learn_sent(self, uids: Sequence[UID]) -> Iterator[None]:
-        """Days of the Date field: from the index, one question for each key."""
+        """Fetch the days of the Date field from the index: one query for each key."""
         asked = self._bits(uids)
         for number, key in self._sent.items():
             found = self._source.sent_within(uids, key.first, key.end)
@@ -201,7 +201,7 @@ class Search:
             yield
 
     def _learn_index(self, uids: Sequence[UID]) -> Iterator[None]:
-        """What the text index says: which messages plainly do not have a needle."""
+        """Ask the text index which messages do not contain a needle."""
         asked = self._bits(uids)
         for number, needle, where in self._indexed:
             found = self._source.indexed(uids, needle, where)
@@ -212,7 +212,7 @@ class Search:
             yield
 
     def _learn_summaries(self, uids: Sequence[UID]) -> Iterator[None]:
-        """Header text, and the Date field where it is not kept: from the index, in bulk."""
+        """Fetch the header text, and the Date field where it is not kept, from the index in bulk."""
         if 0 < len(self._needles) <= FREE_NEEDLES:
             open_ = set(self._unsent)
             batch_size = self._batch_size(len(uids), _FEW // len(self._needles))
@@ -237,7 +237,7 @@ class Search:
             self._miss(part, seen)
 
     def _learn_files(self, uids: Sequence[UID]) -> Iterator[None]:
-        """All that is left: each message read once."""
+        """Read each remaining message once."""
         sought = [key for _, key in self._sought]
         facts = Results(self._sought)
         seen: set[int] = set()
@@ -264,7 +264,7 @@ class Search:
         return BatchSize(most, first, self._clock)
 
     def _count_work(self, compared: int, needles: int) -> bool:
-        """Octets of text times keys; is it time for a pause?"""
+        """Count octets of text times keys. True if it is time for a pause."""
         self.work += compared * max(0, needles - FREE_NEEDLES) // max(1, needles)
         self._since_pause += compared
         if self._since_pause < _COMPARED:
@@ -273,7 +273,7 @@ class Search:
         return True
 
     def _test_rows(self, uids: Sequence[UID], rows: Iterable[Row]) -> Generator[None, None, list[UID]]:
-        """Run the row tests; the UIDs for which one could not tell."""
+        """Run the row tests. Return the UIDs for which a test could not decide."""
         facts = Results(self._row_tests)
         tests = [test for _, test in self._row_tests]
         unknown: list[UID] = []
@@ -289,7 +289,7 @@ class Search:
         return unknown
 
     def _learn_needles(self, uids: Sequence[UID]) -> Sequence[UID]:
-        """Have the source look for the needles, and judge only where they are; those it did not look at."""
+        """Let the source find the needles, and test only its hits. Return the UIDs that it did not examine."""
         found = self._source.texts_with(uids, tuple(self._needles))
         tests = [(number, test) for number, test in self._summary_tests if number not in self._sent]
         facts = Results(tests)
@@ -304,14 +304,14 @@ class Search:
         return found.open
 
     def _take(self, facts: Results) -> Iterator[None]:
-        """Note what the tests of a round have found."""
+        """Record the test results of a round."""
         for number, yes, no in facts.by_test():
             known_yes, known_no = self._known[number]
             self._known[number] = (known_yes | self._bits(yes), known_no | self._bits(no))
             yield
 
     def _miss(self, asked: Sequence[UID], seen: set[int]) -> None:
-        """Those that were asked for and not told of are gone."""
+        """Drop the requested messages that the source did not return: they are gone."""
         if len(seen) < len(asked):
             self._gone |= self._bits([uid for uid in asked if uid not in seen])
 
@@ -345,7 +345,7 @@ class Search:
         return [uid for uid, bit in zip(self._uids, format(bits, f"0{self._count}b"), strict=True) if bit == "1"]
 
     def _prepare(self, number: int, leaf: Leaf) -> None:
-        """Decide what needs no facts, and note the test of what does."""
+        """Decide a key that needs no facts, else record its test."""
         match leaf:
             case All():
                 self._known[number] = (self._all, 0)

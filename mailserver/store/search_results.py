@@ -1,4 +1,4 @@
-"""The tests of a search's round that rows answer, and what a round's tests have said."""
+"""The tests of rows in a search, and the results of one round of tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DAY: Final = 86400
 
 
 class Results:
-    """Answers of the tests of one round, gathered by test."""
+    """The results of one round, grouped by test."""
 
     def __init__(self, tests: Sequence[tuple[int, object]]) -> None:
         self._numbers = [number for number, _ in tests]
@@ -21,7 +21,7 @@ class Results:
         self._no: list[list[int]] = [[] for _ in tests]
 
     def add(self, uid: int, answers: Iterable[bool | None]) -> bool:
-        """One message's answers, in the order of the tests; True if one of them is None."""
+        """Add one message's results, in the order of the tests. True if one of them is None."""
         unknown = False
         for yes, no, answer in zip(self._yes, self._no, answers, strict=True):
             if answer is None:
@@ -36,7 +36,7 @@ class Results:
 
 
 def row_test(leaf: Larger | Smaller | Received | ChangedSince) -> Callable[[Row], bool | None]:
-    """The test of a row for that key; None where the row does not know."""
+    """Make the test of a row for a key. It returns None where the row does not tell."""
     match leaf:
         case Larger(size):
             return lambda row: None if row.size == UNKNOWN_SIZE else row.size > size
@@ -49,5 +49,5 @@ def row_test(leaf: Larger | Smaller | Received | ChangedSince) -> Callable[[Row]
 
 
 def is_within(day: int, first: int | None, end: int | None) -> bool:
-    """Is `first` <= day < `end`, where None is open?"""
+    """Tell whether `first` <= day < `end`, where None is open."""
     return (first is None or first <= day) and (end is None or day < end)

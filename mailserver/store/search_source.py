@@ -1,4 +1,4 @@
-"""What SEARCH asks of a mailbox: facts, by price."""
+"""The facts of a mailbox that SEARCH asks for, by price."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from mailserver.types import UID
 
 @frozen
 class TextsWith:
-    """What `SearchSource.texts_with` found; all other messages are there, and have none of the needles."""
+    """Result of `SearchSource.texts_with`. All other messages exist and have none of the needles."""
 
     hits: Sequence[tuple[UID, str]] = ()
-    """(uid, Summary.search) of those that may have a needle, INCOMPLETE ones among them."""
+    """(uid, Summary.search) of messages that may have a needle, INCOMPLETE ones among them."""
     open: Sequence[UID] = ()
-    """Those that were not looked at."""
+    """Messages that were not examined."""
 
 
 @frozen
 class SentWithin:
-    """What `SearchSource.sent_within` found; the Date fields of all other messages are of other days, or of none."""
+    """Result of `SearchSource.sent_within`. The Date fields of all other messages are of other days or of none."""
 
     hits: Sequence[UID] = ()
-    """Those of these days."""
+    """Messages of these days."""
     open: Sequence[UID] = ()
-    """Those that were not looked at."""
+    """Messages that were not examined."""
 
 
 class Where(enum.Enum):
-    """In which texts of a message a needle is looked for (see `message.text.MessageText`)."""
+    """The texts of a message in which a needle is searched for (see `message.text.MessageText`)."""
 
     HEADER = "header"
     BODY = "body"
@@ -43,46 +43,46 @@ class Where(enum.Enum):
 
 @frozen
 class Indexed:
-    """What a text index says of some messages; all but these two kinds plainly do not have the needle."""
+    """Result of a text index. All messages but these two kinds do not have the needle."""
 
     hits: Sequence[UID] = ()
-    """Those that may have it."""
+    """Messages that may have the needle."""
     open: Sequence[UID] = ()
-    """Those that are not indexed."""
+    """Messages that are not indexed."""
 
 
 class SearchSource(Protocol):
-    """The facts of one mailbox, by price. Each call is made for as few messages as possible."""
+    """The facts of one mailbox, by price. Each method is called for as few messages as possible."""
 
     def rows(self, uids: Sequence[UID]) -> Iterable[Row]:
-        """What the index knows of these, in any order; messages gone are left out."""
+        """Return the indexed facts of these messages, in any order, without messages that are gone."""
 
     def measure(self, uids: Sequence[UID], *, only_dates: bool) -> None:
-        """Find out sizes and dates of these that `rows` did not know, or dates alone: it knows them then."""
+        """Find the sizes and dates (or dates alone) that `rows` did not know. Afterwards it knows them."""
 
     def flag_mask(self, name: str) -> int:
-        """The bit of a system flag or keyword (any case); 0 if the mailbox has no such keyword."""
+        """Return the bit of a system flag or keyword (any case); 0 if the mailbox has no such keyword."""
 
     def summaries(self, uids: Sequence[UID]) -> Iterable[tuple[UID, str, int | None]]:
-        """(uid, Summary.search, Summary.sent) in any order, made and kept where missing.
+        """Return (uid, Summary.search, Summary.sent) in any order, rendered and kept where missing.
 
-        Messages gone are left out.
+        Messages that are gone are left out.
         """
 
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
-        """Find needles in Summary.search where it is kept. A source that cannot do that fast leaves all to `summaries`."""
+        """Find needles in kept Summary.search texts. A source that is slow at it leaves all to `summaries`."""
 
     def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
-        """Judge Summary.sent as `query.Sent` says, where it is kept. A source may leave all to `summaries`."""
+        """Compare kept Summary.sent days, as `query.Sent` says. A source may leave all to `summaries`."""
 
     def sources(self, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes | None]]:
-        """The messages as sent, in the order given; those gone are left out. Lazy: not all are held at once.
+        """Yield the messages as sent, in the given order, without those that are gone. Not all are held at once.
 
-        None in place of the octets: others hold too much memory now, and the same message comes again.
+        None in place of the octets: other searches hold too much memory now; the same message comes again.
         """
 
     def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
-        """What the text index knows; None if there is none, or none that can tell. The needle is folded, not empty."""
+        """Ask the text index; None if it is missing or cannot tell. The needle is folded, not empty."""
 
     def present(self, uids: Sequence[UID]) -> Sequence[UID]:
-        """Those of the messages (rising) that are there, rising."""
+        """Return the messages (rising) that still exist, rising."""

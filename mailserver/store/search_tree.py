@@ -1,4 +1,4 @@
-"""A query as steps of a stack machine: trees may be deep, and equal keys in them are looked for once."""
+"""A query compiled for a stack machine: trees may be deep, and equal keys in them are searched for once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mailserver.store.query import (
 )
 
 Leaf = All | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
-"""A key that has no parts."""
+"""A key without parts."""
 
 
 def compile_tree(query: Query) -> tuple[list[int | type], list[Leaf]]:
-    """The tree as steps of a stack machine: a leaf's number, or And, Or, Not. Without recursion; equal leaves are one."""
+    """Compile the tree into steps: a leaf's number, or And, Or, Not. Without recursion; equal leaves are one."""
     program: list[int | type] = []
     numbers: dict[Leaf, int] = {}
     todo: list[Query | type] = [query]

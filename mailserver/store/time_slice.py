@@ -1,7 +1,7 @@
-"""How much is read in one call of a store that could go on for long.
+"""The bound of one read that could take long.
 
-Callers make one for a turn of the account's thread. What is read behind its end is left for another turn: so others of the
-account come in between, and a client that has gone is noticed.
+Callers make one for each turn of the account's thread, and read the rest in another turn. So other operations of the
+account run in between, and the end of a session is noticed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SLICE: Final = 0.03
 
 
 class TimeSlice:
-    """Until so many octets have been read, or so much time has passed."""
+    """A bound of octets and of time, whichever is reached first."""
 
     __slots__ = ("_seconds", "_until", "full", "left")
 
@@ -23,14 +23,14 @@ class TimeSlice:
         self, octets: int, seconds: float = SLICE, clock: Callable[[], float] = time.monotonic
     ) -> None:  # fmt: skip
         self.left = octets
-        """Octets that there is room for."""
+        """Octets that are left."""
         self._seconds = clock
         self._until = clock() + seconds
         self.full = False
-        """Is it time to end?"""
+        """True once a bound is reached."""
 
     def take(self, octets: int) -> bool:
-        """So many more have been read; is it time to end?"""
+        """Count octets that have been read. True once a bound is reached."""
         self.left -= octets
         if self.left <= 0 or self._seconds() >= self._until:
             self.full = True

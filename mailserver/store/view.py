@@ -1,7 +1,7 @@
-"""One session's picture of a mailbox: sequence numbers to UIDs. It moves only when `sync` is called.
+"""One session's view of a mailbox: sequence numbers to UIDs. It changes only when `sync` is called.
 
-RFC 3501 7.4.1: sequence numbers may change only where the client expects it. A view level with the columns owns no
-array; one that is behind keeps the old `uids` array, which all views at the same place share.
+RFC 3501 7.4.1: sequence numbers may change only where the client expects it. A view that is up to date with the columns
+owns no array. One that is behind keeps the old `uids` array, which all views in the same state share.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mailserver.types import UID, ModSeq, SeqNum
 
 @frozen
 class ViewChanges:
-    """What one `sync` moved, in the order a client is told."""
+    """The changes of one `sync`, in the order in which a client gets them."""
 
     expunged: Sequence[tuple[SeqNum, UID]]
-    """Highest sequence number first, so that each number is right when it is told."""
+    """Highest sequence number first, so that each number is right when it is sent."""
     exists: int | None
-    """The new number of messages if it grew beyond what the expunges explain."""
+    """The new number of messages, if it is higher than the expunges explain."""
     recent: int
-    """How many messages are \\\\Recent in this session now, if the mailbox grew."""
+    """The number of \\\\Recent messages in this session now, if the mailbox grew."""
     flags: Sequence[tuple[SeqNum, UID]]
     """Messages whose flags changed, rising; numbers as after the expunges."""
     keywords: tuple[str, ...] | None
@@ -38,7 +38,7 @@ class ViewChanges:
 
 
 class View:
-    """The frozen picture. `uids[:count]` are its messages; position + 1 is the sequence number."""
+    """A frozen view. `uids[:count]` are its messages; position + 1 is the sequence number."""
 
     __slots__ = (
         "_changed_at",
@@ -65,40 +65,40 @@ class View:
         self._keywords = columns.keywords
         self._told: ModSeq = columns.modseq
         self._silenced: dict[int, ModSeq] = {}
-        """Until which change the flags of a message are not told, by UID."""
+        """By UID: the modseq up to which the message's flag changes are not reported."""
         self._silenced_runs: list[tuple[int, int, ModSeq]] = []
-        """The same for all messages between two UIDs, which stood side by side."""
+        """The same for all messages between two UIDs that were neighbours."""
 
     @property
     def expunged_position(self) -> int:
-        """Up to where this view has told the expunge log."""
+        """The position in the expunge log up to which this view has reported it."""
         return self._expunged_at
 
     @property
     def is_synced(self) -> bool:
-        """Is every message of the columns at the same position here?"""
+        """True if every message of the columns has the same position here."""
         return self.uids is self.columns.uids
 
     def uid(self, seq: int) -> UID | None:
-        """The UID at a sequence number, None beyond the end."""
+        """Return the UID of a sequence number, None beyond the end."""
         return UID(self.uids[seq - 1]) if 1 <= seq <= self.count else None
 
     def seq(self, uid: int) -> SeqNum | None:
-        """The sequence number of a UID, None if it is not in this picture."""
+        """Return the sequence number of a UID, None if it is not in this view."""
         at = bisect_left(self.uids, uid, 0, self.count)
         return SeqNum(at + 1) if at < self.count and self.uids[at] == uid else None
 
     def recent(self) -> int:
-        """How many messages are \\Recent in this session."""
+        """Return the number of messages that are \\Recent in this session."""
         return self.recent_uids.count(self.uids, self.count)
 
     @property
     def last_uid(self) -> int:
-        """The highest UID, 0 if there is none."""
+        """Return the highest UID, 0 if there is none."""
         return self.uids[self.count - 1] if self.count else 0
 
     def take_keywords(self) -> tuple[str, ...] | None:
-        """The mailbox's keywords, if they have changed since they were told."""
+        """Return the mailbox's keywords, if they have changed since they were reported."""
         keywords = self.columns.keywords
         if keywords == self._keywords:
             return None
@@ -106,7 +106,7 @@ class View:
         return keywords
 
     def behind(self) -> bool:
-        """Would `sync(allow_expunge=True)` tell anything? O(1)."""
+        """Tell whether `sync(allow_expunge=True)` would report anything. O(1)."""
         columns = self.columns
         return (
             self._expunged_at != columns.expunged_end
@@ -116,10 +116,10 @@ class View:
         )
 
     def silence(self, uids: Iterable[int]) -> None:
-        """The client expects the flags that its own command has just set in these: do not repeat them.
+        """Do not report the flags that the client's own command has just set in these messages.
 
-        Call it right after `LiveMailbox.change`. Messages that somebody else changed before it, untold so far, are
-        told nevertheless (RFC 3501 6.4.6).
+        Call it right after `LiveMailbox.change`. Unreported changes that others made before it are reported
+        nevertheless (RFC 3501 6.4.6).
         """
         columns = self.columns
         if self._changed_at < columns.changed_start:
@@ -140,9 +140,9 @@ class View:
             self._silenced.update(dict.fromkeys(numbers, upto))
 
     def sync(self, *, allow_expunge: bool, below: UID | None = None) -> ViewChanges:
-        """Move to what the columns hold now; O(what changed).
+        """Move to the current columns; O(changes).
 
-        Expunges are told only where allowed. New messages are told below that UID, all if there is none.
+        Expunges are reported only where allowed. New messages are reported below that UID, or all.
         """
         expunged = self._take_expunged() if allow_expunge else []
         exists = self._take_new(below)
@@ -159,7 +159,7 @@ class View:
         told = _numbered(places, gone)
         told.reverse()
         self._expunged_at = end
-        # What is left of this picture is a prefix of the columns: UIDs only ever grow.
+        # The rest of this view is a prefix of the columns: UIDs only ever grow.
         self.count -= len(told)
         self.uids = columns.uids
         return told
@@ -175,7 +175,7 @@ class View:
         new = columns.uids[bisect_left(columns.uids, self.last_uid + 1) : end]
         if not new:
             return None
-        # An expunge is still untold: this picture becomes an array of its own.
+        # An expunge is not reported yet: this view gets an array of its own.
         self.uids = self.uids[: self.count] + new
         self.count = len(self.uids)
         return self.count
@@ -211,13 +211,14 @@ class View:
             ]
             places, numbers = [at for at, _uid in loud], array("I", [uid for _at, uid in loud])
         if not self.is_synced or (numbers and numbers[-1] > self.last_uid):
-            # An expunge is still untold: the same messages stand at other places here. Or a message is new and untold.
+            # An expunge is not reported yet, so the same messages have other positions here; or a new message is not
+            # reported yet.
             places = find_all(self.uids, numbers, self.count)
         return _numbered(places, numbers)
 
 
 def _numbered(places: Sequence[int], uids: Sequence[int]) -> list[tuple[SeqNum, UID]]:
-    """Sequence numbers and UIDs of those that have a place."""
+    """Return sequence numbers and UIDs of those that have a position."""
     # In C, and without NewType's calls: there may be a hundred thousand.
     pairs: Iterable[tuple[int, int]]
     if isinstance(places, range):

@@ -77,7 +77,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 @pytest.mark.parametrize("use", ["refresh", "hear of a name", "store", "expunge", "load"])
-def test_a_mailbox_whose_bundles_are_damaged_is_the_same(account, damage, use):
+def test_a_mailbox_whose_blocks_are_damaged_is_the_same(account, damage, use):
     """SQLite has no checksums, and most of the index of a mailbox that has moved in is octets that mean nothing to it."""
     for number in range(9):
         append(account, flags=["\\Seen"] if number % 2 else [])

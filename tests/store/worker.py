@@ -50,7 +50,7 @@ class Worker:
     def __init__(self, root: str, name: str, seed: int) -> None:
         self.name = name
         self.random = random.Random(seed)
-        self.accounts = LiveAccounts(open_store(root), Runner, tell_others=lambda _user, _id: self.say("poke"))
+        self.accounts = LiveAccounts(open_store(root), Runner, notify_others=lambda _user, _id: self.say("poke"))
         self.account = drive(self.accounts.open(USER))
         self.live = drive(self.account.select("INBOX"))
         self.replay = Replay(self.live.open_view(lambda: None))

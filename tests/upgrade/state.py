@@ -60,7 +60,7 @@ INDEXED: Final = ("INBOX", "Archive/1997", "Adopted")
 """Mailboxes whose text is indexed."""
 HANG: Final = 60.0
 ADOPTED: Final = 260
-"""Messages of a mailbox that another program filled: more than a bundle of the index has."""
+"""Messages of a mailbox that another program filled: more than a block of the index has."""
 
 SETTINGS: Final = """\
 [server]

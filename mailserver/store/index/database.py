@@ -19,24 +19,24 @@ from mailserver.store.index.summaries import Summaries
 from mailserver.types import ModSeq
 
 HISTORY: Final = 50_000
-"""Expunges remembered for each mailbox, up to twice as many between two looks at their number.
+"""Expunges remembered for each mailbox, up to twice as many between two checks.
 
-Who is further behind compares with all that is there.
+A reader that is further behind compares with all UIDs.
 """
 _LOOK_EVERY: Final = 1000
-"""Expunges of one mailbox between two such looks."""
+"""Expunges of one mailbox between two checks."""
 
 CHECKPOINT_DUE: Final = 512
-"""Pages of 4 KiB in the WAL from which on they are put into the database when nobody waits."""
+"""Pages of 4 KiB in the WAL from which on an idle account makes a checkpoint."""
 CHECKPOINT_AT_ONCE: Final = 8 * CHECKPOINT_DUE
-"""Pages from which on whoever commits does so: the bound of a WAL that is never left alone."""
+"""Pages from which on a commit makes a checkpoint: the bound of a WAL that is never idle."""
 
 BULK = 2000
-"""Changes of more messages than this get a larger page cache for the time."""
+"""Changes of more messages than this get a larger page cache for their duration."""
 
 
 class Index:
-    """Tables of one account, on disk or, where that cannot be, in memory."""
+    """The tables of one account, on disk or, where that is impossible, in memory."""
 
     def __init__(self, path: str, connection: apsw.Connection, inode: tuple[int, int] | None) -> None:
         self.path = path
@@ -45,7 +45,7 @@ class Index:
         self._connection = connection
         self._unlooked: dict[int, int] = {}
         self._wal_pages = 0
-        # In the place of SQLite's own checkpoints, which come in the middle of a request.
+        # Instead of SQLite's own checkpoints, which come in the middle of a request.
         connection.set_wal_hook(self._committed)
         self.mailboxes = Mailboxes(connection)
         self.messages = Messages(connection)
@@ -55,7 +55,7 @@ class Index:
 
     @classmethod
     def open(cls, path: str) -> Index | None:
-        """The index on disk; None if it is not there or not usable as it is: then `remake` it.
+        """Open the index on disk. None if it is absent or unusable: then `remake` it.
 
         Raises: those of schema.Unusable, OSError.
         """
@@ -70,7 +70,7 @@ class Index:
 
     @classmethod
     def remake(cls, path: str) -> Index:
-        """The index on disk, made anew if need be. Only for the holder of the account's lock.
+        """Open the index on disk; make it anew if need be. Only for the holder of the account's lock.
 
         Raises: those of schema.Unusable, OSError.
         """
@@ -88,11 +88,11 @@ class Index:
 
     @classmethod
     def make_in_memory(cls, path: str) -> Index:
-        """Empty tables in memory, in the place of the file at `path`."""
+        """Make empty tables in memory, in place of the file at `path`."""
         return cls(path, schema.connect(schema.IN_MEMORY, create=True), None)
 
     def is_current(self) -> bool:
-        """Whether others who open the path see the same tables."""
+        """Tell whether other processes that open the path see the same tables."""
         if self._inode is None:
             return True
         try:
@@ -103,7 +103,7 @@ class Index:
 
     @contextlib.contextmanager
     def transaction(self, changes: int = 0) -> Iterator[None]:
-        """All or nothing, with room for about that many changed messages."""
+        """Run the block in a transaction, with room for about that many changed messages."""
         self._begin(changes)
         try:
             yield
@@ -115,7 +115,7 @@ class Index:
             self._end(changes)
 
     def commit(self, operation: Callable[[Index], None], changes: int = 0) -> None:
-        """The operation in a `transaction`, for what is done often."""
+        """Run a short operation in a `transaction`: cheaper, for frequent use."""
         self._begin(changes)
         try:
             operation(self)
@@ -145,19 +145,19 @@ class Index:
             self._connection.execute("PRAGMA cache_size = -256; PRAGMA shrink_memory")
 
     def pack(self, key: int, modseq: ModSeq, columns: Arrays) -> None:
-        """Keep the columns of a mailbox for the next one who loads them, if that is possible without waiting."""
+        """Store the columns of a mailbox for its next loader, if that needs no waiting."""
         if self.in_memory:
             return
         self._connection.set_busy_timeout(0)
         try:
-            # Whatever is wrong with the file, who has work to do in it will meet.
+            # A fault of the file will raise in the next operation that needs it.
             with contextlib.suppress(*schema.Unusable, *schema.Broken), self.transaction():
                 self.packed_columns.put(key, modseq, columns)
         finally:
             self._connection.set_busy_timeout(schema.BUSY_TIMEOUT)
 
     def expunge(self, key: int, uids: Sequence[int], modseq: ModSeq) -> None:
-        """Forget messages and remember that they are gone, inside `transaction`; the history stays bounded."""
+        """Remove messages and add them to the expunge history, inside `transaction`; the history stays bounded."""
         self.messages.expunge(key, uids, modseq)
         self._unlooked[key] = self._unlooked.get(key, _LOOK_EVERY) + len(uids)
         if self._unlooked[key] >= _LOOK_EVERY:
@@ -167,11 +167,11 @@ class Index:
 
     @property
     def checkpoint_due(self) -> bool:
-        """Is the WAL long? Never blocks: read on any thread."""
+        """True if the WAL is long. Never blocks; read on any thread."""
         return self._wal_pages >= CHECKPOINT_DUE
 
     def checkpoint(self) -> None:
-        """Put what is in the WAL into the database, as far as no reader needs it; two syncs. What fails is done later."""
+        """Checkpoint the WAL, as far as no reader needs it; two syncs. What fails is done later."""
         self._wal_pages = 0
         with contextlib.suppress(*schema.Unusable, *schema.Broken):
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -189,10 +189,12 @@ class Index:
             self.mailboxes.raise_floor(key, floor)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._connection.close(force=True)
 
 
 def next_modseq(last: int) -> ModSeq:
-    """Above the last one and not below the clock: neither lost commits nor a lost index make one be used twice."""
+    """Return a modseq above the last one and not below the clock, so that neither lost commits nor a lost index reuse
+    one.
+    """
     return ModSeq(max(last + 1, time.time_ns() // 1000))

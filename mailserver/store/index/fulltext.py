@@ -1,13 +1,12 @@
-"""The text index of an account: which messages may contain some text, in a database file of its own.
+"""The text index of an account, in a database file of its own.
 
-SQLite's FTS5 keeps, for each three characters that follow each other, the list of the texts in which they do, and
-nothing else: not where, nor the text (`detail=none`, contentless). A message has two texts, header and body, folded
-by whoever puts them in. What is found has all the trigrams of a needle somewhere; whether it has the needle its reader
-finds out.
+SQLite's FTS5 keeps, for each trigram, the list of texts that have it, and nothing else: no position, no text
+(`detail=none`, contentless). A message has two texts, header and body, already folded. A hit has all the trigrams of a
+needle somewhere; the reader of the message finds out whether it has the needle.
 
-A message is named by its mailbox's GUID and UIDVALIDITY and its UID, which stand for the same octets for ever. Which
-messages are indexed is told by ranges of UIDs, written in the transaction that indexes them: whatever is lost, damage
-apart, a message in a range is in the index whole. A message that is gone leaves its range together with its texts.
+A message is named by its mailbox's GUID and UIDVALIDITY and its UID, which stand for the same octets for ever. Ranges
+of UIDs tell the indexed messages. They are written in the transaction that indexes them, so a message in a range is in
+the index whole, damage apart. A message that is gone leaves its range together with its texts.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 APPLICATION_ID: Final = 0x4D535458
 VERSION: Final = TEXTS << 16 | 1
-"""Of what is indexed, and of the tables."""
+"""Version of the indexed texts and of the tables."""
 
 _LOW: Final = 0xFFFFFFFF
 _BODY: Final = 1
 _HALVES: Final = {Where.HEADER: "AND rowid & 1 = 0", Where.BODY: "AND rowid & 1 = 1", Where.ANYWHERE: ""}
 _MOST_TRIGRAMS: Final = 16
-"""Trigrams of a needle that are asked for: more hardly tell more."""
+"""Most trigrams of a needle that are queried: more hardly filter more."""
 _MERGED: Final = 16
 """Pages written by one merge."""
 
@@ -58,7 +57,7 @@ INSERT INTO texts (texts, rank) VALUES ('automerge', 0), ('crisismerge', 1000);
 
 
 class FullText:
-    """The open index. Reads see the last commit; writes belong inside `writing`. `key` is a mailbox's.
+    """The open text index. Reads see the last commit; writes belong inside `writing`. `key` is a mailbox's.
 
     Any method may raise apsw.Error; none waits for another process.
     """
@@ -70,7 +69,7 @@ class FullText:
 
     @classmethod
     def open(cls, path: str, *, create: bool = False) -> FullText:
-        """The index in that file. Raises: those of schema.Broken and schema.Unusable, schema.NotOurs, OSError."""
+        """Open the index in that file. Raises: those of schema.Broken and schema.Unusable, schema.NotOurs, OSError."""
         connection = schema.open_file(path, create=create)
         try:
             connection.execute("PRAGMA cache_size = -512")
@@ -93,19 +92,19 @@ class FullText:
         return cls(path, connection, (status.st_dev, status.st_ino))
 
     def is_current(self) -> bool:
-        """Whether others who open the path see the same tables."""
+        """Tell whether other processes that open the path see the same tables."""
         with contextlib.suppress(OSError):
             status = os.stat(self.path)
             return (status.st_dev, status.st_ino) == self.inode
         return False
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._connection.close(force=True)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """All or nothing; one process at a time. Raises: those of schema.Busy at once if another one writes."""
+        """Run the block in a transaction. Raises: those of schema.Busy at once if another process writes."""
         with self._transaction("BEGIN IMMEDIATE"):
             yield
 
@@ -124,22 +123,22 @@ class FullText:
     # --- mailboxes
 
     def mailboxes(self) -> list[tuple[int, MailboxId, UIDValidity, ModSeq]]:
-        """(key, GUID, UIDVALIDITY, modseq up to which all that happened is in the index)."""
+        """Return (key, GUID, UIDVALIDITY, modseq up to which the index is complete) of each mailbox."""
         rows: Any = self._connection.execute("SELECT key, guid, uid_validity, modseq FROM mailboxes").fetchall()
         return rows  # type: ignore[no-any-return]
 
     def add_mailbox(self, guid: MailboxId, uid_validity: UIDValidity) -> None:
-        """Have it indexed from now on; one with another UIDVALIDITY must have been removed."""
+        """Add a mailbox to the index. One with another UIDVALIDITY must have been removed."""
         self._connection.execute(
             "INSERT OR IGNORE INTO mailboxes (guid, uid_validity, modseq) VALUES (?, ?, 0)", (guid, uid_validity)
         )
 
     def set_modseq(self, key: int, modseq: int) -> None:
-        """All that happened up to there is in the index."""
+        """Record that the index is complete up to that modseq."""
         self._connection.execute("UPDATE mailboxes SET modseq = ? WHERE key = ?", (modseq, key))
 
     def remove_mailbox(self, key: int, most: int) -> bool:
-        """Forget that many of its messages, and in the end itself; whether it is gone."""
+        """Remove up to `most` of its messages, and at the end the mailbox. True once it is gone."""
         uids: list[UID] = []
         for first, last in self.ranges(key, 0, _LOW):
             uids += map(UID, range(first, min(last + 1, first + most - len(uids))))
@@ -154,7 +153,7 @@ class FullText:
     # --- messages
 
     def ranges(self, key: int, low: int, high: int) -> list[tuple[int, int]]:
-        """UID ranges, both ends included and rising, that touch those from `low` to `high`: all in them is indexed."""
+        """Return the indexed UID ranges that touch `low` to `high`: rising, both ends included."""
         start = key << 32
         rows: Any = self._connection.execute(
             "SELECT first - ?1, last - ?1 FROM ranges WHERE first BETWEEN"
@@ -165,7 +164,7 @@ class FullText:
         return rows.fetchall()  # type: ignore[no-any-return]
 
     def put(self, key: int, uid: int, header: str, body: str) -> None:
-        """The texts of a message. It is found only once `cover` says that it is there."""
+        """Store the texts of a message. Searches find it only after `cover`."""
         row = (key << 32 | uid) << 1
         for half, text in ((row, header), (row | _BODY, body)):
             self._connection.execute(
@@ -174,7 +173,7 @@ class FullText:
             )
 
     def cover(self, key: int, uids: Iterable[int]) -> None:
-        """These messages (rising) are in the index."""
+        """Record that these messages (rising) are indexed."""
         start = key << 32
         for first, last in _runs(uids):
             low, high = start + first, start + last
@@ -190,7 +189,7 @@ class FullText:
             self._connection.execute("INSERT INTO ranges (first, last) VALUES (?, ?)", (low, high))
 
     def remove(self, key: int, uids: Sequence[int]) -> None:
-        """Forget messages (rising), whether they are there or not."""
+        """Remove messages (rising), whether they are indexed or not."""
         start = key << 32
         self._connection.executemany(
             "DELETE FROM texts WHERE rowid = ?",
@@ -205,7 +204,7 @@ class FullText:
                     self._connection.execute("INSERT INTO ranges VALUES (?, ?)", (start + last + 1, start + high))
 
     def merge(self) -> bool:
-        """Join a little of what many small transactions have left; is there more to join?"""
+        """Merge a little of what many small transactions have left. True if there is more to merge."""
         before = self._connection.total_changes()
         self._connection.execute("INSERT INTO texts (texts, rank) VALUES ('merge', ?)", (_MERGED,))
         # The statement itself counts as one change (see SQLite's "The 'merge' Command").
@@ -214,9 +213,9 @@ class FullText:
     def find(
         self, guid: MailboxId, uid_validity: UIDValidity, span: tuple[int, int], query: str, where: Where
     ) -> tuple[list[tuple[int, int]], list[UID], int] | None:
-        """Of a mailbox and the UIDs of that span: the ranges that are indexed, and who in them may match the query.
+        """Return the indexed ranges of that UID span, the messages there that may match, and the highest indexed UID.
 
-        The third is the highest UID that is indexed. None if the mailbox is not.
+        None if the mailbox is not indexed.
         """
         with self._transaction("BEGIN"):
             key: Any = self._connection.execute(
@@ -236,7 +235,7 @@ class FullText:
             return ranges, sorted({uid for (uid,) in rows}), self.highest(key)
 
     def highest(self, key: int) -> int:
-        """The highest UID that is indexed; 0 if there is none."""
+        """Return the highest indexed UID; 0 if there is none."""
         start = key << 32
         last: Any = self._connection.execute(
             "SELECT last FROM ranges WHERE first BETWEEN ? AND ? ORDER BY first DESC LIMIT 1", (start, start | _LOW)
@@ -244,7 +243,7 @@ class FullText:
         return 0 if last is None else int(last) - start
 
     def indexed(self, key: int) -> int:
-        """How many messages are."""
+        """Return the number of indexed messages."""
         start = key << 32
         count: Any = self._connection.execute(
             "SELECT ifnull(sum(last - first + 1), 0) FROM ranges WHERE first BETWEEN ? AND ?", (start, start | _LOW)
@@ -253,8 +252,8 @@ class FullText:
 
 
 def query_of(needle: str) -> str | None:
-    """The question for some of a folded needle's trigrams, evenly spread; None if it has none that can be asked for."""
-    # A NUL is none for the tokenizer, and a lone surrogate cannot be stored.
+    """Make the query for some of a folded needle's trigrams, evenly spread. None if it has no usable trigram."""
+    # The tokenizer drops NUL, and a lone surrogate cannot be stored.
     trigrams = list(
         dict.fromkeys(
             trigram
@@ -269,7 +268,7 @@ def query_of(needle: str) -> str | None:
 
 
 def _runs(uids: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Runs of consecutive numbers, both ends included."""
+    """Yield runs of consecutive numbers, both ends included."""
     first = last = -1
     for uid in uids:
         if uid == last + 1 and first >= 0:

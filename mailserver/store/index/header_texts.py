@@ -1,9 +1,9 @@
 # ruff: noqa: S608 - what is put into the statements are marks, never data
-"""The header_texts table: what SEARCH looks at of a message's header, one short row for each that has a summary.
+"""The header_texts table: the header text that SEARCH uses, one short row for each message with a summary.
 
-GLOB finds a needle in a third of the time that instr() takes, as it looks for the first octet with a C library call.
-It compares octet by octet from there: so only the start of a needle is given to it, and no mail and no needle make it
-take long. Whatever it finds is judged by who asked.
+GLOB finds a needle in a third of the time of instr(), as it finds the first octet with a C library call. From there it
+compares octet by octet: so it gets only the start of a needle, and no mail and no needle make it take long. The caller
+checks each hit.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mailserver.types import UID
 
 _LOW: Final = 0xFFFFFFFF
 _FILTERED: Final = 24
-"""Characters of a needle that the database looks for."""
+"""Characters of a needle that the database compares."""
 _EVER: Final = 1 << 62
-"""No day is this or more."""
+"""Above any day."""
 _WILD: Final = re.compile(r"[*?\[]")
 
 
@@ -34,15 +34,15 @@ class HeaderTexts:
         self._connection = connection
 
     def get(self, key: int, uids: Sequence[int]) -> list[tuple[UID, str, int | None]]:
-        """(uid, Summary.search, Summary.sent) of those that are there, of messages with rising UIDs."""
+        """Return (uid, Summary.search, Summary.sent) of messages (rising) that have a row."""
         return list(select(self._connection, f"id & {_LOW}, text, sent", "header_texts", key, uids))
 
     def find_needles(
         self, key: int, uids: Sequence[UID], needles: Sequence[str]
     ) -> tuple[list[tuple[UID, str]], list[UID]]:
-        """Which of the messages (rising) may have a needle in their text, and which have no text here.
+        """Return the messages (rising) that may have a needle in their text, and those that have no row.
 
-        The first are (uid, Summary.search), INCOMPLETE among them.
+        The former as (uid, Summary.search), INCOMPLETE texts among them.
         """
         if not uids:
             return [], []
@@ -63,7 +63,7 @@ class HeaderTexts:
     def sent_within(
         self, key: int, uids: Sequence[UID], first: int | None, end: int | None
     ) -> tuple[list[UID], list[UID]]:
-        """Which of the messages (rising) were sent on days from `first` to before `end`, and which have no row here."""
+        """Return the messages (rising) that were sent on days from `first` to before `end`, and those that have no row."""
         if not uids:
             return [], []
         first = -_EVER if first is None else first
@@ -87,7 +87,7 @@ class HeaderTexts:
         return [uid for uid in uids if uid in within], missing
 
     def _missing(self, span: tuple[int, int], uids: Sequence[UID]) -> list[UID]:
-        """Those of the messages, which lie within those ids, that have no row."""
+        """Return the messages within that span of ids that have no row."""
         query = f"SELECT group_concat(id & {_LOW}) FROM header_texts WHERE id BETWEEN ? AND ?"
         text: Any = self._connection.execute(query, span).get
         there = _numbers(text)
@@ -101,7 +101,7 @@ class HeaderTexts:
         ], sorted(missing)
 
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
-        """Keep what SEARCH needs of them."""
+        """Store the texts and days of summaries."""
         insert(
             self._connection,
             "INSERT OR REPLACE INTO header_texts (id, text, sent) VALUES ",
@@ -118,7 +118,7 @@ class HeaderTexts:
         )
 
     def copy(self, moves: Iterable[tuple[int, int, int]]) -> None:
-        """Texts whose messages are copied: first and last id of each run, and what its ids grow by."""
+        """Copy the texts of copied messages: first and last id of each run, and the difference to the new ids."""
         self._connection.executemany(
             "INSERT OR REPLACE INTO header_texts SELECT id + ?3, text, sent FROM header_texts WHERE id BETWEEN ?1 AND ?2",
             moves,
@@ -126,12 +126,12 @@ class HeaderTexts:
 
 
 def _numbers(text: str | None) -> set[int]:
-    """Of a group_concat: one text for all takes half the time of a row for each."""
+    """Parse the result of group_concat: one text for all takes half the time of a row for each."""
     return set(json.loads(f"[{text or ''}]"))
 
 
 def _is_sparse(uids: Sequence[int]) -> bool:
-    """So few of what lies between the first and the last that they are better asked for one by one."""
+    """Tell whether these are so few of the UIDs between the first and the last that single lookups are better."""
     return uids[-1] - uids[0] >= 4 * len(uids) + 64
 
 
@@ -140,5 +140,5 @@ def _pattern(needle: str) -> str:
 
 
 def storable(text: str) -> str:
-    """Without lone surrogates, which no database takes."""
+    """Replace lone surrogates, which a database cannot store."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

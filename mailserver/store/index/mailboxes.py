@@ -14,7 +14,7 @@ from mailserver.store.index.records import MailboxState, Signature
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 DISTRUSTED = "-"
-"""In place of a boot id: what is on disk must be read first."""
+"""In place of a boot id: the mailbox must be read from disk first."""
 
 _COLUMNS = (
     "key, guid, name, uid_validity, uid_next, modseq, floor, recent_from, keywords, keywords_signature,"
@@ -29,7 +29,7 @@ _KEEP_NAME = (
     " recent_from = ?8, keywords = ?9, keywords_signature = ?10, uidlist_signature = ?11, new_mtime = ?12,"
     " new_racy = ?13, cur_mtime = ?14, cur_racy = ?15, boot = ?16 WHERE key = ?1 AND guid = ?2 AND name = ?3"
 )
-"""A name that is set, be it the same, has its page in the index of names written anew."""
+"""Without the name: setting it, even to the same, rewrites its page in the index of names."""
 _CHANGE_NAME = "UPDATE mailboxes SET name = ?3 WHERE key = ?1 AND guid = ?2"
 
 
@@ -40,8 +40,8 @@ _fields: Callable[[MailboxState], tuple[Any, ...]] = attrgetter(*(field.name for
 class Mailboxes:
     """Reads see the last commit; writes belong inside `Index.transaction`.
 
-    Rows are written by the holder of the account's lock alone. While `alone` says that one is at work, they are
-    remembered, and not read twice; they stay until `forget`, which is due when somebody else has held the lock.
+    Only the holder of the account's lock writes rows. Rows are cached while `alone` is set. `forget` is due when
+    another process has held the lock.
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
@@ -49,34 +49,35 @@ class Mailboxes:
         self._known: dict[object, tuple[Any, ...]] = {}
         self._floors: dict[int, ModSeq] = {}
         self.alone = False
-        """Rows that are remembered are those of the database."""
+        """True while the cached rows are those of the database."""
 
     def forget(self) -> None:
-        """Remember nothing."""
+        """Empty the cache."""
         self._known.clear()
 
     def by_name(self, name: str) -> MailboxState | None:
-        """The mailbox of that name."""
+        """Return the mailbox of that name."""
         return self._one(_BY_NAME, name)
 
     def by_guid(self, guid: MailboxId) -> MailboxState | None:
-        """The mailbox with that GUID."""
+        """Return the mailbox with that GUID."""
         return self._one(_BY_GUID, guid)
 
     def has(self, key: int, guid: MailboxId) -> bool:
-        """Whether that is still the mailbox's key: an index that was made anew gives other ones."""
+        """Tell whether that is still the mailbox's key: a new index has other keys."""
         query = "SELECT 1 FROM mailboxes WHERE key = ? AND guid = ?"
         return self._connection.execute(query, (key, guid)).fetchone() is not None
 
     def all(self) -> list[MailboxState]:
-        """Every mailbox, in no order."""
+        """Return every mailbox, in no order."""
         return [_state(row) for row in self._connection.execute(_ALL)]
 
     def save(self, state: MailboxState) -> None:
-        """Write it; a new one (key 0) gets its key. Whoever else has its name or GUID is gone from disk, and goes.
+        """Write a mailbox; a new one (key 0) gets its key. Other mailboxes with its name or GUID are gone from disk and
+        removed.
 
-        One that has a key from an index that is no more is written too, to be read from disk before it answers. All UIDs
-        are then those of the uidlist: the new index has told none.
+        A mailbox with a key of a lost index is written too, but must be read from disk before it answers. All UIDs are
+        then those of the uidlist: the new index has not reported any.
         """
         state.floor = max(state.floor, self._floors.get(state.key, state.floor))
         if state.key:
@@ -87,7 +88,7 @@ class Mailboxes:
                 self._connection.execute(_KEEP_NAME, values)
             if self._connection.changes():
                 if self._known.get(state.guid) is not self._known.get(state.name):
-                    # It has got another name.
+                    # It has a new name.
                     self._known.clear()
                 if self.alone:
                     self._remember(_fields(state))
@@ -102,7 +103,7 @@ class Mailboxes:
         state.key = self._connection.last_insert_rowid()
 
     def rename(self, renames: dict[str, str]) -> None:
-        """Give mailboxes new names, all at once: names may be exchanged."""
+        """Rename mailboxes, all at once: names may be exchanged."""
         self._known.clear()
         pairs = [("\n" + new, old) for old, new in renames.items()]
         self._connection.executemany("UPDATE mailboxes SET name = ?1 WHERE name = ?2", pairs)
@@ -113,13 +114,13 @@ class Mailboxes:
         self._connection.execute("UPDATE mailboxes SET name = substr(name, 2) WHERE unicode(name) = 10")
 
     def raise_floor(self, key: int, modseq: int) -> None:
-        """Expunges are known from there on only."""
+        """Record that expunges before that modseq are no longer known."""
         self._known.clear()
         self._floors[key] = ModSeq(modseq)
         self._connection.execute("UPDATE mailboxes SET floor = max(floor, ?) WHERE key = ?", (modseq, key))
 
     def distrust(self, names: Iterable[str] | None = None) -> None:
-        """Make these (None: all) be read from disk anew before they answer."""
+        """Let these mailboxes (None: all) be read from disk before they answer."""
         self._known.clear()
         if names is None:
             self._connection.execute("UPDATE mailboxes SET boot = ?", (DISTRUSTED,))
@@ -129,7 +130,7 @@ class Mailboxes:
             )
 
     def remove(self, key: int) -> None:
-        """Forget the mailbox with all that is known of its messages."""
+        """Remove the mailbox and everything about its messages."""
         self._known.clear()
         first, last = key << 32, (key + 1 << 32) - 1
         self._connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))

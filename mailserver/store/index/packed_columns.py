@@ -1,8 +1,8 @@
-"""The packed_columns table: the columns of a mailbox as octets, so that loading them costs no step for each message.
+"""The packed_columns table: the columns of a mailbox as octets, so that loading needs no step for each message.
 
-What is packed is the mailbox as of a modseq. What has changed since is read from the rows, and where that is much, or the
-history of expunges does not reach back, all of it is, and packed anew. Sizes and dates are learnt without a new modseq:
-then what was packed is forgotten (`Messages.learn`). Losing it does no harm.
+They are packed as of a modseq. Later changes are read from the rows. If these are many, or the history of expunges does
+not reach back, everything is read from the rows and packed anew. A size or date may become known without a new modseq:
+then the packed columns are removed (`Messages.learn`). Losing them does no harm.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mailserver.store.rows import cap_size
 from mailserver.types import ModSeq
 
 FEW: Final = 256
-"""Changes that are taken up one by one."""
+"""Changes that are applied one by one."""
 WORTH: Final = 64
 """A mailbox with fewer messages is read from its rows."""
 
 _TYPES: Final = "IIQIq"
 _START: Final = struct.Struct("=QI5s")
 _MARK: Final = 0x0102030405060708
-"""Another machine's order of octets reads another number."""
+"""A machine with another byte order reads another number."""
 _WHOLE, _SAME, _RISING = b"wsr"
-"""How a column is packed: as it is; one value for all; by ones from the first value on."""
+"""Forms of a packed column: as it is; one value for all; rising by one from the first value."""
 
 
 class Arrays(NamedTuple):
@@ -50,7 +50,7 @@ class PackedColumns:
         self._messages = messages
 
     def load(self, state: MailboxState) -> tuple[Arrays, bool]:
-        """The columns of the mailbox as of the state or later, and whether it is time to pack them."""
+        """Return the mailbox's columns as of the state or later, and whether they should be packed."""
         found = self._packed(state)
         if found is not None:
             return found
@@ -58,7 +58,7 @@ class PackedColumns:
         return columns, len(columns.uids) >= WORTH
 
     def put(self, key: int, modseq: ModSeq, columns: Arrays) -> None:
-        """Keep the columns as of that modseq, if it is worth it; no harm if they are newer."""
+        """Store the columns as of that modseq, if it is worth it. They may be newer."""
         if len(columns.uids) < WORTH:
             return
         self._connection.execute(
@@ -103,7 +103,7 @@ def _place(columns: Arrays, uid: int) -> int:
 
 
 def pack(columns: Arrays) -> bytes:
-    """The columns as octets: 28 a message at most."""
+    """Pack the columns: at most 28 octets a message."""
     count = len(columns.uids)
     kinds = bytearray()
     parts: list[bytes] = []
@@ -123,7 +123,7 @@ def pack(columns: Arrays) -> bytes:
 
 
 def unpack(data: bytes) -> Arrays | None:
-    """What `pack` packed; None if these octets are something else."""
+    """Unpack the result of `pack`. None for anything else."""
     if len(data) < _START.size:
         return None
     mark, count, kinds = _START.unpack_from(data)

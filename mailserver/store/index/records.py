@@ -1,4 +1,4 @@
-"""What one row of the index's tables is in Python."""
+"""The rows of the index's tables in Python."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from mailserver.store.rows import Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq, UIDValidity
 
 Signature = tuple[int, ...]
-"""What a file was when it was read: (device, inode, size, mtime in ns); empty: not read."""
+"""The state of a file when it was read: (device, inode, size, mtime in ns); empty if it was not read."""
 
 
 SETTLED, RACY, OWN = 0, 1, 2
-"""How far an equal mtime of a directory can be trusted: wholly; not at all, as it was fresh when the directory was read;
-for now, as what moved it last was a change of ours, which only a foreign one within the same tick could hide behind."""
+"""Trust in a directory's mtime that equals the recorded one. SETTLED: it proves that nothing changed. RACY: it proves
+nothing, as it was fresh when the directory was read. OWN: our own change set it last, so only another program's
+change in the same tick could hide behind it.
+"""
 
 
 @define
 class MailboxState:
-    """One mailbox as the index last saw it. `key` 0 is one that is not in the index yet."""
+    """A mailbox as the index has it. `key` 0: not in the index yet."""
 
     key: int
     guid: MailboxId
@@ -29,42 +31,42 @@ class MailboxState:
     uid_next: UID
     modseq: ModSeq
     floor: ModSeq
-    """From this modseq on, expunges are known."""
+    """Expunges after this modseq are known."""
     recent_from: UID
     keywords: tuple[str, ...] = ()
     keywords_signature: Signature = ()
     uidlist_signature: Signature = ()
     new_mtime: int = 0
-    """Of new/ in ns when it was last read whole."""
+    """mtime of new/ in ns when it was last read whole."""
     new_racy: int = RACY
     cur_mtime: int = 0
     cur_racy: int = RACY
     boot: str = ""
-    """Boot id of the machine when this was written: after another one, the last commits may be missing."""
+    """Boot id of the machine when this was written. After another boot the last commits may be missing."""
 
 
 Facts = tuple[int, int, int, int | None, int | None, str, str, int]
-"""The fields of an `Entry`, bare, where many of them are made at once."""
+"""The fields of an `Entry` as a tuple, where many are made at once."""
 
 
 class Entry(NamedTuple):
-    """One message: its facts and where its file is."""
+    """One message: its facts and the place of its file."""
 
     uid: int
     modseq: int
     flags: int
     size: int | None
-    """Octets as sent; None: not known."""
+    """Octets as sent; None if unknown."""
     date: int | None
     base: str
     """File name up to the first colon, as os.fsdecode makes it."""
     suffix: str
-    """The rest of it."""
+    """The rest of the file name."""
     place: int
     """0 in new/, 1 in cur/."""
 
     def row(self) -> Row:
-        """What a session knows of it."""
+        """Return the row that sessions get."""
         size = UNKNOWN_SIZE if self.size is None else self.size
         date = UNKNOWN_DATE if self.date is None else self.date
         return Row(UID(self.uid), self.flags, ModSeq(self.modseq), size, date)

@@ -1,13 +1,13 @@
-"""The tables of an account's index, and how a connection to them is made.
+"""The tables of an account's index, and connections to them.
 
-What can be wrong with the file, and what follows:
+Faults of the file, and their consequences:
 
-*   Of this version, with summaries that were rendered otherwise: these are removed, and made when next asked for.
-*   Absent, empty, of another version, damaged, or not SQLite at all: it is made anew. Nothing is lost but speed and
-    the history of expunges, as the files of the Maildir are the truth.
-*   The disk is full or read-only: SQLite then cannot open a WAL database even for reading, so the same tables are
-    made in memory and filled from the Maildir.
-*   Removed while open: the connection goes on writing into a file that nobody else sees; `Index.is_current` tells.
+*   This version, but summaries of another rendering: they are removed, and rendered again when needed.
+*   Absent, empty, of another version, damaged, or not SQLite at all: the file is made anew. Only speed and the history
+    of expunges are lost, as the files of the Maildir are the truth.
+*   The disk is full or read-only: SQLite then cannot open a WAL database even for reading. The same tables are made in
+    memory and filled from the Maildir.
+*   Removed while open: the connection writes into a file that no other process sees; `Index.is_current` tells.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from mailserver.message.summary import RENDERING
 
 APPLICATION_ID: Final = 0x4D534958
 VERSION: Final = 6
-"""Of the tables. SQLite's user_version holds it, and the RENDERING of the summaries in the bits above its 16."""
+"""Version of the tables. SQLite's user_version has it, with RENDERING in the bits above its 16."""
 _USER_VERSION: Final = RENDERING << 16 | VERSION
 BUSY_TIMEOUT: Final = 10_000
-"""Milliseconds that one who writes waits for another."""
+"""Milliseconds that a writer waits for another."""
 IN_MEMORY: Final = ":memory:"
 WAL_KEPT: Final = 4 << 20
-"""Octets that a WAL file keeps when all of it is in the database."""
+"""Octets to which a WAL file is truncated once all of it is in the database."""
 
 Broken = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, apsw.SQLError)
-"""The file is not, or no longer, one of ours that can be used."""
+"""The file is not a usable index, or no longer."""
 
 Busy = (apsw.BusyError, apsw.LockedError)
-"""Another process was writing for longer than was waited; among Unusable too."""
+"""Another process was writing for longer than the timeout; among Unusable too."""
 
 Unusable = (
     apsw.FullError,
@@ -137,7 +137,7 @@ class NotOurs(Exception):
 
 
 def connect(path: str, *, create: bool) -> apsw.Connection:
-    """A connection with the tables in place. Raises: NotOurs, those of Broken, those of Unusable."""
+    """Connect to a database with the tables in place. Raises: NotOurs, those of Broken, those of Unusable."""
     connection = open_file(path, create=create)
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT)
@@ -161,15 +161,15 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
 
 
 def open_file(path: str, *, create: bool) -> apsw.Connection:
-    """A connection to a file that its owner alone can read, whatever the umask. Raises: those of Unusable.
+    """Connect to a file that only its owner can read, whatever the umask. Raises: those of Unusable.
 
-    SQLite gives the files beside it, which have the mail's words too, the rights that it has when they are made.
+    SQLite gives the files beside it, which contain mail text too, the mode that it has when they are made.
     """
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW | (apsw.SQLITE_OPEN_CREATE if create else 0)
     if path == IN_MEMORY:
         return apsw.Connection(path, flags=flags)
     if create:
-        # Never one that is there: closing it would end the locks that this process has on it (fcntl(2)).
+        # Never an existing one: closing it would end this process's locks on it (fcntl(2)).
         with contextlib.suppress(OSError):  # SQLite says what is wrong
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = apsw.Connection(path, flags=flags)
@@ -205,8 +205,8 @@ def _files(path: str) -> tuple[str, str, str]:
 
 
 def _make_tables(connection: apsw.Connection) -> None:
-    # Nothing is in it yet: three syncs would be for nothing. After a power cut there is no file, or one without tables,
-    # or one that is seen to be unusable; each is made anew. What comes later is synced before it replaces these pages.
+    # It is empty: three syncs would be for nothing. After a power cut there is no file, or one without tables, or one
+    # that is visibly unusable; each is made anew. Later content is synced before it replaces these pages.
     connection.execute("PRAGMA synchronous = OFF")
     connection.pragma("journal_mode", "wal")
     with connection:
@@ -216,6 +216,6 @@ def _make_tables(connection: apsw.Connection) -> None:
 
 
 def keep_wal(connection: apsw.Connection) -> None:
-    """Leave the WAL file in place at close: making it anew costs more than the rest of an open."""
+    """Leave the WAL file in place at close: making it anew costs more than the rest of opening."""
     keep = array("i", [1])
     connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, keep.buffer_info()[0])

@@ -16,14 +16,14 @@ _JOINED: Final = 50
 
 
 def whole(key: int) -> tuple[int, int]:
-    """The lowest and the highest id of a mailbox."""
+    """Return the lowest and the highest id of a mailbox."""
     return key << 32, key << 32 | LOW
 
 
 def insert(connection: apsw.Connection, start: str, row: str, rows: Iterable[Sequence[Any]]) -> None:
-    """Rows by statements that begin with `start` and have one `row` of marks for each: many need few statements.
+    """Insert rows by statements that begin with `start` and have one `row` of parameters for each.
 
-    A statement for each row costs as much again as what it does, executemany() no less.
+    Many rows need few statements: one for each costs as much again as the insertion, with executemany() too.
     """
     rows = iter(rows)
     while part := list(islice(rows, _JOINED)):
@@ -31,7 +31,7 @@ def insert(connection: apsw.Connection, start: str, row: str, rows: Iterable[Seq
 
 
 def select(connection: apsw.Connection, columns: str, table: str, key: int, uids: Sequence[int]) -> Iterator[Any]:
-    """Those rows of the table, by rising UID: one range where the UIDs are dense, else lists of some hundred."""
+    """Select these rows by rising UID: as one range if the UIDs are dense, else as lists of some hundred."""
     if not uids:
         return iter(())
     first = key << 32
@@ -61,7 +61,7 @@ def _select_some(
 
 
 def spans_of(uids: Sequence[int]) -> list[tuple[int, int]]:
-    """(first, last) of each run of consecutive UIDs among these, which rise."""
+    """Return (first, last) of each run of consecutive UIDs among these, which rise."""
     if uids and uids[-1] - uids[0] == len(uids) - 1:
         return [(uids[0], uids[-1])]
     spans: list[tuple[int, int]] = []
@@ -74,9 +74,9 @@ def spans_of(uids: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def shifted_spans(source: int, target: int, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """First and last id of each run of (old, new) UIDs that rise by ones on both sides, and what the ids grow by.
+    """Return first id, last id and shift of each run of (old, new) UIDs that rise by one on both sides.
 
-    `source` and `target` are what the ids of the two mailboxes begin with.
+    `source` and `target` are the lowest ids of the two mailboxes.
     """
     spans: list[tuple[int, int, int]] = []
     for old, new in pairs:

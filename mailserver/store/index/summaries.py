@@ -1,4 +1,4 @@
-"""The summaries table: what was rendered of a message once, and FETCH answers with."""
+"""The summaries table: what was rendered of a message once, for answers to FETCH."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Summaries:
         self._header_texts = header_texts
 
     def get(self, key: int, uids: Sequence[int], time_slice: TimeSlice | None = None) -> dict[int, Summary]:
-        """Those that are there, of messages with rising UIDs, as far as the time_slice goes; without what `HeaderTexts` keeps."""
+        """Return the summaries of messages (rising) until the time slice is full, without the texts of `HeaderTexts`."""
         rows = select(self._connection, _COLUMNS, "summaries", key, uids)
         if time_slice is None:
             return {row[0]: Summary(*row[1:]) for row in rows}
@@ -32,7 +32,7 @@ class Summaries:
         for uid, envelope, body, structure, fields in rows:
             found[uid] = Summary(envelope, body, structure, fields)
             octets += len(envelope) + len(body) + len(structure) + len(fields)
-            # So many octets are read in a moment: the clock need not be asked for each.
+            # So many octets are read in a moment: no need to check the clock for each.
             if octets >= time_slice.left:
                 break
         if found:
@@ -40,7 +40,7 @@ class Summaries:
         return found
 
     def envelopes(self, key: int, uids: Sequence[int], time_slice: TimeSlice | None = None) -> dict[UID, bytes]:
-        """Those that are there, of messages with rising UIDs, as far as the time_slice goes."""
+        """Return the envelopes of messages (rising) until the time slice is full."""
         rows = select(self._connection, "id & 0xFFFFFFFF, envelope", "summaries", key, uids)
         if time_slice is None:
             return dict(rows)
@@ -56,7 +56,7 @@ class Summaries:
         return found
 
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
-        """Keep them, the texts for SEARCH in `HeaderTexts`."""
+        """Store summaries, their texts for SEARCH in `HeaderTexts`."""
         summaries = list(summaries)
         insert(
             self._connection,
@@ -67,7 +67,7 @@ class Summaries:
         self._header_texts.put(key, summaries)
 
     def copy(self, source: int, target: int, pairs: Sequence[tuple[int, int]]) -> None:
-        """Messages of one mailbox are copied to another, (uid there, uid here): so are their summaries."""
+        """Copy the summaries of copied messages: pairs of (uid there, uid here)."""
         moves = shifted_spans(source << 32, target << 32, pairs)
         self._connection.executemany(
             "INSERT OR REPLACE INTO summaries SELECT id + ?3, envelope, body, body_structure, fields"

@@ -1,8 +1,8 @@
-"""Where the blocking store and the reactor's thread meet: the shared, live picture of the open accounts.
+"""The open accounts of a worker: where the blocking store and the reactor's thread meet.
 
-A session asks a `LiveMailbox` to change or refresh; the operation and the reading of what it changed make one hop to
-the account's thread, and only the reactor's thread applies the answer to the columns. A poke is a mailbox id: whoever
-hears it reads what changed since its own modseq, so a lost or repeated poke does no harm.
+A session asks a `LiveMailbox` to change or refresh. The operation and the reading of its changes are one hop to the
+account's thread; only the reactor's thread applies the result to the columns. A poke is a mailbox id: its receiver
+reads what changed since its own modseq, so a lost or repeated poke does no harm. Begin with `accounts.LiveAccounts`.
 """
 
 from mailserver.store.live.account import LiveAccount

@@ -1,4 +1,4 @@
-"""One account that is open in this worker: its mailboxes by id and by name, and what is done to the account itself."""
+"""One account that is open in this worker: its mailboxes by id and by name, and operations on the account itself."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _READINGS = 2
-"""Times that another process is asked to read a mailbox to which very many files come again and again."""
+"""Tries to have another process read a mailbox that gets very many new files again and again."""
 MOST_STATUSES = 256
-"""Of one account that are kept; clients ask for all their mailboxes in turn."""
+"""Statuses of one account that are kept: clients ask for all their mailboxes in turn."""
 
 
 class LiveAccount:
@@ -38,61 +38,61 @@ class LiveAccount:
         self.home = home
         self.users = 0
         self.operations = 0
-        """How many there have been."""
+        """The number of operations so far."""
         self._accounts = accounts
         self._runner = runner
         self._account: Account | None = None
         self._mailboxes: dict[MailboxId, LiveMailbox] = {}
         self._names: dict[str, LiveMailbox] = {}
-        """Under which names they were last selected; who asks makes sure that it is still so."""
+        """By the name under which they were last selected. A user of this checks that the name still holds."""
         self._deliveries = Deliveries()
         self._statuses: OrderedDict[str, tuple[Status, MailboxStamp]] = OrderedDict()
 
     @property
     def account(self) -> Account:
-        """The blocking side, once it is open; called only inside `run`."""
+        """The blocking side of an open account; use it only inside `run`."""
         if self._account is None:
             raise RuntimeError("the account is not open yet")
         return self._account
 
     @property
     def opened(self) -> bool:
-        """Is the blocking side there?"""
+        """True once the blocking side is open."""
         return self._account is not None
 
     @property
     def is_gone(self) -> bool:
-        """Has the Maildir been moved away since it was opened? One look at the disk."""
+        """Tell whether the Maildir has been moved away since it was opened. One stat."""
         return self._account is not None and not self._account.is_there
 
     def open(self, store: Store) -> None:
-        """In the account's turn: open the blocking side, once. Raises: NoSpace, StoreUnavailable."""
+        """Open the blocking side, once, in the account's turn. Raises: NoSpace, StoreUnavailable."""
         if self._account is None:
             self._account = store.account(self.user, self.home)
 
     @property
     def message_cache(self) -> MessageCache:
-        """What this worker has just read of messages."""
+        """The worker's cache of messages that were just read."""
         return self._accounts.message_cache
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
-        """A blocking operation, in this account's turn."""
+        """Run a blocking operation in this account's turn."""
         self.operations += 1
         self._accounts.used(self)
         self.schedule_maintenance()
         return self._runner.run(operation)
 
     def schedule_maintenance(self) -> None:
-        """See that work which can wait is done some time: asked before an operation, and after one that changes much."""
+        """Schedule maintenance if there may be any: called before an operation, and after one that changes much."""
         if self._account is not None and self._account.has_maintenance:
             self._accounts.wake(self)
 
-    def give_up(self) -> Awaitable[None]:
-        """Give back its index and descriptors, after what was asked for before; the next use opens them again."""
+    def release_resources(self) -> Awaitable[None]:
+        """Close its index and files after the operations that are queued. The next use opens them again."""
         return self._runner.run(self.account.close)
 
     def maintain(self, stop: Callable[[], bool]) -> Awaitable[tuple[float | None, float]]:
-        """`Account.maintain` in this account's turn, and the processor seconds that it took."""
+        """Run `Account.maintain` in this account's turn; its result, and the processor seconds that it took."""
 
         def work() -> tuple[float | None, float]:
             started = time.thread_time()
@@ -101,16 +101,16 @@ class LiveAccount:
         return self._runner.run(work)
 
     async def select(self, name: str) -> LiveMailbox:
-        """Open a mailbox, up to date. Give it back with `release`. Raises: NoSuchMailbox."""
+        """Open a mailbox, up to date. Release it with `release`. Raises: NoSuchMailbox."""
         live = self.select_at_once(name)
         if live is None:
             live, _ = await self.select_and(name, lambda _mailbox: None)
         return live
 
     def select_at_once(self, name: str) -> LiveMailbox | None:
-        """As `select`, without a hop: if this worker has the mailbox, and a look at the disk proves that nobody changed it.
+        """Do `select` without a hop, if this worker has the mailbox and the disk proves that it has not changed.
 
-        Nothing in it is \\MessageCache then.
+        Nothing in it is \\Recent then.
         """
         live = self._names.get(name)
         if live is None or not live.is_current(name):
@@ -120,10 +120,11 @@ class LiveAccount:
         return live
 
     async def reading(self, operation: Callable[[bool], T], progress: Progress | None = None) -> T:
-        """A blocking operation that reads a mailbox from disk, in this account's turn; it may be called several times.
+        """Run a blocking operation that reads a mailbox from disk, in this account's turn; it may be called several
+        times.
 
-        Where very many files are new, a process of its own reads them first (`scan_pool`), between two turns of this
-        account. The argument says whether that has just been done: what was read need not be looked at again.
+        If there are very many new files, a process of its own reads them first (`scan_pool`), between two turns of this
+        account. The operation's argument is True right after that, so that it need not read the mailbox again.
         """
         has_read = False
         scans = self._accounts.scans
@@ -144,7 +145,7 @@ class LiveAccount:
     async def select_and(
         self, name: str, operation: Callable[[Mailbox], T], progress: Progress | None = None
     ) -> tuple[LiveMailbox, T]:
-        """As `select`; `operation` is done with it once, before it is read, in the same turn of the account's thread."""
+        """Do `select`, and `operation` once on the mailbox before it is read, in the same turn of the account's thread."""
         done: list[T] = []
 
         def open_and_read(has_read: bool) -> tuple[Mailbox, LiveMailbox | None, Columns | Changes, MailboxStamp | None]:
@@ -158,7 +159,7 @@ class LiveAccount:
                 with suppress(MailboxChanged):
                     changes = known.mailbox.changes_since(known.columns.modseq).packed()
                     return mailbox, known, changes, changes.stamp
-            # Columns are made here: on the reactor's thread a large mailbox would hold up everybody.
+            # Columns are made here: on the reactor's thread a large mailbox would hold up all sessions.
             snapshot = mailbox.load()
             return mailbox, known, Columns(snapshot), snapshot.stamp
 
@@ -200,7 +201,9 @@ class LiveAccount:
             self._accounts.watch(live)
 
     async def status(self, name: str, progress: Progress | None = None) -> Status:
-        """The facts of a mailbox, up to date; those told last if the disk proves that they hold. Raises: NoSuchMailbox."""
+        """Return the mailbox's status, up to date: the last one if the disk proves that it holds. Raises:
+        NoSuchMailbox.
+        """
         known = self._statuses.get(name)
         if known is not None and known[1].unchanged(name):
             return known[0]
@@ -220,7 +223,7 @@ class LiveAccount:
         return status
 
     def release(self, live: LiveMailbox) -> None:
-        """A session has left the mailbox. Its columns stay while there is room."""
+        """Note that a session has left the mailbox. Its columns stay while there is room."""
         live.users -= 1
         if live.users == 0:
             self._accounts.leave(live)
@@ -232,14 +235,14 @@ class LiveAccount:
                 self._accounts.unwatch(live)
 
     async def append(self, name: str, messages: list[NewMessage]) -> Appended:
-        """Append staged messages and tell whoever has the mailbox open."""
+        """Append staged messages and notify the sessions that have the mailbox open."""
         return await self.deliver(lambda _account: Delivery(name, messages))
 
     async def deliver(self, stage: Stage) -> Appended:
-        """Append what `stage` brings and, in the same turn of the account's thread, read what is new for the sessions that
-        have the mailbox open. Deliveries that wait for their turn at the same time are done together.
+        """Append the messages of `stage`. In the same turn of the account's thread, read what is new for open sessions.
 
-        Raises: as `Account.append`, and what `stage` raises.
+        Deliveries that wait for their turn at the same time are done together. Raises: as `Account.append`, and what
+        `stage` raises.
         """
         waiting = self._deliveries.add(stage)
 
@@ -251,7 +254,7 @@ class LiveAccount:
             try:
                 return appended, live, live.read_appended(appended)
             except MailError:
-                # The messages are there; whoever has the mailbox open reads it later.
+                # The messages are stored; open sessions read them later.
                 return appended, live, None
 
         appended, live, changes = await self.run(deliver_and_read)
@@ -259,12 +262,12 @@ class LiveAccount:
             self.poked(appended.mailbox, ())
         else:
             live.take_up(changes)
-        self.tell_others(appended.mailbox)
+        self.notify_others(appended.mailbox)
         self.schedule_maintenance()
         return appended
 
     def _has_listener(self, mailbox: MailboxId) -> bool:
-        """Will a session here that takes \\MessageCache messages be told at once of those that come?"""
+        """Tell whether a session here that claims \\Recent messages reports new ones at once."""
         live = self._mailboxes.get(mailbox)
         return live is not None and live.has_listener
 
@@ -276,7 +279,9 @@ class LiveAccount:
     async def copy(
         self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False, skip_expunged: bool = False
     ) -> Copied:
-        """Copy or move messages and tell whoever has the target open. A move skips what is expunged, always."""
+        """Copy or move messages and notify the sessions that have the target open. A move always skips expunged
+        messages.
+        """
         if move:
             copied = await live.change(lambda mailbox: mailbox.move(uids, target), len(uids))
         else:
@@ -285,30 +290,30 @@ class LiveAccount:
         return copied
 
     def poke(self, mailbox: MailboxId, names: Collection[str] | None = None) -> None:
-        """That mailbox changed: tell the sessions here and the other workers."""
+        """Notify the sessions here and the other workers that this mailbox changed."""
         self.poked(mailbox, names)
-        self.tell_others(mailbox)
+        self.notify_others(mailbox)
 
     def poked(self, mailbox: MailboxId, names: Collection[str] | None = None) -> None:
-        """Somebody says that it changed: tell the sessions here."""
+        """Notify the sessions here that this mailbox changed."""
         live = self._mailboxes.get(mailbox)
         if live is not None:
             live.poked(names)
 
     def pause(self, live: LiveMailbox) -> None:
-        """Much is about to change in it: whoever watches need not look."""
+        """Pause the watcher: many changes follow."""
         self._accounts.pause(live)
 
     def resume(self, live: LiveMailbox) -> None:
-        """That is over."""
+        """Let the watcher continue."""
         self._accounts.resume(live)
 
-    def tell_others(self, mailbox: MailboxId) -> None:
-        """Tell the other workers."""
-        self._accounts.tell_others(self.user, mailbox)
+    def notify_others(self, mailbox: MailboxId) -> None:
+        """Notify the other workers."""
+        self._accounts.notify_others(self.user, mailbox)
 
     def forget(self, mailbox: MailboxId) -> None:
-        """Keep that mailbox no longer: it is deleted, or there is no room. Sessions that have it open go on."""
+        """Drop the mailbox: it is deleted, or there is no room. Sessions that have it open continue."""
         live = self._mailboxes.pop(mailbox, None)
         if live is not None:
             self._names = {name: other for name, other in self._names.items() if other is not live}
@@ -318,18 +323,19 @@ class LiveAccount:
                 self._accounts.unwatch(live)
 
     def keeps(self, live: LiveMailbox) -> bool:
-        """Is it still the one of its id? Sessions may go on in one that is forgotten."""
+        """Tell whether it is the current one with its id. Sessions may continue in one that was dropped."""
         return self._mailboxes.get(live.id) is live
 
     def drop(self, live: LiveMailbox) -> None:
-        """As `forget`, unless another one has its place by now."""
+        """Do `forget`, unless another one has taken its place."""
         if self.keeps(live):
             self.forget(live.id)
 
     def distrust(self, live: LiveMailbox) -> None:
-        """A session that has it open ends in the midst of its work: it is read anew, or looked at whole if others have it.
+        """Reread a mailbox whose session ended in the middle of its work. If other sessions have it open, compare it
+        whole.
 
-        These go on in it, so it must stay the one that hears of changes.
+        These continue in it, so it must stay the one that gets notified.
         """
         if live.users > 1:
             live.poked()
@@ -337,6 +343,6 @@ class LiveAccount:
             self.drop(live)
 
     def forget_all(self) -> None:
-        """The account is being closed."""
+        """Drop all mailboxes, as the account is being closed."""
         for mailbox in tuple(self._mailboxes):
             self.forget(mailbox)

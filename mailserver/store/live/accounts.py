@@ -1,4 +1,4 @@
-"""All accounts that are open in this worker, and how long accounts and mailboxes are kept without a session."""
+"""All accounts that are open in this worker, and the bounds of accounts and mailboxes kept without a session."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from mailserver.store.scan_pool import ScanPool
 from mailserver.types import MailboxId
 
 LEAST_MESSAGES = 1000
-"""What a mailbox that is kept without a session counts at least: an empty one has its price too."""
+"""Least size that counts for a mailbox kept without a session: an empty one costs memory, too."""
 
 
 def notify_nobody(_user: str, _mailbox: MailboxId) -> None:
-    """`tell_others` where there is no other worker."""
+    """`notify_others` if there are no other workers."""
 
 
 @frozen
 class Usage:
-    """What a worker holds open and keeps."""
+    """What a worker has open and keeps."""
 
     accounts_in_use: int
     accounts_kept: int
-    """Open without a session."""
+    """Open accounts without a session."""
     indexes: int
     """Accounts whose index may be open."""
     mailboxes_in_use: int
@@ -36,22 +36,22 @@ class Usage:
     """In the columns of mailboxes that a session has open."""
     mailboxes_kept: int
     messages_kept: int
-    """In those that none has; a mailbox counts at least LEAST_MESSAGES."""
+    """In mailboxes without a session; each counts at least LEAST_MESSAGES."""
     octets_kept: int
-    """Of messages just read, and of what is told of them."""
+    """Octets of cached messages and summaries."""
     files_kept: int
-    """Message files that stay open."""
+    """Message files that are kept open."""
 
 
 class LiveAccounts:
-    """All accounts open in this worker. Accounts without a session stay open while there is room."""
+    """All open accounts of a worker. Accounts without a session stay open while there is room."""
 
     def __init__(
         self,
         store: Store,
         make_runner: Callable[[], StoreRunner],
         *,
-        tell_others: Callable[[str, MailboxId], None] = notify_nobody,
+        notify_others: Callable[[str, MailboxId], None] = notify_nobody,
         watch: Callable[[LiveMailbox], None] = lambda _live: None,
         leave: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
@@ -64,14 +64,14 @@ class LiveAccounts:
         max_indexes: int = 256,
         message_cache: MessageCache | None = None,
     ) -> None:
-        """`watch`: a session has opened the mailbox; `leave`: none has it any more; `unwatch`: nor is it kept.
+        """Callbacks, and bounds that may change at any time.
 
-        `pause`: a change of many messages begins in it; `resume`: it is over.
-
-        `scans`: who reads mailboxes with very many new files; without it they are read where they are asked for. The
-        bounds may be changed at any time; `max_indexes` is for accounts with and without a session.
+        `watch`: a session has opened the mailbox; `leave`: the last session has left it; `unwatch`: it is not kept
+        either. `pause`: a change of many messages begins in it; `resume`: it is over. `scans` reads mailboxes with very
+        many new files; without it they are read in the account's thread. `max_indexes` is for accounts with and without
+        a session.
         """
-        self.tell_others = tell_others
+        self.notify_others = notify_others
         self.message_cache = message_cache if message_cache is not None else MessageCache()
         self.wake = wake
         self.scans = scans
@@ -88,18 +88,18 @@ class LiveAccounts:
         self.max_indexes = max_indexes
         self._accounts: OrderedDict[str, LiveAccount] = OrderedDict()
         self._indexes: OrderedDict[LiveAccount, None] = OrderedDict()
-        """Accounts that were used, the least recently used first."""
+        """Accounts by their last use, the least recently used first."""
         self._unused: OrderedDict[LiveMailbox, int] = OrderedDict()
         self._unused_messages = 0
 
     async def open(self, user: str, home: str | None = None) -> LiveAccount:
-        """The account; give it back with `release`. Raises: NoSpace, StoreUnavailable."""
+        """Open the account. Release it with `release`. Raises: NoSpace, StoreUnavailable."""
         live = self._accounts.get(user)
         if live is not None and live.users == 0 and (live.home != home or live.is_gone):
             self._close(live)
             live = None
         if live is None:
-            # Registered before it is open: whoever comes meanwhile waits in the same queue.
+            # Registered before it is open: other sessions wait in the same queue.
             live = self._accounts[user] = LiveAccount(self, user, home, self._make_runner())
         live.users += 1
         try:
@@ -115,21 +115,21 @@ class LiveAccounts:
         return live
 
     def release(self, live: LiveAccount) -> None:
-        """A session is done with the account."""
+        """Note that a session has left the account."""
         live.users -= 1
         self.trim()
 
     def used(self, live: LiveAccount) -> None:
-        """Something is asked of the account: where too many have an index open, the one not used for longest closes it."""
+        """Note a use of the account. If too many indexes are open, the least recently used account closes its index."""
         self._indexes[live] = None
         self._indexes.move_to_end(live)
         while len(self._indexes) > max(1, self.max_indexes):
             longest, _ = self._indexes.popitem(last=False)
             if longest.opened:
-                longest.give_up()
+                longest.release_resources()
 
     def usage(self) -> Usage:
-        """What is open and kept now."""
+        """Return what is open and kept now."""
         in_use = [live for live in self._accounts.values() if live.users]
         open_now = self.all_open()
         return Usage(
@@ -145,16 +145,16 @@ class LiveAccounts:
         )
 
     def get(self, user: str) -> LiveAccount | None:
-        """The account if it is open here, for pokes."""
+        """Return the account if it is open here, for pokes."""
         return self._accounts.get(user)
 
     def watch(self, live: LiveMailbox) -> None:
-        """A mailbox has its first session: from now on it hears of what others change."""
+        """Watch a mailbox that has its first session now."""
         self._open.setdefault(live.id, []).append(live)
         self._watch(live)
 
     def leave(self, live: LiveMailbox) -> None:
-        """Its last session has left: what others change is asked of the disk when somebody comes back."""
+        """Stop watching a mailbox whose last session has left. The next session reads from disk what changed."""
         same_id = self._open[live.id]
         same_id.remove(live)
         if not same_id:
@@ -162,15 +162,15 @@ class LiveAccounts:
         self._leave(live)
 
     def having(self, mailbox: MailboxId) -> Sequence[LiveMailbox]:
-        """The mailboxes of that id that sessions have open: two accounts have one each where a Maildir was copied."""
+        """Return the open mailboxes with that id: a copied Maildir has the same id in two accounts."""
         return tuple(self._open.get(mailbox, ()))
 
     def all_open(self) -> list[LiveMailbox]:
-        """Every mailbox that a session has open."""
+        """Return every mailbox that a session has open."""
         return [live for same_id in self._open.values() for live in same_id]
 
     def keep(self, live: LiveMailbox) -> None:
-        """A mailbox has no session any more: its columns stay while there is room, the last used longest."""
+        """Keep the columns of a mailbox without a session while there is room, the most recently used longest."""
         self.take(live)
         size = self._unused[live] = max(len(live.columns), LEAST_MESSAGES)
         self._unused_messages += size
@@ -179,21 +179,21 @@ class LiveAccounts:
             oldest.account.forget(oldest.id)
 
     def take(self, live: LiveMailbox) -> None:
-        """It has a session again, or is not to be kept."""
+        """Stop counting it as kept: it has a session again, or is dropped."""
         self._unused_messages -= self._unused.pop(live, 0)
 
     def trim(self) -> None:
-        """Close accounts without a session that are over the bound, least recently used first."""
+        """Close accounts without a session above the bound, least recently used first."""
         idle = [live for live in self._accounts.values() if live.users == 0]
         for live in idle[: max(0, len(idle) - self.max_unused_accounts)]:
             self._close(live)
 
     def close(self) -> list[Awaitable[None]]:
-        """Close every account at the end of the service, after its last operation; what to wait for."""
+        """Close every account at the end of the service, after its last operation. Return what to wait for."""
         return [waiting for live in tuple(self._accounts.values()) if (waiting := self._close(live)) is not None]
 
     def _close(self, live: LiveAccount) -> Awaitable[None] | None:
         del self._accounts[live.user]
         live.forget_all()
         self._indexes.pop(live, None)
-        return live.give_up() if live.opened else None
+        return live.release_resources() if live.opened else None

@@ -1,7 +1,7 @@
-"""Deliveries of several sessions into one account that meet: they are done together, and each is answered after it.
+"""Group delivery: concurrent deliveries into one account are done together, and each is answered afterwards.
 
-Each delivery asks for a turn of the account's thread of its own. Whichever turn comes first does what all have brought
-by then; a later one finds its own done, and only says so. So nobody waits for company, and the busier an account is, the
+Each delivery asks for its own turn of the account's thread. The first turn does all deliveries that wait by then; a
+later turn finds its own done, and returns the result. So no delivery waits for others. The busier an account is, the
 more its deliveries share: the locks, the uidlist's append, the syncs of directories, the transaction.
 """
 
@@ -19,28 +19,28 @@ from mailserver.store.receiving import Appended, Delivery
 from mailserver.types import MailboxId
 
 MOST: Final = 100
-"""Deliveries that are done together."""
+"""Most deliveries in one group."""
 
 Stage = Callable[[Account], Delivery]
-"""Brings the messages, in the account's thread; it gives up what it staged when it fails."""
+"""Makes the messages in the account's thread. It removes what it staged if it fails."""
 
 
 @define(eq=False)
 class Waiting:
-    """One delivery, and what has become of it."""
+    """One delivery and its outcome."""
 
     stage: Stage
     outcome: Appended | Exception | None = None
 
 
 class Deliveries:
-    """Those of one account."""
+    """The waiting deliveries of one account."""
 
     def __init__(self) -> None:
         self._waiting: deque[Waiting] = deque()
 
     def add(self, stage: Stage) -> Waiting:
-        """On the reactor's thread; `finish` is to be called in a turn of the account that is asked for after this."""
+        """Add a delivery, on the reactor's thread. Then ask for a turn of the account and call `finish` in it."""
         waiting = Waiting(stage)
         self._waiting.append(waiting)
         return waiting
@@ -52,12 +52,13 @@ class Deliveries:
         seen_by: Callable[[MailboxId], bool],
         done: Callable[[Appended], None],
     ) -> Appended:
-        """In the account's thread: what has become of it. `done` is called with each delivery that this turn has done.
+        """Return a delivery's result, in the account's thread. `done` is called with each delivery that this turn has
+        done.
 
         Raises: as `Account.append`, and what `stage` raises.
         """
         if waiting.outcome is None:
-            # The session whose turn it is may have ended: the others' deliveries go on.
+            # The session whose turn it is may have ended: the other deliveries continue.
             with shielded():
                 self._do_all(account, seen_by, done)
         assert waiting.outcome is not None

@@ -1,4 +1,4 @@
-"""One mailbox that sessions of this worker have open: the columns they share, and how these come to what is on disk."""
+"""One mailbox that sessions of this worker have open: their shared columns, and how these are kept up to date."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MANY: Final = 50
-"""Messages whose change is not watched."""
+"""Changes of so many messages are not watched."""
 
 _serial = count(1)
 
 
 class LiveMailbox:
-    """One mailbox that sessions of this worker have open: shared columns, and who wants to hear of changes."""
+    """An open mailbox: the columns that its sessions share, and the sessions to notify of changes."""
 
     def __init__(self, account: LiveAccount, mailbox: Mailbox, columns: Columns, stamp: MailboxStamp | None) -> None:
-        """`stamp`: what the mailbox looked like when the columns were read."""
+        """`stamp`: the state of the directories when the columns were read."""
         self.account = account
         self.serial = next(_serial)
-        """Of no other mailbox in this worker."""
+        """Unique among this worker's mailboxes."""
         self.mailbox = mailbox
         self.columns = columns
         self.users = 0
@@ -55,33 +55,35 @@ class LiveMailbox:
 
     @property
     def stale(self) -> bool:
-        """Has somebody poked since the last refresh?"""
+        """True if it was poked since the last refresh."""
         return self._stale
 
     @property
     def unsettled(self) -> bool:
-        """Is something known to have changed that the columns do not hold yet?"""
+        """True if there is a known change that the columns lack."""
         return self._stale or self._refreshing > 0
 
     @property
     def settled(self) -> bool:
-        """Were the columns read when nothing had changed for long enough, and nothing in them is \\MessageCache?"""
+        """True if the columns were read when nothing had changed for long enough, and nothing in them is \\Recent."""
         return self._stamp is not None and self._stamp.settled
 
     def is_unchanged(self) -> bool:
-        """Does the mailbox look as it did when the columns were read? A few stats; fresh changes may not show yet."""
+        """Tell whether the directories are as they were when the columns were read. A few stats; fresh changes may not
+        show yet.
+        """
         return not self.unsettled and self._stamp is not None and self._stamp.unchanged(self.mailbox.name)
 
     def is_current(self, name: str) -> bool:
-        """Is the mailbox of that name this one, and is all of it in the columns for certain? A few stats."""
+        """Tell whether the name still means this mailbox and the columns are certainly complete. A few stats."""
         stamp = self._stamp
         return stamp is not None and stamp.settled and not self.unsettled and stamp.unchanged(name)
 
     def open_view(self, poke: Callable[[], None], *, read_only: bool = False) -> View:
-        """A session's view; `poke` is called on the reactor's thread when something may have changed.
+        """Open a session's view; `poke` is called on the reactor's thread when something may have changed.
 
-        It must not raise. `read_only` is for EXAMINE: new mail told to such sessions alone stays \\MessageCache for the next
-        one (RFC 3501 6.3.2). Give the view back with `close_view`.
+        It must not raise. `read_only` is for EXAMINE: new mail that such sessions report stays \\Recent for the next
+        session (RFC 3501 6.3.2). Close the view with `close_view`.
         """
         view = View(self.columns)
         self._views.add(view)
@@ -91,7 +93,7 @@ class LiveMailbox:
         return view
 
     def close_view(self, view: View) -> None:
-        """The session has left the mailbox."""
+        """Note that the session has left the mailbox."""
         self._views.discard(view)
         self._claiming.discard(view)
         self._pokes.pop(view, None)
@@ -99,7 +101,7 @@ class LiveMailbox:
 
     @contextmanager
     def listening(self, view: View) -> Iterator[None]:
-        """The view's client is told at once, meanwhile, of messages that come: they are claimed as they come."""
+        """Let new messages be claimed as they come, as the view's session reports them at once meanwhile."""
         claims = view in self._claiming
         self._listeners += claims
         try:
@@ -109,11 +111,13 @@ class LiveMailbox:
 
     @property
     def has_listener(self) -> bool:
-        """Will a session that takes \\MessageCache messages be told at once of those that come?"""
+        """True if a session that claims \\Recent messages reports new ones at once."""
         return self._listeners > 0
 
     async def claim_recent(self, view: View, new: range) -> None:
-        """Before the client is told of these UIDs: have those be its \\MessageCache that no session has been told of."""
+        """Make those of these UIDs \\Recent in this session that no session has reported. Call it before they are
+        reported.
+        """
         if view not in self._claiming:
             first = max(new.start, self.claims.end)
             if first < new.stop:
@@ -133,19 +137,21 @@ class LiveMailbox:
             view.recent_uids.add(uids)
 
     def show_recent(self, view: View, unclaimed: range) -> None:
-        """Show a read-only session what is \\MessageCache, and leave it to the session that is told next (RFC 3501 6.3.2)."""
+        """Show \\Recent messages in a read-only session, and leave them to the next session that reports them (RFC 3501
+        6.3.2).
+        """
         view.recent_uids.add(unclaimed)
         for uids in self.claims.peek(UID(unclaimed.stop)):
             view.recent_uids.add(uids)
 
     async def run(self, operation: Callable[[Mailbox], T]) -> T:
-        """A reading operation, in the account's thread."""
+        """Run a reading operation in the account's thread."""
         return await self._turn(lambda: operation(self.mailbox))
 
     async def change(self, operation: Callable[[Mailbox], T], messages: int = 1) -> T:
-        """A changing operation on about that many messages; what it changed is in the columns when this returns.
+        """Run an operation that changes about that many messages. Its changes are in the columns when this returns.
 
-        What others did before it is applied apart, so that `View.silence` can tell the two.
+        Earlier changes by others are applied apart, so that `View.silence` can tell the two.
         """
         if messages < MANY:
             return await self._change(operation)
@@ -165,7 +171,7 @@ class LiveMailbox:
                 try:
                     return others, result, self._read(others.upto, others.uid_next, claim=claim)
                 except MailError:
-                    # The command is done, and its answer says so; what it changed is read later.
+                    # The command is done, and its answer says so. Its changes are read later.
                     return others, result, None
 
         try:
@@ -173,7 +179,7 @@ class LiveMailbox:
         except MailError:
             # Part of it may have been done.
             self.poked()
-            self.account.tell_others(self.id)
+            self.account.notify_others(self.id)
             raise
         self._apply(others)
         alone = not isinstance(result, Stored) or result.before is None or result.before <= others.upto
@@ -184,27 +190,28 @@ class LiveMailbox:
         else:
             self._apply(own)
         if not alone:
-            # Another process came between the two: what is whose is not known, and told twice rather than not at all.
+            # Another process came between the two. It is unknown who changed what, so changes are reported twice rather
+            # than never.
             self.columns.begin_own()
-        self.account.tell_others(self.id)
+        self.account.notify_others(self.id)
         self.account.schedule_maintenance()
         return result
 
     async def catch_up(self) -> None:
-        """Return once what was known to have changed when this was called is in the columns. Raises as `refresh`."""
+        """Return once all changes known at the call are in the columns. Raises as `refresh`."""
         for _ in range(2):
             if not self._refreshing:
                 break
             # Turns are first in, first out: the refreshes before this have ended then. One that failed leaves its
-            # news to the next, which may have begun by now: hence twice.
+            # changes to the next, which may have begun by now: hence twice.
             await self.account.run(lambda: None)
         if self._stale:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Take up what others did: this process, other workers, foreign programs.
+        """Take up changes by others: this process, other workers, other programs.
 
-        After a poke that names files only those are looked at; one without names, or none at all, means everything.
+        After a poke with file names only these are examined. A poke without names, or no poke, means everything.
         """
         since, uid_next, claim = self.columns.modseq, self.columns.uid_next, self.has_listener
         names = self._names if self._stale else None
@@ -230,27 +237,27 @@ class LiveMailbox:
         self._apply(changes)
 
     def begin_refresh(self) -> None:
-        """The mailbox is about to be looked at whole: what is known to have changed until now needs no other look."""
+        """Note that a whole refresh starts: all changes known until now need no other one."""
         self._names = set()
         self._stale = False
         self._refreshing += 1
 
     def end_refresh(self, *, seen: bool) -> None:
-        """That look is over; was it this mailbox, and is what it saw in the columns?"""
+        """Note that it has ended. `seen`: it read this mailbox, and its result is in the columns."""
         self._refreshing -= 1
         if not seen:
             self._stale = True
             self._names = None
 
     def poked(self, names: Collection[str] | None = None) -> None:
-        """Something may have changed; `names` are file names a watcher saw, None means look at everything.
+        """Note that something may have changed. `names` are file names from a watcher; None means everything.
 
-        No names at all (an empty collection) says that the store itself did it: the files need no look.
+        An empty collection means a change by the store itself: no file needs to be examined.
         """
         if names:
             names = self.mailbox.foreign_names(names)
             if not names:
-                # Whoever did it here applies or pokes it.
+                # The code that made the change applies or pokes it.
                 return
         if names is None or self._names is None:
             self._names = None
@@ -261,7 +268,7 @@ class LiveMailbox:
             poke()
 
     async def _turn(self, operation: Callable[[], T]) -> T:
-        """In the account's thread. A mailbox that is gone is kept for nobody but the sessions that have it open."""
+        """Run in the account's thread. A mailbox that is gone is kept only for the sessions that have it open."""
         try:
             return await self.account.run(operation)
         except MailboxChanged:
@@ -269,28 +276,28 @@ class LiveMailbox:
             raise
 
     def _read(self, since: ModSeq, uid_next: UID, *, claim: bool) -> Changes:
-        """In the account's thread: what happened. `claim` new messages for the session that is told of them first."""
+        """Read the changes, in the account's thread. `claim` new messages for the first session that reports them."""
         changes = self.mailbox.changes_since(since).packed()
         if claim and changes.rows and changes.rows[-1].uid >= uid_next:
             below = UID(changes.rows[-1].uid + 1)
-            # Where that cannot be written, it is tried again when a session is told of them.
+            # If that cannot be written, it is tried again when a session reports them.
             with suppress(NoSpace, ReadOnly, StoreUnavailable, InUse):
                 self.claims.add(self.mailbox.claim_recent(below), below)
         return changes
 
     def record_claimed(self, appended: Appended) -> None:
-        """In the account's thread: messages that were claimed as they were appended."""
+        """Record messages that were claimed as they were appended, in the account's thread."""
         if appended.claimed and appended.uids:
             end = UID(appended.uids[-1] + 1)
             self.claims.add(range(appended.uids[0], end), end)
 
     def read_appended(self, appended: Appended) -> Changes:
-        """In the account's thread: what is new, after messages were appended. Raises: MailError."""
+        """Read what is new after an append, in the account's thread. Raises: MailError."""
         columns = self.columns
         return self._read(columns.modseq, columns.uid_next, claim=self.has_listener and not appended.claimed)
 
     def take_up(self, changes: Changes) -> None:
-        """Changes that were read for it."""
+        """Apply changes that were read for this mailbox."""
         self._apply(changes)
 
     def _apply(self, changes: Changes) -> None:

@@ -1,13 +1,13 @@
-"""What a worker has just read of messages, as it is likely to be asked for again: clients come back to the newest messages,
-and read one message in parts. What is here is answered without a hop to a thread.
+"""A cache of messages that were just read.
 
-Rules:
+Clients come back to the newest messages, and read one message in parts. What is here is answered without a hop to a
+thread. Rules:
 
-*   Octets of a message never change, so nothing here is ever wrong; messages that are gone are not asked for.
-*   Small messages whole and summaries are bounded in octets; open files in number, and none is kept for longer than
-    KEPT_OPEN after it was last read, as one that was expunged takes room on the disk for as long.
-*   Whoever reads a file has it alone: it is taken out, and put back afterwards.
-*   Files are closed in the account's thread: the last close of one that was expunged is work for the disk.
+*   Octets of a message never change, so nothing here is ever wrong. Nobody asks for messages that are gone.
+*   Small messages and summaries are bounded in octets. Open files are bounded in number, and closed KEPT_OPEN after
+    their last use, as an expunged one takes room on the disk until then.
+*   A reader has a file alone: it is taken out, and put back afterwards.
+*   Files are closed in the account's thread: the last close of an expunged file is work for the disk.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from mailserver.store.live.mailbox import LiveMailbox
 
 KEPT_OPEN: Final = 60.0
-"""Seconds."""
+"""Seconds after its last use until a file is closed."""
 _EACH: Final = 500
-"""Octets that an entry takes beside its text."""
+"""Octets of an entry beside its text."""
 
 _Key = tuple[int, int]
 """Serial number of the mailbox in this worker, UID."""
@@ -37,7 +37,7 @@ def _never(_delay: float, _call: Callable[[], None]) -> object:
 
 
 class MessageCache:
-    """Of all accounts of one worker; used on the reactor's thread."""
+    """The cache of a worker, for all its accounts; used on the reactor's thread."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class MessageCache:
     ) -> None:
         """Without `call_later` files are closed only when others take their places."""
         self.octets = octets
-        """The bound of what is in memory. It may be changed at any time, as `files`."""
+        """The bound of cached octets. It may change at any time, as `files` may."""
         self.files = files
         """The bound of open files."""
         self.octets_kept = 0
@@ -62,13 +62,13 @@ class MessageCache:
 
     @property
     def files_kept(self) -> int:
-        """How many files are open."""
+        """The number of open files."""
         return len(self._files)
 
     # --- In memory
 
     def text(self, live: LiveMailbox, uid: int) -> bytes | None:
-        """A whole small message, as sent."""
+        """Return a small message, as sent."""
         key = live.serial, uid
         text = self._texts.get(key)
         if text is not None:
@@ -76,7 +76,7 @@ class MessageCache:
         return text
 
     def keep_text(self, live: LiveMailbox, uid: int, text: bytes) -> None:
-        """It was read."""
+        """Cache a small message that was read."""
         key = live.serial, uid
         if key not in self._texts and len(text) + _EACH <= self.octets:
             self._texts[key] = text
@@ -84,7 +84,7 @@ class MessageCache:
             self._trim()
 
     def summaries(self, live: LiveMailbox, uids: Iterable[int]) -> dict[int, Summary]:
-        """The whole summaries that are here."""
+        """Return the complete summaries that are cached."""
         kept, serial = self._summaries, live.serial
         found = {uid: kept[serial, uid] for uid in uids if (serial, uid) in kept}
         for uid in found:
@@ -92,7 +92,7 @@ class MessageCache:
         return found
 
     def keep_summaries(self, live: LiveMailbox, summaries: Mapping[int, Summary]) -> None:
-        """They were read; those that tell of the header alone are not kept."""
+        """Cache summaries that were read, without those of the header alone."""
         kept, serial = self._summaries, live.serial
         for uid, summary in summaries.items():
             if (serial, uid) in kept or not summary.body or (weight := _weight(summary)) > self.octets:
@@ -103,7 +103,7 @@ class MessageCache:
 
     def _trim(self) -> None:
         while self.octets_kept > self.octets:
-            # Texts go first: a summary costs less room, and is asked for more often.
+            # Texts go first: a summary takes less room, and is asked for more often.
             if self._texts:
                 _, text = self._texts.popitem(last=False)
                 self.octets_kept -= len(text) + _EACH
@@ -114,12 +114,12 @@ class MessageCache:
     # --- Open files
 
     def take_file(self, live: LiveMailbox, uid: int) -> MessageFile | None:
-        """An open file, which is the caller's until it is given back."""
+        """Take an open file out. It is the caller's until `give_file`."""
         kept = self._files.pop((live.serial, uid), None)
         return None if kept is None else kept[0]
 
     def give_file(self, live: LiveMailbox, uid: int, file: MessageFile) -> None:
-        """It has been read, and may be kept open; the caller has it no longer."""
+        """Put a file back. The cache may keep it open; the caller no longer has it."""
         key = live.serial, uid
         if key in self._files or live.columns.position(uid) < 0 or not live.account.keeps(live):
             live.account.run(file.close)
@@ -149,12 +149,12 @@ class MessageCache:
     # --- Forgetting
 
     def forget(self, live: LiveMailbox, uids: Collection[int]) -> None:
-        """Those messages have been expunged."""
+        """Drop expunged messages."""
         if self._texts or self._summaries or self._files:
             self._forget({(live.serial, uid) for uid in uids})
 
     def forget_mailbox(self, live: LiveMailbox) -> None:
-        """It is kept no longer, or is another one by now."""
+        """Drop a mailbox that is no longer kept, or was replaced."""
         serial = live.serial
         self._forget({key for kept in (self._texts, self._summaries, self._files) for key in kept if key[0] == serial})
 

@@ -1,4 +1,4 @@
-"""What is in bundles is told as if each message had its row, whatever has happened to them since."""
+"""What is in blocks is told as if each message had its row, whatever has happened to them since."""
 
 from array import array
 from random import Random
@@ -21,7 +21,7 @@ def entry(uid, modseq, flags=0, place=1, size=None, date=None):
     return Entry(uid, modseq, flags, size, date, f"{1000 + uid * 7 % 50}.\udcff{uid}", ":2," if place else "", place)
 
 
-def bundle_of(entries):
+def block_of(entries):
     return MessageBlock(
         entries[0].modseq,
         array("I", [each.uid for each in entries]),
@@ -32,7 +32,7 @@ def bundle_of(entries):
     )
 
 
-def bundles(random):
+def blocks(random):
     """Of rising UIDs with gaps, each with its modseq."""
     uids = sorted(random.sample(range(1, 41), random.randint(0, 25)))
     parts = []
@@ -104,31 +104,31 @@ def all_told(index, uids):
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_nobody_can_tell_whether_a_message_is_in_a_bundle(seed):
+def test_nobody_can_tell_whether_a_message_is_in_a_block(seed):
     random = Random(seed)
-    neighbours, parts, steps, uids = bundles(random), bundles(random), steps_of(random), some_uids(random)
-    bundling, plain = (Index.make_in_memory("") for _ in range(2))
-    for index in (bundling, plain):
+    neighbours, parts, steps, uids = blocks(random), blocks(random), steps_of(random), some_uids(random)
+    with_blocks, plain = (Index.make_in_memory("") for _ in range(2))
+    for index in (with_blocks, plain):
         with index.transaction():
             for key in KEYS:
                 index.mailboxes.save(MailboxState(0, bytes([key]) * 16, str(key), 7, 50, 1, 1, 1))
-    with bundling.transaction(), plain.transaction():
+    with with_blocks.transaction(), plain.transaction():
         for key, its in zip(KEYS, (neighbours, parts, neighbours), strict=True):
-            bundling.messages.add_blocks(key, [bundle_of(part) for part in its])
+            with_blocks.messages.add_blocks(key, [block_of(part) for part in its])
             for part in its:
                 plain.messages.add(key, part)
-    assert all_told(bundling, uids) == all_told(plain, uids)
+    assert all_told(with_blocks, uids) == all_told(plain, uids)
     for modseq, step in enumerate(steps, start=15):
-        for index in (bundling, plain):
+        for index in (with_blocks, plain):
             take(index, step, modseq)
-        assert all_told(bundling, uids) == all_told(plain, uids)
-    with bundling.transaction():
-        bundling.mailboxes.remove(2)
-    assert bundling.messages.counts(2) == (0, 0, 0)
+        assert all_told(with_blocks, uids) == all_told(plain, uids)
+    with with_blocks.transaction():
+        with_blocks.mailboxes.remove(2)
+    assert with_blocks.messages.counts(2) == (0, 0, 0)
     with plain.transaction():
         plain.mailboxes.remove(2)
-    assert all_told(bundling, uids) == all_told(plain, uids)
-    bundling.close()
+    assert all_told(with_blocks, uids) == all_told(plain, uids)
+    with_blocks.close()
     plain.close()
 
 
@@ -140,7 +140,7 @@ def test_a_message_that_gets_its_row_meanwhile_is_told_once(tmp_path, monkeypatc
     parts = [[entry(uid, 10, place=uid % 2) for uid in range(start, start + 5)] for start in (1, 6, 11)]
     with other.transaction():
         other.mailboxes.save(MailboxState(0, b"g" * 16, "INBOX", 7, 50, 1, 1, 1))
-        other.messages.add_blocks(1, [bundle_of(part) for part in parts])
+        other.messages.add_blocks(1, [block_of(part) for part in parts])
     expected = read(index.messages, 1, [3, 5, 7])
 
     def open_all():
@@ -161,7 +161,7 @@ def test_a_message_that_gets_its_row_meanwhile_is_told_once(tmp_path, monkeypatc
 
     for name in ("touching", "of", "in_new", "since", "around", "count_since"):
         monkeypatch.setattr(
-            index.messages._bundles, name, while_another_process_opens(getattr(index.messages._bundles, name))
+            index.messages._blocks, name, while_another_process_opens(getattr(index.messages._blocks, name))
         )
     told = read(index.messages, 1, [3, 5, 7])
     index.close()
@@ -182,15 +182,15 @@ def test_a_bundle_looks_at_no_more_uids_than_may_be_in_it():
             found = super().__getitem__(where)
             return Counted(found) if isinstance(where, slice) else found
 
-    bundle = bundle_of([entry(uid, 10) for uid in (501, 503, 504)])
-    assert list(bundle.among(Counted(range(1, 2000, 2)))) == [0, 1]
+    block = block_of([entry(uid, 10) for uid in (501, 503, 504)])
+    assert list(block.among(Counted(range(1, 2000, 2)))) == [0, 1]
     assert looked_at == [2]
 
 
-def test_a_change_opens_the_bundles_of_what_it_changes_alone():
+def test_a_change_opens_the_blocks_of_what_it_changes_alone():
     index = Index.make_in_memory("")
     with index.transaction():
-        index.messages.add_blocks(1, [bundle_of([entry(uid, 10), entry(uid + 5, 10)]) for uid in (1, 11, 21, 31)])
+        index.messages.add_blocks(1, [block_of([entry(uid, 10), entry(uid + 5, 10)]) for uid in (1, 11, 21, 31)])
         index.messages.change(1, [entry(31, 11), entry(6, 11)])
         index.messages.learn(1, [(8, 5, 5), (18, 5, 5), (99, 5, 5)])
         index.messages.learn(1, [(36, 7, 9)])

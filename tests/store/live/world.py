@@ -93,7 +93,7 @@ class World:
         self.accounts = LiveAccounts(
             self.store,
             self.make_runner,
-            tell_others=lambda user, mailbox: self.told.append((user, mailbox)),
+            notify_others=lambda user, mailbox: self.told.append((user, mailbox)),
             watch=self.watch,
             leave=self.left.append,
             unwatch=self.watched.remove,

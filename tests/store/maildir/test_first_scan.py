@@ -24,11 +24,11 @@ NAMES = st.sets(
 
 
 def rows_of(look):
-    """(uid, flags, base, suffix, place) of all that its bundles hold."""
+    """(uid, flags, base, suffix, place) of all that its blocks hold."""
     return [
         row
-        for bundle in look.bundles(5)
-        for row in zip(bundle.uids, bundle.flags, bundle.bases, bundle.suffixes, bundle.places, strict=True)
+        for block in look.blocks(5)
+        for row in zip(block.uids, block.flags, block.bases, block.suffixes, block.places, strict=True)
     ]
 
 

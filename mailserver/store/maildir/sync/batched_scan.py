@@ -212,7 +212,7 @@ class _Batches:
 
         def save(index: Index) -> None:
             index.mailboxes.save(state)
-            index.messages.add_blocks(state.key, first.bundles(modseq))
+            index.messages.add_blocks(state.key, first.blocks(modseq))
             if columns is not None:
                 index.packed_columns.put(state.key, modseq, columns)
 

@@ -123,7 +123,7 @@ class FirstScan:
             pairs = zip(self.uids[start : start + _PART], self.bases[start : start + _PART], strict=True)
             yield b"".join([b"%d :%b\n" % pair for pair in pairs])
 
-    def bundles(self, modseq: ModSeq) -> Iterator[MessageBlock]:
+    def blocks(self, modseq: ModSeq) -> Iterator[MessageBlock]:
         """As the index keeps them."""
         for start in range(0, len(self.uids), BLOCK_MESSAGES):
             part = slice(start, start + BLOCK_MESSAGES)

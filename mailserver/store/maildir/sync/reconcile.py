@@ -371,7 +371,7 @@ class _Reconciliation:
             index.messages.change(state.key, self.changed)
             index.messages.add(state.key, self.new)
             if first is not None:
-                index.messages.add_blocks(state.key, first.bundles(modseq))
+                index.messages.add_blocks(state.key, first.blocks(modseq))
                 if not self.new:
                     index.packed_columns.put(state.key, modseq, first.columns(modseq))
 
