@@ -6,7 +6,7 @@ import pytest
 
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
-from mailserver.net.connection.connection import MIN_LOGIN_TIME
+from mailserver.net.connection.acceptance import MIN_LOGIN_TIME
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.session.channel import Channel, Wake
 from tests.net.connections import World, echo

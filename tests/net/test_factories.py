@@ -21,7 +21,8 @@ from twisted.python.failure import Failure
 
 from mailserver.config.model import Limits, Listener
 from mailserver.errors import ConnectionLost
-from mailserver.net.connection.connection import HANDSHAKE_TIME, NO_HANDSHAKE, Connection
+from mailserver.net.connection.acceptance import HANDSHAKE_TIME
+from mailserver.net.connection.connection import NO_HANDSHAKE, Connection
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.factories import IMAPFactory, LMTPFactory
 from mailserver.net.connection.listener_context import MakeSession, TlsCreators
