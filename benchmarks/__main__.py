@@ -29,7 +29,7 @@ from benchmarks.mail import copy, fill
 from benchmarks.plot import can_draw, draw
 from benchmarks.report import Report, Row, Section
 from benchmarks.scenarios import SCENARIOS, Accounts, Scenario
-from benchmarks.servers import Ours, Side, Stock, Theirs, room_for_inotify
+from benchmarks.servers import DovecotServer, Mailserver, StockMailserver, TestedServer, room_for_inotify
 from benchmarks.settings import TUNED
 from mailserver.tap import usable_processors
 from tests.dovecot import Dovecot, available
@@ -39,17 +39,17 @@ USERS = 110
 
 
 LEAST = 0.05
-"""Seconds of CPU that the dearer side must have spent in a round, or the work is repeated: less says little."""
+"""Least seconds of CPU of the costlier server in a round; the work is repeated until then, as less says little."""
 MOST_WORK = 10.0
-"""Seconds that a round may take for it."""
+"""Seconds after which the work of a round is not repeated any more."""
 LARGE = 1_000_000
-"""Messages of the largest mailbox, where that is asked for."""
+"""Messages of the largest mailbox, with --large."""
 LARGE_IDLE = 5000
 OF_MAILBOXES = "growth with mailboxes"
 
 
-def work_once(scenario: Scenario, side: Side, accounts: Accounts) -> tuple[int, float]:
-    """Operations, and seconds of server CPU."""
+def work_once(scenario: Scenario, side: TestedServer, accounts: Accounts) -> tuple[int, float]:
+    """Run a scenario once; return the number of operations and seconds of server CPU."""
     work = scenario.work(side, accounts)
     next(work)
     before = side.cpu()
@@ -61,8 +61,8 @@ def work_once(scenario: Scenario, side: Side, accounts: Accounts) -> tuple[int, 
     return operations, spent
 
 
-def measure(scenario: Scenario, sides: Sequence[Side], accounts: Accounts, first: int) -> list[float]:
-    """Microseconds of server CPU per operation, of one round: all sides in turn, until there is enough to compare."""
+def measure(scenario: Scenario, sides: Sequence[TestedServer], accounts: Accounts, first: int) -> list[float]:
+    """Return microseconds of server CPU per operation in one round: all servers in turn, until there is enough to compare."""
     operations, spent = [0] * len(sides), [0.0] * len(sides)
     start = time.monotonic()
     while max(spent) < LEAST and time.monotonic() - start < MOST_WORK:
@@ -74,8 +74,8 @@ def measure(scenario: Scenario, sides: Sequence[Side], accounts: Accounts, first
     return [cost / count * 1e6 for cost, count in zip(spent, operations, strict=True)]
 
 
-def run(scenario: Scenario, sides: Sequence[Side], accounts: Accounts, rounds: int | None) -> Row:
-    """The medians, and the spread of the ratios; `sides` are ours, Dovecot, and ours with stock transports."""
+def run(scenario: Scenario, sides: Sequence[TestedServer], accounts: Accounts, rounds: int | None) -> Row:
+    """Return the medians, and the spread of the ratios; `sides` are ours, Dovecot, and ours with stock transports."""
     figures = [measure(scenario, sides, accounts, number) for number in range(rounds or scenario.rounds)]
     ours, theirs, stock = (statistics.median(each) for each in zip(*figures, strict=True))
     ratios = [a / b for a, b, _stock in figures if b]
@@ -99,11 +99,11 @@ def _make_ours(directory: Path, sink: relay.Sink, workers: int, transport: str) 
 
 def prepare(
     directory: Path, sink: relay.Sink, *, large: bool = False, workers: int = 0, settings: str = TUNED
-) -> tuple[Ours, Theirs, Stock, Accounts]:
-    """All servers running on the same mail, with the same passwords, kept in clear so that no hash hides the rest."""
+) -> tuple[Mailserver, DovecotServer, StockMailserver, Accounts]:
+    """Start all servers on the same mail, with the same passwords in clear, so that no hash hides the rest."""
     directory.chmod(0o755)
-    server = _make_ours(directory / "ours", sink, workers, Ours.transport)
-    second = _make_ours(directory / "stock", sink, workers, Stock.transport)
+    server = _make_ours(directory / "ours", sink, workers, Mailserver.transport)
+    second = _make_ours(directory / "stock", sink, workers, StockMailserver.transport)
     (second.dir / "users").write_text((server.dir / "users").read_text())
     names = [name for name in server.accounts if name.startswith("u")]
     k1, k10, k100, scratch, lmtp, huge, *rest = names
@@ -121,7 +121,7 @@ def prepare(
         protocols="imap pop3 lmtp submission",
         more=f"submission_relay_host = 127.0.0.1\nsubmission_relay_port = {sink.port}\n{settings}",
     )
-    ours, theirs, stock = Ours(server), Theirs(dovecot, server.ca), Stock(second)
+    theirs = DovecotServer(dovecot, server.ca)
     seeds = [(1000, (k1, *accounts.idle)), (10_000, (k10,)), (100_000, (k100,))]
     if large:
         seeds.append((LARGE, (accounts.large,)))
@@ -129,24 +129,25 @@ def prepare(
         seed = directory / "seeds" / str(size)
         fill(seed, size)
         for user in users:
-            for side in (ours, theirs):
-                copy(seed, side.maildir(user))
+            copy(seed, server.maildir(user))
+            copy(seed, theirs.maildir(user))
         if users[0] != accounts.large:
-            copy(seed, stock.maildir(users[0]))
+            copy(seed, second.maildir(users[0]))
     dovecot.own(root)
     server.start()
     second.start()
     dovecot.start()
-    return ours, theirs, stock, accounts
+    # A server whose ports were taken meanwhile has others once it is started.
+    return Mailserver(server), theirs, StockMailserver(second), accounts
 
 
 @define
 class Run:
     """One run over all servers."""
 
-    ours: Ours
-    theirs: Theirs
-    stock: Stock
+    ours: Mailserver
+    theirs: DovecotServer
+    stock: StockMailserver
     accounts: Accounts
     sink: relay.Sink
     console: Console
@@ -155,7 +156,7 @@ class Run:
     report: Report = field(factory=Report)
 
     def attempt(self, name: str, work: Callable[[], None]) -> None:
-        """Do it if it is asked for; what fails is missing from the report, and the rest goes on."""
+        """Measure if `--only` asks for it; a failure is noted in the report, and the run continues."""
         if self.only not in name.lower():
             return
         try:
@@ -165,14 +166,14 @@ class Run:
             self.report.missing.append(name)
 
     def add(self, row: Row) -> None:
-        """A row, told at once."""
+        """Add a row and print it."""
         self.report.rows.append(row)
         self.console.print(f"{row.name}: {row.ours:,.1f} / {row.theirs:,.1f} {row.unit} = {row.ratio:.2f}")
         if row.stock is not None:
             self.console.print(f"    with stock transports {row.stock_cost}: {row.stock / row.ours:.2f} of it")
 
     def scenarios(self, rounds: int | None) -> None:
-        """Every scenario, then what is measured otherwise, as rows."""
+        """Measure every scenario, and the rows that are measured in another way."""
         sides, accounts = (self.ours, self.theirs, self.stock), self.accounts
         for scenario in SCENARIOS:
             self.attempt(scenario.name, lambda scenario=scenario: self.add(run(scenario, sides, accounts, rounds)))
@@ -181,7 +182,7 @@ class Run:
             self.attempt(name, lambda figures=figures: self.add(figures(sides, accounts)))
 
     def loads(self, *, large: bool, plot: Path | None) -> None:
-        """Idle connections, growth, restarts, and the mixed loads, which change mailboxes and hence come last."""
+        """Measure idle connections, growth, restarts, and last the mixed loads, which change mailboxes."""
         ours, theirs, accounts, sections = self.ours, self.theirs, self.accounts, self.report.sections
         curves: list[growth.Curve] = []
 
@@ -230,7 +231,7 @@ class Run:
 
 
 def _plot(markdown: Path) -> Path:
-    """Beside the page, as .svg and .png."""
+    """Return the file of the plot, beside the page."""
     return markdown.absolute().with_name(f"{markdown.stem}-growth.svg")
 
 

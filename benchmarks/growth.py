@@ -1,4 +1,4 @@
-"""How costs grow: with the size of a mailbox, with the connections that are open, with the workers."""
+"""Growth of costs with the size of a mailbox, the number of open connections, and the number of workers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from benchmarks.idle import connected
 from benchmarks.mail import message
 from benchmarks.report import Section
 from benchmarks.scenarios import Accounts
-from benchmarks.servers import Ours, Side, available_memory
+from benchmarks.servers import Mailserver, TestedServer, available_memory
 
 CONNECTIONS = (10, 30, 100, 300, 1000)
 LARGE_CONNECTIONS = (3000, 10_000)
 MEMORY_SHARE = 0.6
-"""Of the machine's memory that idle connections may take; a side that would take more is left out."""
+"""Share of the machine's memory that idle connections may take; a server that would take more is left out."""
 DELIVERIES = 30
 LOAD_SECONDS = 6.0
 
 
 @frozen
 class Curve:
-    """One cost over one quantity: (quantity, ours, Dovecot's or None where it was not measured)."""
+    """One cost as a function of one quantity. A point is (quantity, ours, Dovecot's or None if not measured)."""
 
     title: str
     quantity: str
@@ -33,8 +33,8 @@ class Curve:
     points: Sequence[tuple[int, float, float | None]]
 
 
-def _spent(side: Side, times: int, work: Callable[[], object]) -> float:
-    """Microseconds of server CPU for each of so many."""
+def _spent(side: TestedServer, times: int, work: Callable[[], object]) -> float:
+    """Return microseconds of server CPU for each of `times` runs."""
     work()
     before = side.cpu()
     for _ in range(times):
@@ -53,15 +53,15 @@ OF_MAILBOX = (
 )
 
 
-def _of_mailbox(side: Side, accounts: Accounts, user: str, size: int) -> tuple[float, ...]:
-    """As OF_MAILBOX."""
+def _of_mailbox(side: TestedServer, accounts: Accounts, user: str, size: int) -> tuple[float, ...]:
+    """Return the costs in the order of OF_MAILBOX."""
     try:
         return _costs(side, accounts, user, size)
     except AssertionError as error:
         raise AssertionError(f"{side.name}, {size:,} messages: {error}") from error
 
 
-def _costs(side: Side, accounts: Accounts, user: str, size: int) -> tuple[float, ...]:
+def _costs(side: TestedServer, accounts: Accounts, user: str, size: int) -> tuple[float, ...]:
     side.forget(user)
     client = accounts.imap(side, user, select=False)
     before = side.cpu()
@@ -95,7 +95,7 @@ def _costs(side: Side, accounts: Accounts, user: str, size: int) -> tuple[float,
     return first, noop, idling, again, flags, newest, delivery
 
 
-def _deliveries(side: Side, user: str) -> float:
+def _deliveries(side: TestedServer, user: str) -> float:
     client = Lines(side.ports["lmtp"])
     client.reply(b"220")
     client.ask(b"LHLO bench.example.net\r\n", b"250")
@@ -113,8 +113,8 @@ def _deliveries(side: Side, user: str) -> float:
     return spent
 
 
-def of_mailboxes(ours: Side, theirs: Side, accounts: Accounts, sizes: dict[str, int]) -> list[Curve]:
-    """Curves over the number of messages; `sizes` are those of the accounts."""
+def of_mailboxes(ours: TestedServer, theirs: TestedServer, accounts: Accounts, sizes: dict[str, int]) -> list[Curve]:
+    """Return curves over the number of messages; `sizes` has that of each account."""
     found = {
         size: (_of_mailbox(ours, accounts, user, size), _of_mailbox(theirs, accounts, user, size))
         for user, size in sizes.items()
@@ -125,10 +125,10 @@ def of_mailboxes(ours: Side, theirs: Side, accounts: Accounts, sizes: dict[str, 
     ]
 
 
-def _of_connections(side: Side, accounts: Accounts, count: int, alone: float) -> tuple[float, float]:
-    """NOOP beside so many idle TLS connections, and the memory of all of them in MiB."""
+def _of_connections(side: TestedServer, accounts: Accounts, count: int, alone: float) -> tuple[float, float]:
+    """Return the cost of NOOP beside `count` idle TLS connections, and the memory of these in MiB."""
     with connected(side, accounts, count):
-        time.sleep(2)  # what the logins have begun
+        time.sleep(2)  # background work that the logins have started
         memory = (side.memory() - alone) / 2**20
         client = accounts.imap(side, accounts.k1)
         noop = _spent(side, 1000, lambda: client.command(b"NOOP"))
@@ -136,13 +136,13 @@ def _of_connections(side: Side, accounts: Accounts, count: int, alone: float) ->
     return noop, max(memory, 0.01)
 
 
-def of_connections(ours: Side, theirs: Side, accounts: Accounts, counts: Sequence[int]) -> list[Curve]:
-    """Curves over the number of idle connections; a side is measured as far as the memory of the machine reaches."""
+def of_connections(ours: TestedServer, theirs: TestedServer, accounts: Accounts, counts: Sequence[int]) -> list[Curve]:
+    """Return curves over the number of idle connections, as far as the machine's memory allows for each server."""
     noop: list[tuple[int, float, float | None]] = []
     memory: list[tuple[int, float, float | None]] = []
     alone, room = [], []
     for side in (ours, theirs):
-        side.restart()  # what an earlier load has left to a process would be taken for free
+        side.restart()  # memory that an earlier load has left allocated would be used without being counted
         accounts.imap(side, accounts.k1).close()
         alone.append(side.memory())
         room.append(available_memory() * MEMORY_SHARE / 2**20)
@@ -154,7 +154,7 @@ def of_connections(ours: Side, theirs: Side, accounts: Accounts, counts: Sequenc
             try:
                 other = _of_connections(theirs, accounts, count, alone[1])
             except AssertionError as error:
-                print(f"not measured: {error}")  # more than it takes as it is set up here
+                print(f"not measured: {error}")  # its configured limits are exceeded
         noop.append((count, mine[0], other[0]))
         memory.append((count, mine[1], other[1]))
     return [
@@ -163,8 +163,8 @@ def of_connections(ours: Side, theirs: Side, accounts: Accounts, counts: Sequenc
     ]
 
 
-def of_workers(ours: Ours, theirs: Side, accounts: Accounts, most: int) -> list[Curve]:
-    """Curves over the number of workers, of a mixed load that saturates; Dovecot's is the same in each."""
+def of_workers(ours: Mailserver, theirs: TestedServer, accounts: Accounts, most: int) -> list[Curve]:
+    """Return curves over the number of workers, for a saturating mixed load; Dovecot's figure is the same at each."""
     counts = sorted({1, *(2**power for power in range(1, 8) if 2**power < most), most})
     mixed.load(theirs, accounts, 2.0)
     other = mixed.load(theirs, accounts, LOAD_SECONDS)
@@ -180,7 +180,7 @@ def of_workers(ours: Ours, theirs: Side, accounts: Accounts, most: int) -> list[
 
 
 def table(curves: Sequence[Curve]) -> Section:
-    """The points as figures."""
+    """Return the points of all curves as a table."""
     lines = [
         [
             f"{curve.title} ({curve.unit})",
@@ -194,6 +194,6 @@ def table(curves: Sequence[Curve]) -> Section:
     notes = []
     if any(other is None for curve in curves for _at, _mine, other in curve.points):
         notes.append(
-            f"-: it would need more than {MEMORY_SHARE:.0%} of this machine's memory, or its server takes no more."
+            f"-: it would need more than {MEMORY_SHARE:.0%} of this machine's memory, or its server accepts no more."
         )
     return Section("Growth", ["what", "of", "ours", "Dovecot"], lines, notes)

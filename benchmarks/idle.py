@@ -1,4 +1,4 @@
-"""Many idle TLS connections: what each costs, and how soon all of them hear of new mail.
+"""Many idle TLS connections: the cost of each, and the time until all of them are notified of new mail.
 
 They belong to 100 accounts; each has its INBOX of 1,000 messages selected, and is in IDLE.
 """
@@ -17,25 +17,25 @@ from benchmarks.client import Imap, Lines
 from benchmarks.mail import message
 from benchmarks.report import Row, Section
 from benchmarks.scenarios import Accounts
-from benchmarks.servers import Side, Theirs
+from benchmarks.servers import DovecotServer, TestedServer
 from benchmarks.settings import HIBERNATING
 
 CONNECTIONS = 1000
 MOST, MOST_HIBERNATED = 1 / 20, 1 / 2
-"""Share of Dovecot's memory that ours may take: of a process, and of a connection that has left its process."""
+"""Most memory that ours may take, as a share of a Dovecot process, and of a hibernated connection."""
 SETTLING = 10.0
-"""Seconds until what the logins have begun is done: indexes that are written back, processes that go to rest."""
+"""Seconds until the background work of the logins is done: indexes written back, processes idle."""
 QUIET = 30.0
-"""Seconds for which nothing happens."""
+"""Seconds of the idle period."""
 PATIENCE = 120.0
-"""Seconds after which news are given up."""
+"""Seconds after which a notification is given up."""
 SPARE = 20
 """Processes that may be there for sessions to come."""
 
 
 @contextmanager
-def connected(side: Side, accounts: Accounts, count: int) -> Iterator[list[Imap]]:
-    """So many connections in IDLE."""
+def connected(side: TestedServer, accounts: Accounts, count: int) -> Iterator[list[Imap]]:
+    """Open connections in IDLE."""
     clients: list[Imap] = []
     try:
         for number in range(count):
@@ -52,8 +52,8 @@ def connected(side: Side, accounts: Accounts, count: int) -> Iterator[list[Imap]
             client.raw.close()
 
 
-def _deliver(side: Side, accounts: Accounts) -> None:
-    """One message to each account, in one transaction."""
+def _deliver(side: TestedServer, accounts: Accounts) -> None:
+    """Deliver one message to each account, in one transaction."""
     client = Lines(side.ports["lmtp"])
     client.reply(b"220")
     client.ask(b"LHLO bench.example.net\r\n", b"250")
@@ -68,8 +68,8 @@ def _deliver(side: Side, accounts: Accounts) -> None:
     client.close()
 
 
-def _news(side: Side, accounts: Accounts, clients: list[Imap]) -> tuple[float, float]:
-    """Seconds from the beginning of the delivery until half of the clients, and all, have heard EXISTS; or inf."""
+def _news(side: TestedServer, accounts: Accounts, clients: list[Imap]) -> tuple[float, float]:
+    """Return the seconds from the start of a delivery until half, and all, of the clients have received EXISTS; or inf."""
     poll = select.poll()
     waiting = {}
     for client in clients:
@@ -99,11 +99,11 @@ def _news(side: Side, accounts: Accounts, clients: list[Imap]) -> tuple[float, f
 
 
 def _each(
-    side: Side, accounts: Accounts, count: int, settle: Callable[[], None] = lambda: None
+    side: TestedServer, accounts: Accounts, count: int, settle: Callable[[], None] = lambda: None
 ) -> tuple[float, float, float, float]:
-    """KiB each, seconds of CPU while nothing happens, seconds until half and all know of new mail."""
+    """Return KiB each, seconds of CPU in the idle period, and seconds until half and all are notified of new mail."""
     for user in accounts.idle:
-        accounts.imap(side, user, tls=True).close()  # what is kept for an account is no connection's
+        accounts.imap(side, user, tls=True).close()  # memory of the account does not count for a connection
     time.sleep(2)
     before = side.memory()
     with connected(side, accounts, count) as clients:
@@ -117,21 +117,23 @@ def _each(
     return memory, cpu, half, whole
 
 
-def _hibernated(theirs: Theirs, accounts: Accounts, count: int) -> tuple[float, float, float, float]:
-    """The same where connections leave their processes."""
+def _hibernated(theirs: DovecotServer, accounts: Accounts, count: int) -> tuple[float, float, float, float]:
+    """Return the same for Dovecot with hibernated connections."""
     with theirs.with_settings(HIBERNATING):
         return _each(theirs, accounts, count, lambda: _wait_for_hibernation(theirs))
 
 
-def _wait_for_hibernation(theirs: Theirs) -> None:
+def _wait_for_hibernation(theirs: DovecotServer) -> None:
     start = time.monotonic()
     while (left := theirs.sessions_in_processes()) > SPARE:
         assert time.monotonic() - start < PATIENCE, f"{left} connections do not leave their processes"
         time.sleep(0.5)
 
 
-def measure(ours: Side, theirs: Theirs, accounts: Accounts, count: int = CONNECTIONS) -> tuple[list[Row], Section]:
-    """Memory as two rows, all as a table."""
+def measure(
+    ours: TestedServer, theirs: DovecotServer, accounts: Accounts, count: int = CONNECTIONS
+) -> tuple[list[Row], Section]:
+    """Return memory as two rows, and all figures as a table."""
     mine, other = (_each(side, accounts, count) for side in (ours, theirs))
     asleep = _hibernated(theirs, accounts, count)
     rows = [

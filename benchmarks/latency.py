@@ -1,4 +1,4 @@
-"""What another client feels while a mailbox of 100,000 messages is opened for the first time: p99 of its NOOP."""
+"""The latency of NOOP (p99) for one client while another opens a mailbox of 100,000 messages for the first time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from benchmarks.report import Row
 from benchmarks.scenarios import Accounts
-from benchmarks.servers import Side
+from benchmarks.servers import TestedServer
 
 MOST = 20.0
 """Milliseconds that p99 may reach."""
 
 
-def _p99(side: Side, accounts: Accounts) -> float:
+def _p99(side: TestedServer, accounts: Accounts) -> float:
     side.forget(accounts.k100)
     other = accounts.imap(side, accounts.k1)
     opener = accounts.imap(side, accounts.k100, select=False)
@@ -39,7 +39,7 @@ def _p99(side: Side, accounts: Accounts) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
-def measure(sides: Sequence[Side], accounts: Accounts) -> Row:
-    """In milliseconds; the target is absolute, given as the ratio that it means here. `sides` are as in `relay`."""
+def measure(sides: Sequence[TestedServer], accounts: Accounts) -> Row:
+    """Return a row in milliseconds; its target is absolute, expressed as a ratio. `sides` are those of `relay`."""
     ours, theirs, stock = (_p99(side, accounts) for side in sides)
     return Row("NOOP p99 while 100k are opened", ours, theirs, "ms", MOST / theirs, 1.0, stock)

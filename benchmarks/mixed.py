@@ -1,10 +1,10 @@
-"""A mixed load: 50 clients at once, each doing what mail programs do, for a while; how long every command takes.
+"""A mixed load: 50 clients run the commands of mail programs at the same time, and each command is timed.
 
-Four processes hold the clients, so that these are not what is measured. Each client waits for one answer before it
-goes on. Every user has two clients or so, some with POP3, some sending mail.
+The clients run in four processes, so that they are not the bottleneck. Each client waits for one answer before its next
+command. A user has about two clients, some with POP3, some sending mail.
 
-Saturated: the next command follows at once, which shows how many a server can do. Paced: each client thinks before a
-command, which shows what one takes where the server has time.
+Saturated: the next command follows at once, which shows the throughput of a server. Paced: each client waits before a
+command, which shows the latency of a server that is not saturated.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from benchmarks.client import Imap, Lines
 from benchmarks.mail import message
 from benchmarks.report import Section
 from benchmarks.scenarios import Accounts
-from benchmarks.servers import Side
+from benchmarks.servers import TestedServer
 
 CLIENTS = 50
 SECONDS = 12.0
 PROCESSES = 4
 USERS = 25
 THINKING = 0.5
-"""Seconds that a paced client thinks, in the mean."""
+"""Mean seconds that a paced client waits before a command."""
 
 Times = dict[str, list[float]]
 
 
 class _Clock:
-    """Seconds of each command, by its name."""
+    """The seconds that each command took, by its name."""
 
     def __init__(self, thinking: float, rng: random.Random) -> None:
         self.times: Times = defaultdict(list)
@@ -55,8 +55,8 @@ class _Clock:
         self.times[name].append(time.perf_counter() - start)
 
 
-def _imap(side: Side, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
-    """One session: what a program does between login and logout."""
+def _imap(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
+    """Run one session of a mail program, from login to logout."""
     client = Imap(side.ports["imap"])
     with clock.time("IMAP login"):
         client.login(user, accounts.passwords[user])
@@ -96,7 +96,7 @@ def _imap(side: Side, accounts: Accounts, user: str, clock: _Clock, rng: random.
         client.close()
 
 
-def _pop3(side: Side, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
+def _pop3(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
     client = Lines(side.ports["pop3"])
     client.reply(b"+OK")
     with clock.time("POP3 login"):
@@ -113,7 +113,7 @@ def _pop3(side: Side, accounts: Accounts, user: str, clock: _Clock, rng: random.
     client.close()
 
 
-def _submission(side: Side, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
+def _submission(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
     client = Lines(side.ports["submission"])
     client.reply(b"220")
     client.ask(b"EHLO bench.example.net\r\n", b"250")
@@ -132,7 +132,7 @@ def _submission(side: Side, accounts: Accounts, user: str, clock: _Clock, rng: r
     client.close()
 
 
-def _client(number: int, side: Side, accounts: Accounts, until: float, clock: _Clock) -> None:
+def _client(number: int, side: TestedServer, accounts: Accounts, until: float, clock: _Clock) -> None:
     rng = random.Random(number)
     user = accounts.idle[number % USERS]
     session = {8: _pop3, 9: _submission}.get(number % 10, _imap)
@@ -141,7 +141,7 @@ def _client(number: int, side: Side, accounts: Accounts, until: float, clock: _C
 
 
 def _process(
-    numbers: Sequence[int], side: Side, accounts: Accounts, seconds: float, thinking: float, answer: Connection
+    numbers: Sequence[int], side: TestedServer, accounts: Accounts, seconds: float, thinking: float, answer: Connection
 ) -> None:
     clocks = [_Clock(thinking, random.Random(-number)) for number in numbers]
     problems: list[str] = []
@@ -164,32 +164,32 @@ def _process(
 
 @frozen
 class Load:
-    """What one load found."""
+    """The result of one load."""
 
     times: Times
-    """By command, in milliseconds."""
+    """Milliseconds, by command."""
     passed: float
     spent: float
     """Seconds of server CPU."""
 
     @property
     def all(self) -> list[float]:
-        """Of every command."""
+        """The milliseconds of every command."""
         return [time for each in self.times.values() for time in each]
 
     @property
     def rate(self) -> float:
-        """Commands a second."""
+        """Commands per second."""
         return len(self.all) / self.passed
 
     @property
     def cost(self) -> float:
-        """Microseconds of server CPU a command."""
+        """Microseconds of server CPU per command."""
         return self.spent / len(self.all) * 1e6
 
 
-def load(side: Side, accounts: Accounts, seconds: float = SECONDS, thinking: float = 0.0) -> Load:
-    """Have the clients do their work. Raises: AssertionError for a wrong answer."""
+def load(side: TestedServer, accounts: Accounts, seconds: float = SECONDS, thinking: float = 0.0) -> Load:
+    """Run all clients. Raises: AssertionError for a wrong answer."""
     context = multiprocessing.get_context("fork")
     processes, answers = [], []
     before, start = side.cpu(), time.monotonic()
@@ -216,10 +216,10 @@ def load(side: Side, accounts: Accounts, seconds: float = SECONDS, thinking: flo
     return Load(times, time.monotonic() - start, side.cpu() - before)
 
 
-def measure(ours: Side, theirs: Side, accounts: Accounts, words: str, thinking: float = 0.0) -> Section:
-    """The table of a load; `words` say how ours runs."""
+def measure(ours: TestedServer, theirs: TestedServer, accounts: Accounts, words: str, thinking: float = 0.0) -> Section:
+    """Return the table of a load; `words` say how ours runs."""
     for side in (ours, theirs):
-        load(side, accounts, 3.0)  # both have seen the mailboxes before
+        load(side, accounts, 3.0)  # both servers know the mailboxes then
     found = [load(side, accounts, thinking=thinking) for side in (ours, theirs)]
     lines = []
     for name in sorted(found[0].times.keys() | found[1].times.keys()):
@@ -238,5 +238,5 @@ def measure(ours: Side, theirs: Side, accounts: Accounts, words: str, thinking: 
 
 
 def percentile(times: Sequence[float], percent: int) -> float:
-    """As `statistics.quantiles` has it; the only one of a single time."""
+    """Return a percentile as `statistics.quantiles` computes it, also for a single time."""
     return statistics.quantiles(times, n=100, method="inclusive")[percent - 1] if len(times) > 1 else times[0]

@@ -1,4 +1,4 @@
-"""Submission of messages that are handed to a next hop, which here accepts and forgets."""
+"""Submission of messages to a next hop, which accepts and discards them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.client import Lines
 from benchmarks.mail import message
 from benchmarks.report import Row
 from benchmarks.scenarios import MOST, Accounts
-from benchmarks.servers import Side
+from benchmarks.servers import TestedServer
 
 COUNT = 100
 
 
 class Sink(threading.Thread):
-    """A next hop on loopback that takes every message."""
+    """A next hop on loopback that accepts every message."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -60,7 +60,7 @@ class Sink(threading.Thread):
                     say(b"250 2.0.0 ok")
 
 
-def _each(side: Side, accounts: Accounts, sink: Sink) -> float:
+def _each(side: TestedServer, accounts: Accounts, sink: Sink) -> float:
     user = accounts.k1
     client = Lines(side.ports["submission"])
     client.reply(b"220")
@@ -82,8 +82,8 @@ def _each(side: Side, accounts: Accounts, sink: Sink) -> float:
     return spent / COUNT * 1e6
 
 
-def measure(sides: Sequence[Side], accounts: Accounts, sink: Sink) -> Row:
-    """In microseconds of CPU a message; `sides` are ours, Dovecot, and ours with stock transports."""
+def measure(sides: Sequence[TestedServer], accounts: Accounts, sink: Sink) -> Row:
+    """Return a row in microseconds of CPU per message; `sides` are ours, Dovecot, and ours with stock transports."""
     figures: list[list[float]] = [[] for _ in sides]
     for _ in range(3):
         for at, side in enumerate(sides):

@@ -1,4 +1,4 @@
-"""What a run found, on the terminal and as Markdown."""
+"""The report of a run, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rich.table import Table
 
 @frozen
 class Row:
-    """One line of the first table: a cost of each side."""
+    """One line of the first table: the cost of one operation on each server."""
 
     name: str
     ours: float
     theirs: float
     unit: str
     target: float
-    """Most that the ratio may be."""
+    """The highest ratio that is good."""
     spread: float
-    """Largest ratio of a round to the smallest; 1 where there was one round only."""
+    """The largest ratio of a round divided by the smallest; 1 with one round only."""
     stock: float | None = None
-    """Ours with `[server] transport = "stock"`; None where that is not measured."""
+    """Our cost with `[server] transport = "stock"`; None if that is not measured."""
 
     @property
     def ratio(self) -> float:
-        """Ours to Dovecot's."""
+        """Our cost divided by Dovecot's."""
         return self.ours / self.theirs if self.theirs else float("inf")
 
     @property
@@ -48,7 +48,7 @@ class Section:
 
 @define
 class Report:
-    """All of it."""
+    """Everything that a run measured."""
 
     rows: list[Row] = field(factory=list)
     sections: list[Section] = field(factory=list)
@@ -57,7 +57,7 @@ class Report:
     missing: list[str] = field(factory=list)
 
     def summary(self) -> str:
-        """One sentence on all CPU ratios."""
+        """Return one sentence on all CPU ratios."""
         ratios = [row.ratio for row in self.rows if row.unit == "us" and 0 < row.ratio < float("inf")]
         if not ratios:
             return "no ratio was measured"
@@ -74,7 +74,7 @@ class Report:
         return words
 
     def show(self, console: Console) -> None:
-        """On the terminal; ratios over their target are marked."""
+        """Print the report; ratios over their target are marked."""
         table = Table(
             "scenario", "ours", "stock", "Dovecot", "ratio", "target", "spread", title="server CPU per operation"
         )
@@ -102,7 +102,7 @@ class Report:
             console.print(f"[red]missing: {name}[/]")
 
     def markdown(self) -> str:
-        """The same as a page."""
+        """Return the report as a page."""
         heads = ["scenario", "ours", "stock", "Dovecot", "ratio", "target", "spread"]
         cells = [
             [
@@ -129,6 +129,6 @@ def _geometric_mean(ratios: Sequence[float]) -> float:
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    """The first column is text, the others are figures."""
+    """Return the lines of a table; the first column is text, the others are figures."""
     rule = ["---", *["---:"] * (len(heads) - 1)]
     return ["| " + " | ".join(cells) + " |" for cells in (heads, rule, *lines)]

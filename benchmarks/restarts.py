@@ -1,7 +1,7 @@
-"""A reload and a restart while clients are there: who is refused, whose session ends, and how long nobody is served.
+"""A reload and a restart under load: connections refused, sessions dropped, and the longest time without service.
 
-Some clients hold a session and ask NOOP; others connect with TLS, log in, ask and leave, again and again, and try again
-at once when that fails.
+Some clients keep a session and send NOOP. Others connect with TLS, log in, SELECT and log out, again and again, and retry
+at once after a failure.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from attrs import define, field
 from benchmarks.client import Imap
 from benchmarks.report import Section
 from benchmarks.scenarios import Accounts
-from benchmarks.servers import Ours, Side
+from benchmarks.servers import Mailserver, TestedServer
 
 HOLDING, VISITING = 20, 4
 """Clients of each kind."""
 BEFORE, AFTER = 2.0, 3.0
-"""Seconds of load before what is measured, and behind it."""
+"""Seconds of load before and after the action that is measured."""
 EVERY = 0.1
-"""Seconds between two NOOPs of a client that holds its session."""
+"""Seconds between two NOOPs of a client that keeps its session."""
 
 
 @define
-class Tally:
-    """What the clients of one side have seen."""
+class Observations:
+    """What the clients of one server observed."""
 
     attempts: int = 0
     failed: int = 0
     dropped: int = 0
     gap: float = 0.0
-    """Longest time that one client was not served, in seconds."""
+    """The longest time in seconds that one client was not served."""
     took: float = 0.0
-    """Seconds until the command that began it came back."""
+    """Seconds until the command that reloads or restarts returned."""
     stop: threading.Event = field(factory=threading.Event)
     _lock: threading.Lock = field(factory=threading.Lock)
 
     def hold(self, client: Imap) -> None:
-        """Ask until the end, or until the session is dropped."""
+        """Send NOOP until the end, or until the session is dropped."""
         while not self.stop.is_set():
             start = time.monotonic()
             try:
@@ -54,14 +54,14 @@ class Tally:
             self._note(time.monotonic() - start)
             time.sleep(EVERY)
 
-    def visit(self, side: Side, accounts: Accounts, user: str) -> None:
-        """Connect and leave, until the end."""
+    def visit(self, side: TestedServer, accounts: Accounts, user: str) -> None:
+        """Connect and log out, until the end."""
         served = time.monotonic()
         while not self.stop.is_set():
             good = True
             try:
                 client = Imap(side.ports["imaps"], tls=side.ca)
-                with client.raw:  # closed at once where it fails, too: a server may wait for that
+                with client.raw:  # closed at once after a failure, too: a server may wait for that
                     client.login(user, accounts.passwords[user])
                     client.command(b"SELECT INBOX")
                     client.close()
@@ -81,12 +81,12 @@ class Tally:
             self.gap = max(self.gap, gap)
 
 
-def _disturb(side: Side, accounts: Accounts, action: Callable[[], None]) -> Tally:
-    tally = Tally()
+def _disturb(side: TestedServer, accounts: Accounts, action: Callable[[], None]) -> Observations:
+    observations = Observations()
     held = [accounts.imap(side, accounts.idle[number], tls=True) for number in range(HOLDING)]
-    threads = [threading.Thread(target=tally.hold, args=(client,)) for client in held]
+    threads = [threading.Thread(target=observations.hold, args=(client,)) for client in held]
     threads += [
-        threading.Thread(target=tally.visit, args=(side, accounts, accounts.idle[-number - 1]))
+        threading.Thread(target=observations.visit, args=(side, accounts, accounts.idle[-number - 1]))
         for number in range(VISITING)
     ]
     for thread in threads:
@@ -95,32 +95,32 @@ def _disturb(side: Side, accounts: Accounts, action: Callable[[], None]) -> Tall
         time.sleep(BEFORE)
         start = time.monotonic()
         action()
-        tally.took = time.monotonic() - start
+        observations.took = time.monotonic() - start
         time.sleep(AFTER)
     finally:
-        tally.stop.set()
+        observations.stop.set()
         for thread in threads:
             thread.join()
         for client in held:
             client.raw.close()
-    return tally
+    return observations
 
 
-def _restart(side: Side) -> None:
-    """At once: `Side.restart` waits for rest, which does not come."""
+def _restart(side: TestedServer) -> None:
+    """Restart without waiting for an idle server, as `TestedServer.restart` does: under load it is never idle."""
     side.process.stop()
     side.process.start()
 
 
-def measure(ours: Ours, theirs: Side, accounts: Accounts, words: str) -> Section:
-    """The table; `words` say how ours runs."""
+def measure(ours: Mailserver, theirs: TestedServer, accounts: Accounts, words: str) -> Section:
+    """Return the table; `words` say how ours runs."""
     lines = []
 
-    def note(name: str, side: Side, action: Callable[[], None]) -> None:
-        tally = _disturb(side, accounts, action)
+    def note(name: str, side: TestedServer, action: Callable[[], None]) -> None:
+        observations = _disturb(side, accounts, action)
         lines.append([
-            name, side.name, f"{tally.attempts:,}", f"{tally.failed:,}", str(HOLDING), str(tally.dropped),
-            f"{tally.gap * 1000:,.0f}", f"{tally.took * 1000:,.0f}",
+            name, side.name, f"{observations.attempts:,}", f"{observations.failed:,}", str(HOLDING), str(observations.dropped),
+            f"{observations.gap * 1000:,.0f}", f"{observations.took * 1000:,.0f}",
         ])  # fmt: skip
 
     for name in ("nothing", "reload", "restart"):

@@ -1,4 +1,4 @@
-"""What is measured. Each scenario is a generator: it prepares, yields, does the work, yields the number of operations.
+"""The scenarios. Each is a generator: it prepares, yields, does the work, and yields the number of operations.
 
 Only what lies between the two yields is counted. Every reply is checked: a wrong answer ends the run.
 """
@@ -12,17 +12,17 @@ from attrs import frozen
 
 from benchmarks.client import Imap, Lines, tls_context
 from benchmarks.mail import RARE, message
-from benchmarks.servers import Side
+from benchmarks.servers import TestedServer
 
 MOST = 1.0
-"""CPU that ours may take, as a multiple of Dovecot's."""
+"""Most CPU that ours may take, as a multiple of Dovecot's."""
 
-Work = Callable[[Side, "Accounts"], Iterator[int | None]]
+Work = Callable[[TestedServer, "Accounts"], Iterator[int | None]]
 
 
 @frozen
 class Accounts:
-    """User names by what their INBOX holds, and the passwords."""
+    """User names by the size or use of their INBOX, and the passwords."""
 
     passwords: dict[str, str]
     k1: str
@@ -33,8 +33,8 @@ class Accounts:
     large: str
     idle: tuple[str, ...]
 
-    def imap(self, side: Side, user: str, *, tls: bool = False, select: bool = True) -> Imap:
-        """A session, logged in."""
+    def imap(self, side: TestedServer, user: str, *, tls: bool = False, select: bool = True) -> Imap:
+        """Open a session and log in."""
         client = Imap(side.ports["imaps" if tls else "imap"], tls=side.ca if tls else None)
         client.login(user, self.passwords[user])
         if select:
@@ -49,11 +49,11 @@ class Scenario:
     name: str
     work: Work
     target: float = MOST
-    """Below MOST where another server is measured to need that share of Dovecot's, or where an index is to save it."""
+    """Below MOST where another server was measured at that share of Dovecot's CPU, or where an index should save it."""
     rounds: int = 3
 
 
-def login_plain(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def login_plain(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     yield None
     for _ in range(40):
         client = accounts.imap(side, accounts.k1, select=False)
@@ -61,7 +61,7 @@ def login_plain(side: Side, accounts: Accounts) -> Iterator[int | None]:
     yield 40
 
 
-def handshake_full(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def handshake_full(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     yield None
     for _ in range(60):
         client = Imap(side.ports["imaps"], tls=side.ca)
@@ -69,7 +69,7 @@ def handshake_full(side: Side, accounts: Accounts) -> Iterator[int | None]:
     yield 60
 
 
-def handshake_resumed(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def handshake_resumed(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     context = tls_context(side.ca)
     first = Imap(side.ports["imaps"], tls=side.ca)
     first.command(b"NOOP")  # TLS 1.3 tickets come with the first data
@@ -89,7 +89,7 @@ def handshake_resumed(side: Side, accounts: Accounts) -> Iterator[int | None]:
 
 
 def _select_first(user_of: Callable[[Accounts], str], size: int) -> Work:
-    def work(side: Side, accounts: Accounts) -> Iterator[int | None]:
+    def work(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
         user = user_of(accounts)
         side.forget(user)
         client = accounts.imap(side, user, select=False)
@@ -103,7 +103,7 @@ def _select_first(user_of: Callable[[Accounts], str], size: int) -> Work:
 
 
 def _select_new_session(user_of: Callable[[Accounts], str], size: int, times: int) -> Work:
-    def work(side: Side, accounts: Accounts) -> Iterator[int | None]:
+    def work(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
         user = user_of(accounts)
         accounts.imap(side, user).close()
         clients = [accounts.imap(side, user, select=False) for _ in range(times)]
@@ -118,7 +118,7 @@ def _select_new_session(user_of: Callable[[Accounts], str], size: int, times: in
 
 
 def _select_same_session(user_of: Callable[[Accounts], str], size: int, times: int) -> Work:
-    def work(side: Side, accounts: Accounts) -> Iterator[int | None]:
+    def work(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
         client = accounts.imap(side, user_of(accounts))
         yield None
         for _ in range(times):
@@ -130,7 +130,7 @@ def _select_same_session(user_of: Callable[[Accounts], str], size: int, times: i
 
 
 def _fetch(user_of: Callable[[Accounts], str], command: bytes, lines: int, times: int, *, tls: bool = False) -> Work:
-    def work(side: Side, accounts: Accounts) -> Iterator[int | None]:
+    def work(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
         client = accounts.imap(side, user_of(accounts), tls=tls)
         client.command(command)  # warm
         yield None
@@ -143,7 +143,7 @@ def _fetch(user_of: Callable[[Accounts], str], command: bytes, lines: int, times
     return work
 
 
-def envelope_cold(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def envelope_cold(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     side.forget(accounts.k10)
     client = accounts.imap(side, accounts.k10)
     yield None
@@ -154,7 +154,7 @@ def envelope_cold(side: Side, accounts: Accounts) -> Iterator[int | None]:
 
 
 def _search(command: bytes, expected: int | None, times: int) -> Work:
-    def work(side: Side, accounts: Accounts) -> Iterator[int | None]:
+    def work(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
         client = accounts.imap(side, accounts.k10)
         client.command(command)
         yield None
@@ -168,8 +168,8 @@ def _search(command: bytes, expected: int | None, times: int) -> Work:
     return work
 
 
-def search_text(side: Side, accounts: Accounts) -> Iterator[int | None]:
-    """Every message read, as nobody has searched the mailbox's text before."""
+def search_text(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
+    """Search the text of a mailbox without an index of it: every message is read."""
     client = accounts.imap(side, accounts.k10)
     _search_text(client)  # warm
     side.forget_texts(accounts.k10)
@@ -180,7 +180,7 @@ def search_text(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def search_text_again(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def search_text_again(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = accounts.imap(side, accounts.k10)
     _search_text(client)
     side.wait_for_texts(accounts.k10, 10_000)
@@ -193,12 +193,12 @@ def search_text_again(side: Side, accounts: Accounts) -> Iterator[int | None]:
 
 def _search_text(client: Imap) -> None:
     lines = client.command(b'SEARCH TEXT "%b"' % RARE.encode()).split(b"\r\n")
-    # Both tell their progress where it takes long.
+    # Both servers send progress responses during a long search.
     found = next(line for line in lines if line.startswith(b"* SEARCH")).split()[2:]
     assert len(found) == 10, found
 
 
-def store(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def store(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = accounts.imap(side, accounts.k1)
     yield None
     for number in range(1, 201):
@@ -208,8 +208,8 @@ def store(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def _scratch(side: Side, accounts: Accounts, count: int) -> Imap:
-    """A mailbox of that many messages, others empty, in the account for changes."""
+def _scratch(side: TestedServer, accounts: Accounts, count: int) -> Imap:
+    """Fill one mailbox of the account for changes with so many messages; its others are empty."""
     client = accounts.imap(side, accounts.scratch, select=False)
     for name in (b"From", b"To"):
         client.send(b"x1 DELETE %b\r\n" % name)
@@ -229,7 +229,7 @@ def _scratch(side: Side, accounts: Accounts, count: int) -> Imap:
     return client
 
 
-def append(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def append(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = _scratch(side, accounts, 0)
     data = message(5)
     yield None
@@ -240,7 +240,7 @@ def append(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def copy(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def copy(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = _scratch(side, accounts, 300)
     yield None
     client.command(b"COPY 1:* To")
@@ -248,7 +248,7 @@ def copy(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def move(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def move(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = _scratch(side, accounts, 300)
     yield None
     client.command(b"MOVE 1:* To")
@@ -256,7 +256,7 @@ def move(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def expunge(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def expunge(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = _scratch(side, accounts, 300)
     client.command(b"STORE 1:* +FLAGS.SILENT (\\Deleted)")
     yield None
@@ -265,7 +265,7 @@ def expunge(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def noop(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def noop(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = accounts.imap(side, accounts.k10)
     yield None
     for _ in range(3000):
@@ -274,7 +274,7 @@ def noop(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def noop_pipelined(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def noop_pipelined(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = accounts.imap(side, accounts.k10)
     batch = b"".join(b"p NOOP\r\n" for _ in range(200))
     yield None
@@ -286,7 +286,7 @@ def noop_pipelined(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def fetch_pipelined(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def fetch_pipelined(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = accounts.imap(side, accounts.k10)
     batch = b"".join(b"p FETCH %d (FLAGS)\r\n" % number for number in range(1, 201))
     yield None
@@ -295,7 +295,7 @@ def fetch_pipelined(side: Side, accounts: Accounts) -> Iterator[int | None]:
         done = told = 0
         while done < 200:
             line = client.line()
-            # A server may answer several before it says that they are done (RFC 3501 5.5).
+            # A server may answer several commands before it completes them (RFC 3501 5.5).
             done += line.startswith(b"p OK")
             told += b" FETCH (FLAGS (" in line
         assert told == 200, told
@@ -303,7 +303,7 @@ def fetch_pipelined(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def lmtp(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def lmtp(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = Lines(side.ports["lmtp"])
     client.reply(b"220")
     client.ask(b"LHLO bench.example.net\r\n", b"250")
@@ -319,7 +319,7 @@ def lmtp(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
-def pop3(side: Side, accounts: Accounts) -> Iterator[int | None]:
+def pop3(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     yield None
     client = Lines(side.ports["pop3"])
     client.reply(b"+OK")

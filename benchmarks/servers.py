@@ -1,4 +1,4 @@
-"""The two servers under test, and what they cost: CPU and memory of all their processes."""
+"""The servers under test, and the CPU and memory of all their processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU of a process, its living descendants (to the nanosecond) and its dead children (to a tick)."""
+    """Return seconds of CPU of a process, its living descendants (to the nanosecond) and its dead children (to a tick)."""
     total = 0.0
     for each in _tree(pid):
         try:
@@ -45,12 +45,12 @@ def cpu(pid: int) -> float:
 
 
 def _cpu_clock(pid: int) -> int:
-    """The clock of a process, all its threads together, as clock_getcpuclockid(3) gives it."""
+    """Return the CPU clock of a process with all its threads, as clock_getcpuclockid(3)."""
     return (~pid << 3) | 2
 
 
 def memory(pid: int) -> int:
-    """Octets of memory that the processes have for themselves or share in proportion (PSS)."""
+    """Return octets of memory of a process and its descendants: proportional set size (PSS)."""
     total = 0
     for each in _tree(pid):
         try:
@@ -62,7 +62,7 @@ def memory(pid: int) -> int:
 
 
 def available_memory() -> int:
-    """Octets that the machine can still give."""
+    """Return octets of memory that the machine has available."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
@@ -74,7 +74,7 @@ _ENOUGH = 20_000
 
 @contextmanager
 def room_for_inotify() -> Iterator[None]:
-    """An inotify instance for each process of a user, as Dovecot asks its administrators for; as it was afterwards.
+    """Allow an inotify instance for each process of a user, as Dovecot's documentation asks for, and restore the limit.
 
     By default there are 128: further sessions look at their mailbox every half minute, and cannot hibernate.
     """
@@ -86,8 +86,8 @@ def room_for_inotify() -> Iterator[None]:
         _INOTIFY.write_text(before)
 
 
-class Side:
-    """One of the two: its name, its ports, and where an account's Maildir is."""
+class TestedServer:
+    """A server: its name, its ports, its processes, and the Maildirs of its accounts."""
 
     name: str
     ports: dict[str, int]
@@ -102,41 +102,41 @@ class Side:
         return int(self.process.process.pid)
 
     def cpu(self) -> float:
-        """CPU so far."""
+        """Seconds of CPU since its start."""
         return cpu(self.pid)
 
     def memory(self) -> int:
-        """Memory now."""
+        """Octets of memory in use."""
         return memory(self.pid)
 
     def maildir(self, user: str) -> Path:
-        """Its Maildir of a user."""
+        """The Maildir of a user."""
         raise AssertionError(user)
 
     def restart(self) -> None:
-        """Stop it and start it again, with all its caches on disk."""
+        """Stop it and start it again; its caches on disk stay."""
         raise AssertionError(self.name)
 
     def reload(self) -> None:
-        """Take up the configuration, as it stands."""
+        """Reload the configuration."""
         raise AssertionError(self.name)
 
     def forget(self, user: str) -> None:
-        """Drop every cache of that account, so that it is as if never seen; the mail stays."""
+        """Drop every cache of an account, as if it had never been opened; the mail stays."""
         raise AssertionError(user)
 
     searches: int = 1
-    """Text searches that are measured together."""
+    """Text searches of one measurement."""
 
     def forget_texts(self, user: str) -> None:
-        """Drop the text index of that account, where there is one."""
+        """Drop the text index of an account, if there is one."""
 
     def wait_for_texts(self, user: str, messages: int) -> None:
-        """Wait until the text of so many messages is indexed, where there is an index, and nothing is left to do."""
+        """Wait until the text of so many messages is indexed, if there is an index, and the server is idle."""
 
 
-class Ours(Side):
-    """`twistd mailserver` from the demonstration, with more users and no limits in the way."""
+class Mailserver(TestedServer):
+    """`twistd mailserver` as the demonstration sets it up, with more users and higher limits."""
 
     name = "mailserver"
     searches = 20
@@ -167,7 +167,7 @@ class Ours(Side):
         self.server.hang_up()
 
     def use_workers(self, workers: int) -> None:
-        """Start it again with as many worker processes; 0 for one process that does everything."""
+        """Restart with a number of worker processes; 0 for one process that does everything."""
         self.server.stop()
         text = self.server.config.read_text()
         self.server.config.write_text(re.sub(r"(?m)^workers = \d+$", f"workers = {workers}", text))
@@ -175,7 +175,7 @@ class Ours(Side):
 
     @contextmanager
     def sockets_kept(self) -> Iterator[None]:
-        """Meanwhile IMAP over TLS is served at a socket that outlives the server, as where systemd has opened it."""
+        """Within this context IMAP over TLS is served on a socket that outlives the server, as one of systemd's."""
         self.server.stop()
         with socket.create_server(("127.0.0.1", self.ports["imaps"]), backlog=1024) as opened:
             self.server.handed_over = [opened]
@@ -188,14 +188,14 @@ class Ours(Side):
         self._start()
 
     def _start(self) -> None:
-        """Serving begins before every child process is ready: what these take is not of what is measured next."""
+        """Start, and wait until the child processes are ready: their CPU must not count for what is measured next."""
         self.server.start()
         for _ in range(100):
             before = self.cpu()
             time.sleep(0.1)
             if self.cpu() - before < 0.002:
                 return
-        raise AssertionError("the server does not come to rest")
+        raise AssertionError("the server does not become idle")
 
     def forget_texts(self, user: str) -> None:
         for path in self.maildir(user).glob("mailserver-text*"):
@@ -211,15 +211,15 @@ class Ours(Side):
         raise AssertionError("the text index is not made")
 
 
-class Stock(Ours):
-    """Ours with Twisted's own transports, for the mail of single operations alone."""
+class StockMailserver(Mailserver):
+    """The same with stock transports. It has only the accounts that single operations need."""
 
     name = "mailserver, stock"
     transport = "stock"
 
 
-class Theirs(Side):
-    """A private Dovecot."""
+class DovecotServer(TestedServer):
+    """A Dovecot of the tests' own."""
 
     name = "Dovecot"
 
@@ -246,7 +246,7 @@ class Theirs(Side):
 
     @contextmanager
     def with_settings(self, text: str) -> Iterator[None]:
-        """Started again with these settings behind the others; without them afterwards."""
+        """Within this context it runs with these settings after the others."""
         before = self.dovecot.config.read_text()
         self.dovecot.config.write_text(before + text)
         self.restart()
@@ -257,7 +257,7 @@ class Theirs(Side):
             self.restart()
 
     def sessions_in_processes(self) -> int:
-        """How many `imap` processes there are."""
+        """Return the number of `imap` processes."""
         names = []
         for pid in _tree(self.pid):
             try:

@@ -1,4 +1,4 @@
-"""How the Dovecot beside us is configured, beyond what its tests need: as somebody who knows it would, on one machine.
+"""Settings of the Dovecot that is measured, as an experienced administrator would choose them for one machine.
 
 By default it starts a new `imap` process for each session, one after another, so that in a load of many short sessions
 clients wait in the login for seconds. Processes that are there before they are needed and serve one session after the
