@@ -1,4 +1,4 @@
-"""The accounts that `mailserver user` works on: a users file, and what the configuration says of its names."""
+"""The accounts that `mailserver user` changes: a users file, and the configuration that it belongs to."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from attrs import frozen
 
 from mailserver.auth.schemes.passwd import BadName, PasswdEntry, normalise
 from mailserver.cli.options import config_option, load_or_fail
-from mailserver.cli.usersfile import EntryExists, NoSuchEntry, UsersFile
+from mailserver.cli.users_file import EntryExists, NoSuchEntry, UsersFile
 from mailserver.config.model import Config
 from mailserver.sasl.scram_keys import HASHES
 
 
 @frozen
 class Accounts:
-    """The users file that a subcommand works on, and the domains that its names may have; None knows none."""
+    """A users file, and the domains that its names may have; None: any."""
 
     file: UsersFile
     domains: tuple[str, ...] | None = None
     """In the order of the configuration, the default domain first."""
     domain_needed: bool = False
-    """[mail] location has {domain}: mail of a name without one has no place."""
+    """[mail] location contains {domain}, so every name needs a domain."""
     scram_hashes: tuple[str, ...] = ("SHA-256",)
-    """Hashes that SCRAM keys are stored for beside each password: those of [auth] mechanisms."""
+    """Hashes for which SCRAM keys are stored: those of [auth] mechanisms."""
     config: Config | None = None
-    """None where a users file was named instead: nothing is known of mail and of a server then."""
+    """None with --users-file: then mail and the server are unknown."""
 
     def name(self, written: str) -> str:
-        """The normal spelling of a new user's name. Raises: click.ClickException."""
+        """Normalise the name of a new user. Raises: click.ClickException."""
         try:
             name = normalise(written)
         except BadName as error:
@@ -42,7 +42,7 @@ class Accounts:
         if not domain and self.domain_needed:
             right = f"{name}@{self.domains[0]}" if self.domains else f"{name}@DOMAIN"
             raise click.ClickException(
-                f"{written!r} has no domain, and [mail] location keeps mail by {{domain}}; write {right}"
+                f"{written!r} has no domain, and [mail] location contains {{domain}}; write {right}"
             )
         if domain and self.domains is not None and domain not in self.domains:
             near = difflib.get_close_matches(domain, self.domains, 1)
@@ -51,7 +51,7 @@ class Accounts:
         return name
 
     def existing(self, written: str) -> PasswdEntry:
-        """The entry of a user that must be there; its domain may be gone. Raises: NoSuchEntry."""
+        """The entry of an existing user; its domain may have been removed. Raises: NoSuchEntry."""
         try:
             name = normalise(written)
         except BadName as error:
@@ -68,13 +68,13 @@ class Accounts:
 
 
 def on_accounts(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a subcommand its accounts, from the configuration's users file or the one named; word its errors."""
+    """Decorate a command: pass it its accounts, from the configuration or --users-file, and report its errors."""
 
     @config_option
     @click.option(
         "--users-file",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Work on this file, without any configuration: mail and a running server are left alone.",
+        help="Change this file without a configuration; mail and a running server are not touched.",
     )
     @wraps(function)
     def wrapped(configuration: Path, users_file: Path | None, **arguments: Any) -> None:
@@ -97,11 +97,11 @@ def _from_configuration(path: Path) -> Accounts:
         kind, _, argument = backend.partition(":")
         if kind == "file":
             default = config.auth.default_domain
-            # Stable: the others stay in their order.
+            # A stable sort: the other domains keep their order.
             domains = sorted((domain.name.lower() for domain in config.domains), key=lambda name: name != default)
             needed = "{domain}" in config.mail.location
             hashes = {name.removeprefix("SCRAM-").removesuffix("-PLUS") for name in config.auth.mechanisms}
             scram_hashes = tuple(name for name in HASHES if name in hashes)
             file = UsersFile(Path(argument), config.server.user)
             return Accounts(file, tuple(domains), needed, scram_hashes, config)
-    raise click.ClickException(f"{path} [auth] backends names no users file: `file:PATH`")
+    raise click.ClickException(f"{path} [auth] backends has no users file, `file:PATH`")

@@ -11,8 +11,8 @@ from typing import Any, Final
 import click
 
 from mailserver.cli.columns import duration, print_table
-from mailserver.cli.control import Answer, NotRunning, ask, ask_or_fail, asked_config
-from mailserver.cli.options import Sentences, config_option
+from mailserver.cli.control import Answer, NotRunning, ask, ask_or_fail, server_config
+from mailserver.cli.options import FullHelpGroup, config_option
 from mailserver.cli.sessions import finish
 from mailserver.tls.acme.account import REASONS
 
@@ -21,7 +21,7 @@ PATIENCE: Final = 600.0
 LOOK: Final = 1.0
 
 
-@click.group("acme", cls=Sentences)
+@click.group("acme", cls=FullHelpGroup)
 def acme() -> None:
     """Certificates from an ACME authority, such as Let's Encrypt."""
 
@@ -134,7 +134,7 @@ def _tell(answer: Answer) -> None:
 
 
 def _wait(configuration: Path, host: str) -> None:
-    config = asked_config(configuration)
+    config = server_config(configuration)
     end = time.monotonic() + PATIENCE
     while True:
         try:

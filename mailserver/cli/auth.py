@@ -1,4 +1,4 @@
-"""`mailserver auth`: the back ends that are there, and whether one keeps the contract."""
+"""`mailserver auth`: lists back ends, and tests one against the contract."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from mailserver.auth.conformance import CALL_TIME, DirectHasher, Finding, NoAnsw
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend, known_backends
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import Sentences, config_option
+from mailserver.cli.options import FullHelpGroup, config_option
 from mailserver.cli.user import ask_password
 from mailserver.config import load
 from mailserver.types import Secret
 
 
-@click.group("auth", cls=Sentences)
+@click.group("auth", cls=FullHelpGroup)
 def auth() -> None:
-    """Look at the back ends of logins."""
+    """List and test the back ends of authentication."""
 
 
 @auth.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @config_option
 def list_backends(configuration: Path, *, as_json: bool) -> None:
-    """List the back ends that the configuration may name, what their arguments are, and whether it does."""
-    # One that cannot be used names none: this is where its reader looks for the right word.
+    """List the installed back ends, with their arguments, and whether the configuration uses them."""
+    # With an invalid configuration none is in use: the administrator may be looking for the right name here.
     config, _problems = load.load(configuration)
     named = {each.partition(":")[0] for each in config.auth.backends} if config is not None else set()
-    # Not the argument of the configuration, which may hold a password.
+    # Not the argument in the configuration, which may contain a password.
     rows = [(maker.name, maker.usage, maker.name in named) for maker in known_backends()]
     if as_json:
-        told = [{"backend": name, "argument": usage, "configured": configured} for name, usage, configured in rows]
-        click.echo(json.dumps(told, indent=2))
+        data = [{"backend": name, "argument": usage, "configured": configured} for name, usage, configured in rows]
+        click.echo(json.dumps(data, indent=2))
         return
     print_table(
         ("BACKEND", "ARGUMENT", "CONFIGURED"),
@@ -53,10 +53,10 @@ def list_backends(configuration: Path, *, as_json: bool) -> None:
 @click.argument("backend")
 @click.argument("name")
 def conformance(backend: str, name: str) -> None:
-    """Try on BACKEND (NAME:ARGUMENT, as in the configuration) what logins rely on, with the user NAME it knows.
+    """Test everything that logins rely on with BACKEND (NAME:ARGUMENT, as in the configuration) and its user NAME.
 
-    The user's password is asked for, or read from standard input. A call that has no answer within 5 seconds, as long as a login
-    would wait, ends the trial.
+    The user's password is asked for, or read from standard input. A call without an answer within 5 seconds, the timeout of a
+    login, ends the test.
     """
     try:
         made = find_backend(backend, DirectHasher())
@@ -78,7 +78,7 @@ def conformance(backend: str, name: str) -> None:
         if ended.code:
             raise
     sys.stdout.flush()
-    # A back end that has not answered may have left a thread behind that would be waited for.
+    # A back end without an answer may have left a thread that would delay the exit.
     os._exit(1 if faults else 0)
 
 
@@ -89,7 +89,7 @@ def _line(finding: Finding) -> str:
 
 
 async def _within(reactor: Any, call: Callable[[], Any]) -> Any:
-    """See conformance.Within. An alarm ends a call that blocks, and the reactor's clock one that answers later."""
+    """See conformance.Within. An alarm interrupts a call that blocks; the reactor's clock limits a later answer."""
 
     def ring(_number: int, _frame: object) -> None:
         raise NoAnswer
@@ -97,15 +97,15 @@ async def _within(reactor: Any, call: Callable[[], Any]) -> Any:
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, CALL_TIME)
     try:
-        given = call()
+        answer = call()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    if not inspect.isawaitable(given):
-        return given
+    if not inspect.isawaitable(answer):
+        return answer
 
     async def wait() -> Any:
-        return await given
+        return await answer
 
     try:
         return await defer.ensureDeferred(wait()).addTimeout(CALL_TIME, reactor)

@@ -30,7 +30,7 @@ from mailserver.cli.ca_options import (
 )
 from mailserver.cli.columns import print_table
 from mailserver.cli.control import NotRunning, ask, take_up
-from mailserver.cli.options import Sentences, config_option, load_or_fail
+from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail
 from mailserver.tls.ca import private_ca, requests
 from mailserver.tls.ca.authority import AUTHORITY_DAYS, DAYS, KEY_TYPES, MOST_DAYS, certificate_pem
 from mailserver.tls.ca.names import domain_of
@@ -49,7 +49,7 @@ _MOST_NAME = 64
 _reload_option = click.option("--reload", "reloads", is_flag=True, help="Have a running server take the new list up.")
 
 
-@click.group("ca", cls=Sentences)
+@click.group("ca", cls=FullHelpGroup)
 def ca() -> None:
     """An authority of one's own: for servers, and for certificates that users log in with."""
 

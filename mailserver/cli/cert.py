@@ -17,7 +17,7 @@ import click
 
 from mailserver.cli.columns import print_table
 from mailserver.cli.control import Answer, NotRunning, ask, ask_if_running
-from mailserver.cli.options import Sentences, config_option, load_or_fail
+from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail
 from mailserver.cli.sessions import finish
 from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config
@@ -32,7 +32,7 @@ from mailserver.tls.state.history import CannotRecord, History
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 
 
-@click.group("cert", cls=Sentences)
+@click.group("cert", cls=FullHelpGroup)
 def cert() -> None:
     """Certificates: what is served, what was, and other ones."""
 

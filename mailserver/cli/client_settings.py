@@ -11,7 +11,7 @@ import click
 import segno
 
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import config_option, instead, load_or_fail
+from mailserver.cli.options import config_option, load_or_fail, suggestion
 from mailserver.config.model import Config, Domain
 from mailserver.discovery.services import Service, find_domain, services, split_address
 from mailserver.discovery.wording import KIND_WORDS, choices, muttrc, profile_link, security
@@ -66,7 +66,7 @@ def _offered(config: Config, user: str) -> tuple[str, Domain, tuple[Service, ...
     domain = find_domain(config, parts[1])
     if domain is None:
         known = [each.name for each in config.domains]
-        raise click.ClickException(f"{parts[1]} is the name of no [[domain]]{instead(parts[1], known)}")
+        raise click.ClickException(f"{parts[1]} is the name of no [[domain]]{suggestion(parts[1], known)}")
     offered = services(config, domain)
     if not offered:
         raise click.ClickException(f"{domain.name} has no host that is no wildcard, or no listener serves mail")

@@ -12,7 +12,7 @@ import attrs
 import click
 
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import config_option, instead, load_or_fail
+from mailserver.cli.options import config_option, load_or_fail, suggestion
 from mailserver.config.model import Config
 from mailserver.idn import ascii_name
 from mailserver.ledger.database import DAY, Damage, Ledger, LedgerUnavailable
@@ -138,16 +138,16 @@ def _unknown(
     own_ports = {str(each.tcp_port) for each in config.listeners if each.socket is None}
     for port in map(str, ports):
         if port not in own_ports | {str(each.port) for each in entries}:
-            yield "--close", f"no listener has port {port}{instead(port, sorted(own_ports, key=int))}"
+            yield "--close", f"no listener has port {port}{suggestion(port, sorted(own_ports, key=int))}"
     for name in names:
         hosts = _hosts(config)
         if not covers(hosts, name) and not any(drop_name(name)(each) for each in entries):
-            yield "--drop-name", f"no domain has the host {name}{instead(name, hosts)}"
+            yield "--drop-name", f"no domain has the host {name}{suggestion(name, hosts)}"
     # The ledger has these commands of IMAP and POP3 beside the mechanisms.
     own_mechanisms = [*dict.fromkeys([*config.auth.mechanisms, "LOGIN", "USER"])]
     for mechanism in mechanisms:
         if mechanism not in own_mechanisms and not any(each.mechanism == mechanism for each in entries):
-            words = f"no client can log in by {mechanism}{instead(mechanism, own_mechanisms)}"
+            words = f"no client can log in by {mechanism}{suggestion(mechanism, own_mechanisms)}"
             yield "--drop-mechanism", words
 
 

@@ -1,4 +1,4 @@
-"""Tables and quantities for the terminal: aligned with spaces, so that other programs can cut them too."""
+"""Tables and quantities for the terminal, aligned with spaces so that other programs can split them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STEPS = ("", "k", "M", "G", "T")
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print the rows under their head. What clients chose is among it: control characters are shown escaped."""
+    """Print the rows below their head. Cells may come from clients: control characters are escaped."""
     lines = [list(head), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
     for line in lines:
@@ -37,5 +37,5 @@ def duration(seconds: float) -> str:
 
 
 def plain(cell: str) -> str:
-    """A cell, or a line, without characters that a terminal would obey."""
+    """Escape control characters of a cell or a line."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cell) or "-"

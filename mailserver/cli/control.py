@@ -1,9 +1,9 @@
-"""Talking to the running server over its control socket: one JSON line each way.
+"""The client of the control socket: one JSON line to the running server, and one back.
 
-A request may hold a private key, and the answer is believed. So nothing is sent before it is known who answers: the
-directory must be one that nobody else could have put there (`strict_modes`), and the process at the socket (SO_PEERCRED)
-must be root's, the caller's own, or the configured user's where the directory is that user's. A master that is root has a
-directory of its own, so that whoever has become the service's user cannot stand in for it.
+A request may contain a private key, and the answer is trusted. So the client verifies the server before it sends anything.
+No other user may be able to replace the directory of the socket (`strict_modes`), and the process at the socket
+(SO_PEERCRED) must belong to root, to the caller, or to the configured user if the directory belongs to that user. A root
+master has a directory of its own, so that no process of the service's user can impersonate it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SOCKET_NAME = "control"
 """Name of the socket in the configuration's runtime_dir."""
 _TIMEOUT = 60.0
 _MAX_ANSWER = 64 * 1024 * 1024
-"""Octets; a hundred thousand sessions are less."""
+"""Largest answer, octets: more than a hundred thousand sessions."""
 _ENDED = (
-    "the server ended before it had answered, so it is not known whether it has done what was asked:"
+    "the server ended before it answered, so it is not known whether the request was executed:"
     " see its log, and start it again if `mailserver status` does not find it"
 )
 
@@ -45,12 +45,12 @@ class NotRunning(Exception):
 
 
 class NotTrusted(PermissionError):
-    """The socket is, or may be, somebody else's: nothing was sent."""
+    """The socket belongs, or may belong, to another user: nothing was sent."""
 
 
 @frozen
 class Answer:
-    """What the server says to a request."""
+    """The server's answer to a request."""
 
     ok: bool
     lines: tuple[str, ...]
@@ -58,10 +58,10 @@ class Answer:
 
 
 def ask(config: Config, request: str, **arguments: str) -> Answer:
-    """Have the server of a configuration do `request`, `{"do": request}` with the arguments beside it, and wait for its answer.
+    """Send the request `{"do": request}`, with its arguments, to the server of a configuration, and wait for its answer.
 
-    Raises: NotRunning; NotTrusted; OSError (no right to the socket, no answer within a minute, a server that ends
-    meanwhile); ValueError for an answer that is not `{"ok": bool, "lines": [str, ...]}`, with "data" or without.
+    Raises: NotRunning; NotTrusted; OSError (no permission for the socket, no answer within a minute, a server that ends
+    meanwhile); ValueError for an answer other than `{"ok": bool, "lines": [str, ...]}`, with or without "data".
     """
     path = config.server.runtime_dir / SOCKET_NAME
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -93,11 +93,11 @@ def ask(config: Config, request: str, **arguments: str) -> Answer:
 
 
 def _possible_servers(config: Config) -> frozenset[int]:
-    """The user numbers that the server behind the socket may have. Raises: NotTrusted, for a directory of somebody else's."""
+    """The user ids that the server at the socket may have. Raises: NotTrusted, if another user could replace the socket."""
     directory = config.server.runtime_dir
     trusted = trust()
     allowed = {0, os.geteuid()}
-    with contextlib.suppress(OSError):  # connect() has better words for it
+    with contextlib.suppress(OSError):  # connect() reports it better
         owner = os.stat(directory).st_uid
         if owner == service_identity(config).uid:
             allowed.add(owner)
@@ -105,7 +105,7 @@ def _possible_servers(config: Config) -> frozenset[int]:
     fault = unsafe(directory, trusted)
     if fault:
         raise NotTrusted(
-            f"nothing was sent to {directory / SOCKET_NAME}: another user could stand in for the server there: {fault}"
+            f"nothing was sent to {directory / SOCKET_NAME}: another user could impersonate the server there: {fault}"
         )
     return frozenset(allowed)
 
@@ -120,14 +120,14 @@ def _check_peer(connection: socket.socket, allowed: frozenset[int], path: Path) 
         raise NotTrusted(
             f"nothing was sent to {path}: the process that listens there runs as user {user_name(uid)}, and the server"
             f" would run as {expected}; if this is the server, run the command as user {user_name(uid)}, else find out"
-            " who has put it there"
+            " who has started it"
         )
 
 
-def asked_config(configuration: Path) -> Config:
-    """The configuration whose server is asked; or what is wrong with the file as the command's error.
+def server_config(configuration: Path) -> Config:
+    """The configuration of the server to ask. Raises: click.ClickException, with the problems of the file.
 
-    A server that runs can be asked also when its file has been spoilt since, elsewhere than in [server].
+    A running server can be asked even if its file has become invalid since the start, outside of [server].
     """
     reading = load.read(configuration)
     if reading.config is None or any(place.startswith("[server]") for place in reading.broken):
@@ -136,7 +136,7 @@ def asked_config(configuration: Path) -> Config:
 
 
 def ask_or_fail(configuration: Path, request: str, **arguments: str) -> Answer:
-    """The answer of the server of that configuration, or the command's error."""
+    """Ask the server of that configuration. Raises: click.ClickException."""
     try:
         return ask_if_running(configuration, request, **arguments)
     except NotRunning as error:
@@ -147,25 +147,26 @@ def ask_or_fail(configuration: Path, request: str, **arguments: str) -> Answer:
 def ask_if_running(configuration: Path, request: str, **arguments: str) -> Answer:
     """As `ask_or_fail`. Raises: NotRunning."""
     try:
-        answer = ask(asked_config(configuration), request, **arguments)
+        answer = ask(server_config(configuration), request, **arguments)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if request != "reload" and load.load(configuration)[0] is None:
         click.echo(
-            "warning: the configuration has errors, which `mailserver check` names; the server runs on", err=True
+            "warning: the configuration has errors, see `mailserver check`; the server keeps its running configuration",
+            err=True,
         )
     return answer
 
 
 def take_up(config: Config, done: str, later: str) -> None:
-    """Have a running server take up what a command has `done`; `later` is said where none runs. Raises: ClickException."""
+    """Reload a running server after a change. `done`: the change. `later`: the note if none runs. Raises: ClickException."""
     try:
         answer = ask(config, "reload")
     except NotRunning:
         click.echo(f"no server is running; {later}")
         return
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"{done}, but the server could not be told: {error}") from error
+        raise click.ClickException(f"{done}, but the server could not reload: {error}") from error
     _finish(answer)
 
 
@@ -179,5 +180,5 @@ def _finish(answer: Answer) -> None:
 @click.command("reload")
 @config_option
 def reload(configuration: Path) -> None:
-    """Have the running server take up changed configuration and certificates."""
+    """Reload the configuration and certificates of the running server."""
     _finish(ask_or_fail(configuration, "reload"))

@@ -1,4 +1,4 @@
-"""`mailserver demo`: makes a demonstration, and says how to use it."""
+"""`mailserver demo`: makes a demonstration, and prints how to use it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import tomlkit
 
 from mailserver.auth.schemes import schemes
 from mailserver.cli.ca_options import telling
-from mailserver.cli.demo_making import OFFSETS, USERS, Demonstration, make, named_users, sites_of
+from mailserver.cli.demonstration import OFFSETS, USERS, Demonstration, make, named_users, sites_of
 
 CHANGED = "(changed since)"
-"""Printed in the place of a password that is no longer the one of accounts.txt."""
+"""Printed instead of a password that differs from accounts.txt."""
 
 
 def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
-    """How to connect: client settings of each domain, three commands to copy, and the administrator's."""
+    """Describe how to connect: client settings of each domain, three commands to copy, and the administrator's command."""
     base = demonstration.port_base
     ports = {protocol: base + offset for protocol, offset in OFFSETS.items()}
     lines = [
-        f"Everything is in {demonstration.directory}; the mail is kept from run to run.",
+        f"Everything is in {demonstration.directory}; the mail is kept between runs.",
         f"Trust this authority in your mail program: {demonstration.authority}",
-        "Where a program insists on resolving the host names, put this line into /etc/hosts:",
+        "If a program must resolve the host names, add this line to /etc/hosts:",
         f"127.0.0.1 {' '.join(host for domain in USERS for host in (f'mail.{domain}', *sites_of(domain)))}",
     ]
     for domain, local_parts in USERS.items():
@@ -44,7 +44,7 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
     authority = shlex.quote(str(demonstration.authority))
     lines += [
         "",
-        "See it work (copy these; each is one line):",
+        "Try it (copy these; each is one line):",
         "",
         (
             f"openssl s_client -connect 127.0.0.1:{ports['imaps']} -servername mail.{second} -CAfile {authority}"
@@ -62,11 +62,11 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
             f" --auth-password='{accounts[writer]}' --from {writer} --to {reader} --header 'Subject: Hello from {second}'"
         ),
         "",
-        f"What Thunderbird asks for: https://autoconfig.{first}:{ports['https']}/mail/config-v1.1.xml",
-        f"How mail programs come to trust the authority: http://127.0.0.1:{ports['http']}/ca",
-        f"Numbers for Prometheus: http://127.0.0.1:{ports['metrics']}/metrics (and /health)",
+        f"Configuration for Thunderbird: https://autoconfig.{first}:{ports['https']}/mail/config-v1.1.xml",
+        f"Instructions to trust the authority in mail programs: http://127.0.0.1:{ports['http']}/ca",
+        f"Metrics for Prometheus: http://127.0.0.1:{ports['metrics']}/metrics (and /health)",
         "",
-        "And the administrator's side (`who`, `user list`, `show` instead of `status`, too):",
+        "The administrator's command (try also `who`, `user list` and `show` instead of `status`):",
         "",
         _administration(demonstration),
         "",
@@ -75,7 +75,7 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
 
 
 def _settings(domain: str, host: str, ports: Mapping[str, int], user: Iterable[str]) -> list[str]:
-    """What to enter into a mail program. `user`: whom the profile is for, if there is one."""
+    """Settings for a mail program. `user`: the user of the profile, if there is one."""
     return [
         "",
         domain,
@@ -88,7 +88,7 @@ def _settings(domain: str, host: str, ports: Mapping[str, int], user: Iterable[s
 
 
 def _later_domains(demonstration: Demonstration) -> Iterator[tuple[str, str]]:
-    """Those that `mailserver domain add`, or somebody's editor, has added, each with its first host."""
+    """Domains added later, by `mailserver domain add` or an editor, each with its first host."""
     document = tomlkit.parse(demonstration.configuration.read_text("utf-8")).unwrap()
     for domain in document.get("domain", []):
         name, hosts = domain.get("name"), domain.get("hosts")
@@ -102,14 +102,14 @@ def _users(demonstration: Demonstration) -> list[str]:
 
 
 def _administration(demonstration: Demonstration) -> str:
-    """A command that works from any directory, where the package is not installed, too."""
+    """A command that works from any directory, also without an installed package."""
     sources = Path(__file__).resolve().parents[2]
     words = ["env", f"PYTHONPATH={sources}", sys.executable, "-m", "mailserver.cli", "status"]
     return shlex.join([*words, "--config", str(demonstration.configuration)])
 
 
 def _changed(demonstration: Demonstration, accounts: Mapping[str, str]) -> Iterator[str]:
-    """Names of those printed whose password is another one now, by `mailserver user password` say."""
+    """Names of printed users whose password was changed, for example by `mailserver user password`."""
     for line in demonstration.users.read_text("utf-8").splitlines():
         name, _, fields = line.partition(":")
         if name in set(named_users()):
@@ -126,7 +126,7 @@ def _changed(demonstration: Demonstration, accounts: Mapping[str, str]) -> Itera
 @click.option("--port-base", type=click.IntRange(1, 60000), default=10000, help="Ports are this plus 143, 993, ...")
 @click.option("--users", "extra_users", type=click.IntRange(0, 100_000), default=0, help="More users: u000, u001, ...")
 def demo(directory: Path, port_base: int, extra_users: int) -> None:
-    """Make a demonstration: CA, two domains, users, mail, configuration. What is there is kept."""
+    """Make a demonstration: CA, two domains, users, mail, configuration. Existing files are kept."""
     demonstration = Demonstration(directory.resolve(), port_base)
     with telling():
         accounts = make(demonstration, extra_users)

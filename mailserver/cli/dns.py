@@ -11,7 +11,7 @@ import click
 from mailserver.cli.cert import listed
 from mailserver.cli.columns import print_table
 from mailserver.cli.dns_answers import BadResolver, Finding, Resolver, compare
-from mailserver.cli.options import Sentences, config_option, instead, load_or_fail
+from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail, suggestion
 from mailserver.config.model import Config, Domain
 from mailserver.discovery.dns_records import TTL, Note, Record, records
 from mailserver.discovery.services import find_domain, mail_host, public_addresses
@@ -20,7 +20,7 @@ from mailserver.tls.keypair.dns_values import issuer_name, key_digest
 _MAX_CERTIFICATE = 1 << 20
 
 
-@click.group("dns", cls=Sentences)
+@click.group("dns", cls=FullHelpGroup)
 def dns() -> None:
     """DNS records by which clients and mail servers find a domain."""
 
@@ -86,7 +86,7 @@ def _domain(config: Config, name: str) -> Domain:
     domain = find_domain(config, name.rstrip("."))
     if domain is None:
         known = [each.name for each in config.domains]
-        raise click.ClickException(f"{name} is the name of no [[domain]]{instead(name, known)}")
+        raise click.ClickException(f"{name} is the name of no [[domain]]{suggestion(name, known)}")
     return domain
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mailserver.cli.control import take_up
-from mailserver.cli.options import Sentences, config_option, load_or_fail
+from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail
 from mailserver.config import edit, values
 from mailserver.config.model import Config
 from mailserver.idn import ascii_name
@@ -17,7 +17,7 @@ from mailserver.system.atomic_file import replace_file
 from mailserver.tls.serving import validation
 
 
-@click.group("domain", cls=Sentences)
+@click.group("domain", cls=FullHelpGroup)
 def domain() -> None:
     """Add domains."""
 

@@ -1,4 +1,4 @@
-"""`mailserver exposures`: whose password has come in clear text, and was right."""
+"""`mailserver exposures`: users whose right password came in clear text."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import click
 
 from mailserver.cli.columns import print_table
 from mailserver.cli.control import ask_or_fail
-from mailserver.cli.options import Sentences, config_option
+from mailserver.cli.options import FullHelpGroup, config_option
 from mailserver.cli.sessions import finish
 
 _HEAD = ("USER", "FIRST", "LAST", "TIMES", "PROTOCOL", "METHOD", "ADDRESS")
 
 
-@click.group("exposures", cls=Sentences)
+@click.group("exposures", cls=FullHelpGroup)
 def exposures() -> None:
-    """Users who must change their password, as it has come over the network in clear text."""
+    """List and clear the users whose password came over the network in clear text, who must change it."""
 
 
 @exposures.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @config_option
 def list_(configuration: Path, *, as_json: bool) -> None:
-    """List them, the latest first: when it was, and the protocol, method and address of the last time."""
+    """List the users, the latest first, with the time, protocol, method and address of the last exposure."""
     answer = ask_or_fail(configuration, "exposures")
     rows: list[dict[str, Any]] = answer.data if isinstance(answer.data, list) else []
     if as_json:
@@ -41,7 +41,7 @@ def list_(configuration: Path, *, as_json: bool) -> None:
 @click.option("--all", "everybody", is_flag=True, help="All users.")
 @config_option
 def clear(configuration: Path, user: str | None, *, everybody: bool) -> None:
-    """Take the mark of USER away, once the password has been changed. The status is 1 if there was none."""
+    """Clear the mark of USER after a change of the password. The status is 1 if there was none."""
     if everybody == bool(user):
         raise click.UsageError("give a USER, or --all")
     answer = ask_or_fail(configuration, "exposures-clear", user=(user or "").lower())

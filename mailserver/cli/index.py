@@ -10,8 +10,8 @@ import click
 
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import Sentences, config_option, load_or_fail
-from mailserver.cli.usersfile import home_of
+from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail
+from mailserver.cli.users_file import home_of
 from mailserver.errors import NoSuchUser
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account.account import is_account
@@ -19,7 +19,7 @@ from mailserver.store.maildir.account.index_report import Report, report
 from mailserver.store.maildir.account.store import MaildirStore
 
 
-@click.group("index", cls=Sentences)
+@click.group("index", cls=FullHelpGroup)
 def index() -> None:
     """Look at the indexes of an account. They are made, kept up and mended by the server."""
 

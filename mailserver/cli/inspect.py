@@ -1,4 +1,4 @@
-"""`mailserver check` and `mailserver show`: the configuration as the server would take it."""
+"""`mailserver check` and `mailserver show`: the configuration as the server would use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mailserver.problems import find_problems
 @click.command("check")
 @config_option
 def check(configuration: Path) -> None:
-    """Check the configuration and all that it names; print every problem at once."""
+    """Check the configuration and everything that it names; print every problem at once."""
     config, problems = find_problems(configuration)
     for problem in problems:
         click.echo(problem)

@@ -10,8 +10,8 @@ import click
 
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import Sentences, config_option, instead, load_or_fail
-from mailserver.cli.usersfile import home_of
+from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail, suggestion
+from mailserver.cli.users_file import home_of
 from mailserver.config.model import Config
 from mailserver.errors import MailError, NoSuchUser
 from mailserver.imap.wire.mailbox_names import Namespace
@@ -22,7 +22,7 @@ from mailserver.wiring.mail_store import make_store
 USES = ("Archive", "Drafts", "Junk", "Sent", "Trash")
 
 
-@click.group("mailbox", cls=Sentences)
+@click.group("mailbox", cls=FullHelpGroup)
 def mailbox() -> None:
     """Look at the folders of an account, and set their special uses."""
 
@@ -89,7 +89,7 @@ def _change(words: str) -> tuple[str, str]:
         raise click.UsageError(f"{words!r} must be USE=FOLDER, or USE= to take back what was set")
     known = {each.lower(): each for each in USES}
     if use.lower() not in known:
-        raise click.UsageError(f"{use!r} is no special use{instead(use, USES)}")
+        raise click.UsageError(f"{use!r} is no special use{suggestion(use, USES)}")
     return known[use.lower()], folder
 
 

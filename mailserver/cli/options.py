@@ -1,4 +1,4 @@
-"""Options that several subcommands share, and the configuration they name."""
+"""Options that several commands share, and the configuration that they name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mailserver.config import load
 from mailserver.config.model import Config
 from mailserver.config.values import nearest
 
-MOST_SHOWN: Final = 20
-"""Of what there is, where something else was asked for."""
+MAX_SUGGESTIONS: Final = 20
+"""Longest list of suggestions."""
 
 config_option = click.option(
     "--config",
@@ -29,26 +29,26 @@ config_option = click.option(
 
 
 def load_or_fail(path: Path) -> Config:
-    """The configuration, or every problem of the file as the command's error."""
+    """Load the configuration. Raises: click.ClickException, with every problem of the file."""
     config, problems = load.load(path)
     if config is None:
         lines = ["the configuration cannot be used:", *(str(each) for each in problems)]
         if not os.path.exists(path):
-            lines.append("--config names another file, and so does MAILSERVER_CONFIG in the environment")
+            lines.append("--config, or MAILSERVER_CONFIG in the environment, names another file")
         raise click.ClickException("\n".join(lines))
     return config
 
 
-def instead(word: str, known: Sequence[str]) -> str:
-    """What there is in the place of a word that is not known, behind a sentence that says so."""
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """What to append to a sentence about an unknown word: a similar word, or the known ones."""
     if near := nearest(word, known):
         return f"; did you mean {near}?"
-    more = f" and {len(known) - MOST_SHOWN} more" if len(known) > MOST_SHOWN else ""
-    return f"; there are {', '.join(known[:MOST_SHOWN])}{more}" if known else "; there is none"
+    more = f" and {len(known) - MAX_SUGGESTIONS} more" if len(known) > MAX_SUGGESTIONS else ""
+    return f"; there are {', '.join(known[:MAX_SUGGESTIONS])}{more}" if known else "; there is none"
 
 
-class Sentences(click.Group):
-    """A group whose help has the first sentence of each command whole, where click would end it with dots."""
+class FullHelpGroup(click.Group):
+    """A group whose help shows the whole first sentence of each command, where click would truncate it."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands."""

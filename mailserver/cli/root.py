@@ -22,7 +22,7 @@ from mailserver.cli.exposures import exposures
 from mailserver.cli.index import index
 from mailserver.cli.inspect import check, show
 from mailserver.cli.mailbox import mailbox
-from mailserver.cli.options import Sentences
+from mailserver.cli.options import FullHelpGroup
 from mailserver.cli.selftest import selftest
 from mailserver.cli.sessions import kick, who
 from mailserver.cli.status import status
@@ -31,13 +31,13 @@ from mailserver.cli.user import user
 from mailserver.version import version_line
 
 
-def _print_version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> None:
-    if asked:
+def _print_version(ctx: click.Context, _parameter: click.Parameter, requested: bool) -> None:
+    if requested:
         click.echo(version_line())
         ctx.exit()
 
 
-@click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(cls=FullHelpGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option(
     "--version",
     is_flag=True,

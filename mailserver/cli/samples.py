@@ -1,4 +1,4 @@
-"""The messages of a demonstration mailbox: few, and each hard for some reader."""
+"""The messages of a demonstration mailbox: few, and each difficult for some mail programs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Sample:
     """One message."""
 
     age: timedelta
-    """How long before now it came."""
+    """Its age."""
     data: bytes
-    """As it stands in the file; some have CRLF, some LF."""
+    """The content of the file; some have CRLF, some LF."""
 
 
 def sample_messages(user: str, domain: str, now: datetime) -> Iterator[Sample]:
@@ -38,17 +38,17 @@ def sample_messages(user: str, domain: str, now: datetime) -> Iterator[Sample]:
         data = text
         for place, value in values.items():
             data = data.replace(place, value)
-        # What a mail transfer agent writes (LF) and what came over the wire (CRLF) take turns.
+        # Alternately LF, as written by a mail transfer agent, and CRLF, as received.
         yield Sample(age, data.replace(b"\n", b"\r\n") if number % 2 else data)
 
 
 def now() -> datetime:
-    """The present, to whole seconds."""
+    """The current time, in whole seconds."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def _random_block(seed: int) -> bytes:
-    """100 kB that do not compress, base64 in lines of 76."""
+    """100 kB of incompressible data, base64 in lines of 76."""
     data = random.Random(seed).randbytes(100_000)  # noqa: S311 - filler
     return base64.encodebytes(data).rstrip(b"\n")
 

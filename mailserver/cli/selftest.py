@@ -1,4 +1,4 @@
-"""`mailserver selftest`: attacks on the own server, which it must withstand."""
+"""`mailserver selftest`: harmless attacks on one's own server, which it must withstand."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import attrs
 import click
 
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import Sentences, config_option, load_or_fail
+from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail
 from mailserver.probe.injection import try_all
 from mailserver.probe.place import places
 
 
-@click.group("selftest", cls=Sentences)
+@click.group("selftest", cls=FullHelpGroup)
 def selftest() -> None:
     """Attack the running server, harmlessly."""
 
@@ -23,10 +23,10 @@ def selftest() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @config_option
 def starttls(configuration: Path, *, as_json: bool) -> None:
-    """Send commands in clear text behind STARTTLS, which the server must refuse.
+    """Inject commands in clear text after STARTTLS, which the server must refuse.
 
-    At every listener that has STARTTLS: in one segment with the command, and between its answer and the handshake. The
-    status is 1 unless all are refused.
+    The command tries every listener with STARTTLS: in one segment with STARTTLS, and between its answer and the handshake.
+    The status is 1 unless all are refused.
     """
     verdicts = try_all(places(load_or_fail(configuration)))
     if as_json:

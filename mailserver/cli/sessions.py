@@ -36,12 +36,12 @@ def who(configuration: Path, user: str | None, protocol: str | None, *, as_json:
 
 @click.command("kick")
 @click.argument("target", metavar="USER|SESSION-ID")
-@click.option("--reason", help="What the client is told; ASCII.")
+@click.option("--reason", help="Message to the client; ASCII.")
 @config_option
 def kick(configuration: Path, target: str, reason: str | None) -> None:
-    """End the sessions of USER, or one session, with the protocol's farewell. A command that runs may finish within a second.
+    """End the sessions of USER, or one session, with the protocol's final response. A running command may finish within a second.
 
-    Prints each session that goes: its id, user, protocol and address.
+    Prints each ended session: its id, user, protocol and address.
 
     The status is 1 if there was no such session.
     """
@@ -51,11 +51,11 @@ def kick(configuration: Path, target: str, reason: str | None) -> None:
         click.echo(plain(f"{row['session']} {row['user'] or '(not logged in)'} {row['protocol']} {_address(row)}"))
     finish(answer)
     if not kicked:
-        raise click.ClickException(f"no session of that user or with that id: {target}")
+        raise click.ClickException(f"no session has that user or id: {target}")
 
 
 def finish(answer: Answer) -> None:
-    """Tell what was not as it should be, and exit with 1 then."""
+    """Print the lines of an answer on standard error, and exit with 1 if it failed."""
     for line in answer.lines:
         click.echo(plain(line), err=True)
     if not answer.ok:

@@ -1,4 +1,4 @@
-"""`mailserver status`: how the running server is."""
+"""`mailserver status`: the state of the running server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mailserver.tls.state.expiry import in_days
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @config_option
 def status(configuration: Path, *, as_json: bool) -> None:
-    """Show listeners, certificates, workers, and how full the server's caches and queues are.
+    """Show listeners, certificates, workers, and the usage of caches and queues.
 
     The status is 1 if a worker does not answer.
     """
@@ -33,7 +33,7 @@ def status(configuration: Path, *, as_json: bool) -> None:
     finish(answer)
 
 
-def _show(told: dict[str, Any], now: float) -> None:
+def _show(status: dict[str, Any], now: float) -> None:
     print_table(
         ("LISTENER", "PROTOCOL", "TLS", "CONNECTIONS"),
         [
@@ -43,7 +43,7 @@ def _show(told: dict[str, Any], now: float) -> None:
                 listener["tls"] + (" or none" if listener["cleartext"] else ""),
                 str(listener["connections"]),
             )
-            for listener in told["listeners"]
+            for listener in status["listeners"]
         ],
     )
     click.echo()
@@ -59,11 +59,11 @@ def _show(told: dict[str, Any], now: float) -> None:
                 host["issuer"],
                 "yes" * host["default"],
             )
-            for host in told["certificates"]
+            for host in status["certificates"]
         ],
     )
-    for host in told["certificates"]:
-        if host["origin"] not in _WELL:
+    for host in status["certificates"]:
+        if host["origin"] not in _HEALTHY_ORIGINS:
             click.echo(
                 f"warning: {host['host']}: its certificate is {host['origin']}; `mailserver check` or the log says why",
                 err=True,
@@ -71,30 +71,30 @@ def _show(told: dict[str, Any], now: float) -> None:
         if host["warning"] is not None:
             ends = f"ends in {in_days(host['days_left'])}" if host["warning"] else "has ended; clients refuse it"
             click.echo(f"warning: {host['host']}: the certificate {ends}", err=True)
-    if told["acme"]:
+    if status["acme"]:
         click.echo()
-        print_renewals(told["acme"], now)
-    if told["exposures"]:
+        print_renewals(status["acme"], now)
+    if status["exposures"]:
         click.echo(
-            f"warning: users with exposed passwords: {told['exposures']}, see `mailserver exposures list`", err=True
+            f"warning: users with exposed passwords: {status['exposures']}, see `mailserver exposures list`", err=True
         )
     click.echo()
     print_table(
         ("WORKER", "PID", "STATE", "UP", "SESSIONS", "LOGGED IN", "MEMORY", "FILES"),
-        [_worker(worker, now) for worker in told["workers"]],
+        [_worker(worker, now) for worker in status["workers"]],
     )
     click.echo()
-    answering = [worker for worker in told["workers"] if worker["answers"]]
+    answering = [worker for worker in status["workers"] if worker["answers"]]
     print_table(
         ("OF WORKER", *(str(worker["worker"]) for worker in answering)),
-        [(head, *(_fill(worker.get(name)) for worker in answering)) for head, name in FILLS],
+        [(head, *(_usage(worker.get(name)) for worker in answering)) for head, name in USAGE_ROWS],
     )
 
 
-_WELL = frozenset({"file", "added", "acme"})
-"""Where certificates come from when all is well."""
+_HEALTHY_ORIGINS = frozenset({"file", "added", "acme"})
+"""Origins of certificates without a fault."""
 
-FILLS = (
+USAGE_ROWS = (
     ("open accounts", "accounts_in_use"),
     ("kept accounts", "accounts_kept"),
     ("open indexes", "indexes"),
@@ -109,17 +109,17 @@ FILLS = (
     ("penalties", "penalties"),
     ("known networks", "known_networks"),
 )
-"""Lines of the last table: what is shown, and its key in a worker's answer."""
+"""Rows of the last table: the label, and the key in a worker's answer."""
 
 
-def _fill(told: Any) -> str:
-    """[number, bound] -> "12 of 64"; a number without a bound as it is."""
-    match told:
+def _usage(value: Any) -> str:
+    """[number, limit] -> "12 of 64"; a number without a limit is shown as it is."""
+    match value:
         case [number, bound]:
             return f"{number} of {bound}"
         case None:
             return ""
-    return str(told)
+    return str(value)
 
 
 def _worker(worker: dict[str, Any], now: float) -> tuple[str, ...]:
@@ -135,5 +135,5 @@ def _worker(worker: dict[str, Any], now: float) -> tuple[str, ...]:
         str(sessions["all"]),
         str(sessions["logged_in"]),
         octets(worker["memory"]),
-        _fill([worker["descriptors"], worker["descriptors_most"]]),
+        _usage([worker["descriptors"], worker["descriptors_most"]]),
     )

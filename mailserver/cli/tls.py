@@ -16,7 +16,7 @@ from mailserver.cli.cert import listed
 from mailserver.cli.clients import impact
 from mailserver.cli.columns import plain, print_table
 from mailserver.cli.dns_answers import BadResolver, Resolver, unanswered
-from mailserver.cli.options import Sentences, config_option, instead, load_or_fail
+from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail, suggestion
 from mailserver.config.model import Config
 from mailserver.idn import ascii_name
 from mailserver.probe.chain import BadAuthorities, Trust
@@ -26,7 +26,7 @@ from mailserver.probe.expectation import Certificates, key_files
 from mailserver.probe.finding import Finding, gathered
 
 
-@click.group("tls", cls=Sentences)
+@click.group("tls", cls=FullHelpGroup)
 def tls() -> None:
     """What clients see of TLS, and whom a change would shut out."""
 
@@ -91,7 +91,7 @@ def _check_hosts(config: Config, hosts: tuple[str, ...]) -> None:
     known = [host for domain in config.certified for host in domain.hosts]
     for host in hosts:
         if host not in known:
-            raise click.BadParameter(f"no domain has the host {host}{instead(host, known)}", param_hint="--name")
+            raise click.BadParameter(f"no domain has the host {host}{suggestion(host, known)}", param_hint="--name")
 
 
 def _managed(config: Config) -> Callable[[str], str | None]:

@@ -1,4 +1,4 @@
-"""`mailserver user`: the accounts of the users file. The server takes up each change within a second."""
+"""`mailserver user`: the accounts of the users file. The server uses each change within a second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mailserver.auth.schemes.passwd import PasswdEntry
 from mailserver.auth.schemes.scram_fields import StaleKeys, keys_of, make_fields
 from mailserver.cli.accounts import Accounts, on_accounts
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import Sentences
+from mailserver.cli.options import FullHelpGroup
 from mailserver.cli.user_mail import (
     expect_free,
     has_mail,
@@ -30,39 +30,39 @@ from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import HASHES, BadKeys
 
 _OFFERED = [name for name, row in schemes.SCHEMES.items() if row.make is not None and not row.binary]
-"""Schemes that new passwords may have: slow ones."""
+"""Schemes for new passwords: the slow ones."""
 
 
-_NOLOGIN = "take the extra field `nologin` out of the user's line"
-"""How to undo what an administrator wrote by hand."""
+_NOLOGIN = "remove the extra field `nologin` from the user's line"
+"""How to undo a change that an administrator made by hand."""
 
 
 def _with_password(function: Callable[..., None]) -> Callable[..., None]:
-    """The options about how a new password comes and is stored."""
+    """Add the options for the source and storage of a new password."""
     scheme = click.option(
         "--scheme",
         type=click.Choice(_OFFERED, case_sensitive=False),
         default="ARGON2ID",
         show_default=True,
-        help="How the password is stored.",
+        help="Scheme by which the password is stored.",
     )
     generate = click.option("--generate", is_flag=True, help="Make a random password and print it.")
-    no_scram = click.option("--no-scram", is_flag=True, help="Store no keys for SCRAM beside the password.")
+    no_scram = click.option("--no-scram", is_flag=True, help="Store no SCRAM keys beside the password.")
     return scheme(generate(no_scram(function)))
 
 
 def ask_password(*, generate: bool, confirm: bool = True) -> str:
-    """From the terminal, twice and unseen; else the first line of standard input; never from the command line."""
+    """Read a password from the terminal, hidden and twice, or from the first line of standard input."""
     if generate:
         password = secrets.token_urlsafe(15)
         click.echo(f"password: {password}")
         return password
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm))
-    # Octets and not text: what cannot be decoded is refused with a sentence instead of a traceback.
+    # Octets, not text: invalid UTF-8 is refused with a sentence instead of a traceback.
     line = sys.stdin.buffer.readline(schemes.MAX_PASSWORD + 3)
     if not line.rstrip(b"\r\n"):
-        raise click.ClickException("no password came: without a terminal it is the first line of standard input")
+        raise click.ClickException("no password was given: without a terminal it is the first line of standard input")
     try:
         return line.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:
@@ -79,19 +79,19 @@ def _store(password: str, scheme: str, scram_hashes: Iterable[str]) -> tuple[str
     try:
         return stored, make_fields(stored, octets, scram_hashes)
     except Unpreparable as error:
-        click.echo(f"no SCRAM keys are stored: the password cannot be prepared for them, as {error}", err=True)
+        click.echo(f"no SCRAM keys are stored, as SASLprep refuses the password: {error}", err=True)
         return stored, {}
 
 
-@click.group("user", cls=Sentences)
+@click.group("user", cls=FullHelpGroup)
 def user() -> None:
     """Add, list, disable, enable, rename and delete accounts."""
 
 
 @user.command("add")
 @click.argument("name")
-@click.option("--adopt-mail", is_flag=True, help="Give the new user the mail that lies in its place.")
-@click.option("--fresh", is_flag=True, help="Move mail that lies in its place aside, with the date in its name.")
+@click.option("--adopt-mail", is_flag=True, help="Give existing mail in the directory to the new user.")
+@click.option("--fresh", is_flag=True, help="Move existing mail in the directory aside, to a name with the date.")
 @_with_password
 @on_accounts
 def add(
@@ -99,8 +99,8 @@ def add(
 ) -> None:
     """Add the account NAME (user@domain). The password is asked for, or read from standard input.
 
-    Where mail lies already in the place of NAME's mail, of an earlier user or of another program, it must be said what
-    becomes of it.
+    If the directory of NAME's mail already contains mail, of an earlier user or another program, one of --adopt-mail and
+    --fresh is required.
     """
     if adopt_mail and fresh:
         raise click.UsageError("--adopt-mail and --fresh exclude each other")
@@ -113,7 +113,7 @@ def add(
             place = None
     if place is not None and not adopt_mail and not fresh:
         raise click.ClickException(
-            f"mail lies in {place} already: --adopt-mail gives it to {plain}, --fresh moves it aside"
+            f"{place} already contains mail: --adopt-mail gives it to {plain}, --fresh moves it aside"
         )
     password = ask_password(generate=generate)
     stored, scram = _store(password, scheme, () if no_scram else accounts.scram_hashes)
@@ -144,14 +144,14 @@ def change_password(accounts: Accounts, name: str, scheme: str, generate: bool, 
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @on_accounts
 def list_users(accounts: Accounts, *, as_json: bool) -> None:
-    """List the accounts: name, how the password is stored, whether it may log in.
+    """List the accounts: name, password scheme, and whether it may log in.
 
-    What is wrong with single lines of the file is printed on standard error, as `mailserver check` does.
+    Problems of single lines are printed on standard error, as by `mailserver check`.
     """
     rows = [(entry.name, _scheme_of(entry), not entry.disabled) for entry in accounts.file.entries()]
     if as_json:
-        told = [{"user": name, "password": scheme, "enabled": enabled} for name, scheme, enabled in rows]
-        click.echo(json.dumps(told, indent=2))
+        data = [{"user": name, "password": scheme, "enabled": enabled} for name, scheme, enabled in rows]
+        click.echo(json.dumps(data, indent=2))
     else:
         print_table(
             ("USER", "PASSWORD", "STATE"),
@@ -161,7 +161,7 @@ def list_users(accounts: Accounts, *, as_json: bool) -> None:
         click.echo(str(problem), err=True)
 
 
-_KEEP_SESSIONS = click.option("--keep-sessions", is_flag=True, help="Leave the user's open sessions alone.")
+_KEEP_SESSIONS = click.option("--keep-sessions", is_flag=True, help="Do not end the user's open sessions.")
 
 
 @user.command("disable")
@@ -170,7 +170,7 @@ _KEEP_SESSIONS = click.option("--keep-sessions", is_flag=True, help="Leave the u
 @_KEEP_SESSIONS
 @on_accounts
 def disable(accounts: Accounts, name: str, undo: bool, keep_sessions: bool) -> None:
-    """Refuse logins of NAME from now on, and end its open sessions. Mail is still taken; the password is kept."""
+    """Refuse logins of NAME, and end its open sessions. Mail is still accepted; the password is kept."""
     plain = _set_disabled(accounts, name, disabled=not undo)
     if undo or keep_sessions:
         take_up(accounts.config)
@@ -182,7 +182,7 @@ def disable(accounts: Accounts, name: str, undo: bool, keep_sessions: bool) -> N
 @click.argument("name")
 @on_accounts
 def enable(accounts: Accounts, name: str) -> None:
-    """Let NAME log in again, with the password kept."""
+    """Let NAME log in again, with its old password."""
     _set_disabled(accounts, name, disabled=False)
     take_up(accounts.config)
 
@@ -191,9 +191,7 @@ def _set_disabled(accounts: Accounts, name: str, *, disabled: bool) -> str:
     plain = accounts.existing(name).name
     accounts.file.set_disabled(plain, disabled=disabled)
     if not disabled and accounts.existing(plain).disabled:
-        raise click.ClickException(
-            f"{plain} stays disabled by the extra field `nologin` of its line: take it out there"
-        )
+        raise click.ClickException(f"{plain} stays disabled by the extra field `nologin` in its line: remove it there")
     click.echo(f"{'disabled' if disabled else 'enabled'} {plain}")
     return plain
 
@@ -201,9 +199,9 @@ def _set_disabled(accounts: Accounts, name: str, *, disabled: bool) -> str:
 @user.command("delete")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--keep-mail", is_flag=True, help="Leave the mail in its place.")
+@click.option("--keep-mail", is_flag=True, help="Leave the mail in its directory.")
 @click.option(
-    "--keep-sessions", is_flag=True, help="Leave the user's open sessions alone, and so the mail in its place, too."
+    "--keep-sessions", is_flag=True, help="Do not end the user's open sessions, and leave the mail in its directory."
 )
 @on_accounts
 def delete(accounts: Accounts, name: str, yes: bool, keep_mail: bool, keep_sessions: bool) -> None:
@@ -237,8 +235,8 @@ def delete(accounts: Accounts, name: str, yes: bool, keep_mail: bool, keep_sessi
 def rename(accounts: Accounts, old: str, new: str) -> None:
     """Rename the account OLD to NEW (user@domain): its password, its addresses and its mail, with all UIDs.
 
-    Its open sessions end. Mail for OLD is refused for the time being while the mail is moved, and then for good, unless an
-    alias of the MTA's takes it. A rename that was broken off is finished by the same command.
+    Its open sessions end. Mail for OLD is refused temporarily while the mail is moved, and permanently afterwards, unless an
+    alias of the MTA accepts it. The same command completes a rename that was interrupted.
     """
     config = accounts.config
     entry, plain = accounts.existing(old), accounts.name(new)
@@ -249,7 +247,7 @@ def rename(accounts: Accounts, old: str, new: str) -> None:
         return
     source, target = place_of(config, entry.name, entry.home), place_of(config, plain, entry.home)
     if source is not None and target is None:
-        raise click.ClickException(f"[mail] location says no place for {plain}")
+        raise click.ClickException(f"[mail] location gives no directory for {plain}")
     moves = source is not None and target is not None and source != target
     if moves and source is not None and target is not None:
         expect_free(config, source, target)

@@ -19,7 +19,7 @@ from mailserver.auth.backends.file import FileBackend, check, check_backend, mak
 from mailserver.auth.interfaces import NEW, IAuthBackend, IHashedPasswords, IReadsAhead, IReloadable, User
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.scram_fields import make_fields
-from mailserver.cli.usersfile import UsersFile
+from mailserver.cli.users_file import UsersFile
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 from tests.fakes import run_now

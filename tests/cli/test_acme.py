@@ -48,7 +48,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
     for name in ("ask", "ask_or_fail"):
         monkeypatch.setattr(module, name, fake.ask)
-    monkeypatch.setattr(module, "asked_config", lambda path: path)
+    monkeypatch.setattr(module, "server_config", lambda path: path)
     monkeypatch.setattr(module, "LOOK", 0.0)
     return fake
 

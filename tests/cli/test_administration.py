@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from mailserver.cli import main
-from mailserver.cli.status import FILLS
+from mailserver.cli.status import USAGE_ROWS
 from mailserver.probe.examine import Row
 from mailserver.probe.injection import Verdict
 
@@ -89,7 +89,7 @@ def test_the_keys_are_those_of_the_table(demonstration: Path, words: str) -> Non
 
 
 def test_status_shows_what_the_page_on_running_names() -> None:
-    assert {key for _head, key in FILLS} == fills() - {"mailboxes_in_use", "mailboxes_kept"}
+    assert {key for _head, key in USAGE_ROWS} == fills() - {"mailboxes_in_use", "mailboxes_kept"}
 
 
 def test_the_keys_of_what_asks_a_server() -> None:

@@ -199,7 +199,7 @@ def test_another_port_base_moves_the_ports_and_keeps_the_rest(tmp_path: Path) ->
     head = file.read_text().partition("[server]")[0]
     assert "never" not in head
     assert "another --port-base" in head
-    assert "moves the port of every listener" in head
+    assert "changes the port of every listener" in head
 
 
 def test_more_users_are_added_to_those_there(tmp_path: Path) -> None:

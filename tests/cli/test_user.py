@@ -10,7 +10,7 @@ from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import PasswdEntry
 from mailserver.auth.schemes.scram_fields import keys_of
 from mailserver.cli import main
-from mailserver.cli.usersfile import UsersFile
+from mailserver.cli.users_file import UsersFile
 from mailserver.sasl.scram_keys import HASHES, ScramKeys, derive
 
 # doveadm pw -s SSHA -p secret
@@ -115,7 +115,7 @@ def test_a_new_password_does_not_enable(site: Site) -> None:
 def test_a_new_password_of_a_user_disabled_by_hand_says_where(site: Site) -> None:
     done = site.run("password", "carla@example.test")
     assert done.exit_code == 0
-    assert "carla@example.test stays disabled: take the extra field `nologin` out" in done.output
+    assert "carla@example.test stays disabled: remove the extra field `nologin`" in done.output
     assert "user enable" not in done.output, "it would not help"
     assert "disabled" not in site.run("password", "anna@example.test").output
 

@@ -1,4 +1,4 @@
-"""Editing a users file: one line changes, every other stays as it is, and a reader never sees half of it."""
+"""Edits of a users file: one line changes, all others stay unchanged, and no reader sees a partial file."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class EntryExists(LookupError):
 
 @frozen
 class UsersFile:
-    """A users file, and whose it is when it has to be made. All names are as `passwd.normalise` gives them."""
+    """A users file, and the owner of a new one. All names are normalised (`passwd.normalise`)."""
 
     path: Path
     owner: str = ""
-    """System user that a new file is given to when root makes it; empty for the caller."""
+    """System user that owns a new file made by root; empty: the caller."""
 
     def entries(self) -> Iterator[PasswdEntry]:
-        """The users of the file, in its order; lines that are no entries are passed over. Raises: OSError."""
+        """The users of the file, in its order, without faulty lines. Raises: OSError."""
         for line in self._lines():
             if name_of(line) is None:
                 continue
@@ -47,7 +47,7 @@ class UsersFile:
                 continue
 
     def add(self, name: str, stored: str, scram: Mapping[str, str] = _NO_KEYS) -> None:
-        """A new user at the end, with the extra fields of its SCRAM keys. Raises: EntryExists, OSError."""
+        """Append a user, with the extra fields of its SCRAM keys. Raises: EntryExists, OSError."""
 
         def edit(lines: list[str]) -> None:
             if _find(lines, name) is not None:
@@ -59,7 +59,7 @@ class UsersFile:
         self._edit(edit)
 
     def set_password(self, name: str, stored: str, scram: Mapping[str, str] = _NO_KEYS) -> None:
-        """Another password, with its SCRAM keys alone; a disabled user stays disabled. Raises: NoSuchEntry, OSError."""
+        """Replace the password and the SCRAM keys; a disabled user stays disabled. Raises: NoSuchEntry, OSError."""
 
         def change(fields: list[str]) -> None:
             fields[1] = ("!" if fields[1].startswith("!") else "") + stored
@@ -71,7 +71,7 @@ class UsersFile:
         self._edit_fields(name, change)
 
     def set_disabled(self, name: str, *, disabled: bool) -> None:
-        """Refuse the user's logins, or take them again; the password stays. Raises: NoSuchEntry, OSError."""
+        """Disable or enable the user; the password stays. Raises: NoSuchEntry, OSError."""
 
         def change(fields: list[str]) -> None:
             fields[1] = ("!" if disabled else "") + fields[1].removeprefix("!")
@@ -79,7 +79,7 @@ class UsersFile:
         self._edit_fields(name, change)
 
     def rename(self, name: str, new: str) -> None:
-        """Give the user another name; all else of the line stays. Raises: NoSuchEntry, EntryExists, OSError."""
+        """Rename the user; the rest of the line stays. Raises: NoSuchEntry, EntryExists, OSError."""
 
         def edit(lines: list[str]) -> None:
             if _find(lines, new) is not None:
@@ -91,10 +91,10 @@ class UsersFile:
         self._edit(edit, name)
 
     def delete(self, name: str) -> None:
-        """Take the user out; mail stays where it is. Raises: NoSuchEntry, OSError."""
+        """Remove the user; its mail stays. Raises: NoSuchEntry, OSError."""
 
         def edit(lines: list[str]) -> None:
-            # A second line of the same name would otherwise come to life.
+            # A second line of the same name would otherwise become effective.
             while (index := _find(lines, name)) is not None:
                 del lines[index]
 
@@ -123,7 +123,7 @@ class UsersFile:
 
     def _lines(self) -> list[str]:
         text = self.path.read_bytes().decode("utf-8", "surrogateescape")
-        # Lines end at LF alone: splitlines() would cut names at other characters.
+        # Lines end at LF alone: splitlines() would split names at other characters.
         return re.findall(r"[^\n]*\n|[^\n]+", text)
 
     def _owner(self) -> tuple[int, int] | None:
@@ -134,7 +134,7 @@ class UsersFile:
 
 
 def home_of(config: Config, user: str) -> str | None:
-    """The user's home directory, of the first users file that says one. Raises: click.ClickException."""
+    """The user's home directory, from the first users file that has one. Raises: click.ClickException."""
     for backend in config.auth.backends:
         kind, _, argument = backend.partition(":")
         if kind == "file":

@@ -1,7 +1,7 @@
-"""What `mailserver demo` makes: a real deployment in small, in one directory.
+"""The files of `mailserver demo`: a small but real deployment in one directory.
 
-Everything is made once and kept: a piece that is there is not touched, so the mail of the last run is still there in
-the next. The configuration is written last; a run that was cut off is taken up where it ended.
+Each piece is made once and kept: an existing one is not touched, so the mail of the last run remains. The
+configuration is written last; a later run completes one that was interrupted.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from mailserver.tls.ca import private_ca
 from mailserver.tls.ca.authority import AUTHORITY_DAYS, DAYS, certificate_pem, key_pem, make_key
 
 OFFSETS: Mapping[str, int] = {**PORTS, "metrics": 90}
-"""Listener -> distance of its port from the base. "metrics" is a second one of protocol http."""
+"""Listener -> offset of its port from the base. "metrics" is a second listener of protocol http."""
 
 USERS: Mapping[str, Sequence[str]] = {
     "example.test": ("anna", "ben", "carla"),
     "example.org": ("anna", "david", "emma"),
 }
-"""Domain -> the users it has. The same local part in both shows that they are apart."""
+"""Domain -> its users. The same local part in both shows that they are separate."""
 
 
 @frozen
 class Demonstration:
-    """Where everything of it is."""
+    """The paths of a demonstration."""
 
     directory: Path
     port_base: int
@@ -60,7 +60,7 @@ class Demonstration:
 
     @property
     def private_ca(self) -> Path:
-        """Where `mailserver ca` has that CA, with its key."""
+        """Directory of that CA for `mailserver ca`, with its key."""
         return self.directory / "state" / "ca"
 
     @property
@@ -80,7 +80,7 @@ class Demonstration:
 
 
 def make(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
-    """Make what is missing. Returns the accounts, name -> password, in the file's order. Raises: OSError, CaFault."""
+    """Make the missing files. Return the accounts, name -> password, in the file's order. Raises: OSError, CaFault."""
     directory = demonstration.directory
     for each in (directory, *(directory / name for name in ("certs", "mail", "run", "state"))):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def make(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
 
 
 def hosts_of(domain: str) -> list[str]:
-    """Names of a domain's certificate. The first domain's is the default and serves localhost too."""
+    """Names of a domain's certificate. The first domain's is the default, and covers localhost, too."""
     first = next(iter(USERS))
     return [f"mail.{domain}", *(["localhost", "127.0.0.1", "::1"] if domain == first else [])]
 
@@ -137,7 +137,7 @@ def _make_certificates(demonstration: Demonstration) -> None:
 def _make_authority(demonstration: Demonstration) -> None:
     place, old_key = demonstration.private_ca, demonstration.authority.with_suffix(".key")
     if demonstration.authority.exists() and old_key.exists():
-        # Where an earlier demonstration has it; clients trust that one.
+        # Made by an earlier version; clients trust this authority.
         place.mkdir(mode=0o755)
         replace_file(place / private_ca.KEY, old_key.read_bytes())
         replace_file(place / private_ca.CERTIFICATE, demonstration.authority.read_bytes(), mode=0o644)
@@ -154,7 +154,7 @@ def _make_authority(demonstration: Demonstration) -> None:
 
 
 def _make_accounts(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
-    """Names and passwords, in clear: this is what a demonstration prints."""
+    """Names and passwords in clear text, as the demonstration prints them."""
     accounts: dict[str, str] = {}
     if demonstration.accounts.exists():
         for line in demonstration.accounts.read_text("utf-8").splitlines():
@@ -170,7 +170,7 @@ def _make_accounts(demonstration: Demonstration, extra_users: int) -> dict[str, 
 
 
 def _password() -> str:
-    """Letters and digits alone (95 bits): it is copied by double click and needs no quoting."""
+    """A password of letters and digits (95 bits): a double click selects it, and it needs no quoting."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
 
 
@@ -187,14 +187,14 @@ def _make_users(demonstration: Demonstration, accounts: Mapping[str, str]) -> No
 
 
 def _make_user(name: str, password: bytes) -> str:
-    """A line of the users file that costs little, as the demonstration's passwords cannot be guessed."""
+    """A line of the users file with a cheap hash, as the demonstration's passwords cannot be guessed."""
     stored = schemes.make(password, cost=schemes.LIGHT)
     extra = replace_fields("", make_fields(stored, password, ("SHA-256",), rounds=LEAST_ROUNDS))
     return f"{name}:{stored}::::::{extra}\n"
 
 
 def _make_maildir(root: Path, name: str) -> None:
-    """An INBOX with the sample messages in new/, there whole or not at all."""
+    """Make an INBOX atomically, with the sample messages in new/."""
     local, _, domain = name.partition("@")
     place = root / domain / local
     if place.exists():
@@ -226,7 +226,7 @@ def _has_ipv6() -> bool:
 
 
 def _caller() -> str:
-    """The caller's own name; empty where the number has none, as in containers."""
+    """The caller's user name; empty if the user id has none, as in containers."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -234,12 +234,12 @@ def _caller() -> str:
 
 
 def _protocol(name: str) -> str:
-    """Of a listener of OFFSETS."""
+    """The protocol of a listener in OFFSETS."""
     return "http" if name == "metrics" else name
 
 
 def _move_ports(demonstration: Demonstration) -> None:
-    """Another base than last time: move the ports of the listeners, keep all else of the file."""
+    """Change the ports of the listeners to the current base; keep the rest of the file."""
     text = demonstration.configuration.read_text("utf-8")
     document = tomlkit.parse(text)
     offsets: dict[str, list[int]] = {}
@@ -264,31 +264,31 @@ def _configuration_text(demonstration: Demonstration, *, with_ipv6: bool) -> str
     addresses = '["127.0.0.1", "::1"]' if with_ipv6 else '["127.0.0.1"]'
     parts = [
         f"""# A demonstration: two domains, each under its own certificate, on one machine.
-# Made once by `mailserver demo`. What you change here stays, but for the listeners' ports: another --port-base
-# (PORT_BASE of make) moves the port of every listener in this file.
+# Made once by `mailserver demo`. Your changes stay, except the listeners' ports: another --port-base
+# (PORT_BASE of make) changes the port of every listener in this file.
 
 [server]
 hostname = "mail.{first}"
-# All mail belongs to this system user. A real server has one of its own.
+# All mail belongs to this system user. A real server has its own user.
 user = {quoted(user)}
 runtime_dir = {quoted(directory / "run")}
 state_dir = {quoted(directory / "state")}
 
 [mail]
 root = {quoted(directory / "mail")}
-# Who gets the mail to postmaster of both domains.
+# The user that receives mail to postmaster of both domains.
 postmaster = {quoted(f"{USERS[first][0]}@{first}")}
 
 [auth]
 # Dovecot's passwd-file format; `mailserver user` edits it, and it is reread when it changes.
 backends = [{quoted(f"file:{demonstration.users}")}]
-# A name without a domain belongs to the domain of the host name asked for, else to this one.
+# A name without a domain belongs to the domain of the host name in SNI, else to this one.
 default_domain = "{first}"
 
 [tls]
-# Served to clients that ask for no name, or for one that no domain has.
+# Served to clients without SNI, or with an unknown name.
 default = "mail.{first}"
-# The HTTP listeners offer it at /ca, with the steps to import it.
+# The HTTP listeners offer it at /ca, with instructions to import it.
 private_ca = {quoted(demonstration.private_ca / private_ca.CERTIFICATE)}
 """
     ]
