@@ -1,6 +1,6 @@
-"""The meaning of commands that clients send again and again, parsed once.
+"""A cache of parsed command arguments.
 
-What follows the messages in a FETCH, STORE or SEARCH hardly varies: mail programs ask with the same words for years.
+The arguments behind the message set of a FETCH, STORE or SEARCH hardly vary: mail programs send the same ones for years.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from mailserver.imap.wire.reader import Reader
 T = TypeVar("T", bound=Hashable)
 
 LONGEST: Final = 1024
-"""Octets of a text that is remembered."""
+"""Octets of the longest text that is cached."""
 
 
 class ArgumentCache:
-    """Of all sessions of a worker; the least recently used are forgotten."""
+    """The cache of all sessions of a worker; the least recently used entries are dropped."""
 
     def __init__(self, most: int) -> None:
-        """`most`: how many are remembered."""
+        """`most`: the largest number of entries."""
         self._cached = lru_cache(maxsize=most)(_read)
 
     def read(self, parse: Callable[[Reader], T], reader: Reader) -> T:
-        """What `parse` makes of the rest of the command, which it must read to its end. Raises: what `parse` raises.
+        """Parse the rest of the command, to its end, by `parse`. Raises: what `parse` raises.
 
         `parse` is a function of a module, whose value depends on the text alone and never changes.
         """
@@ -40,7 +40,7 @@ class ArgumentCache:
 
     @property
     def known(self) -> int:
-        """How many are remembered now."""
+        """The number of entries."""
         return self._cached.cache_info().currsize
 
 

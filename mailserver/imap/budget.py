@@ -1,7 +1,7 @@
-"""How much work a FETCH may do at once on the reactor's thread, where every other client of the worker waits for it.
+"""The budget of a FETCH for work on the reactor's thread, where every other client of the worker waits for it.
 
-The unit is an octet that is looked at field by field: about 0.1 microseconds of a processor. Each step says what it costs
-before it begins.
+The unit is an octet that is examined field by field: about 0.1 microseconds of a processor. Each step is charged before it
+begins.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Final
 AT_ONCE: Final = 64 * 1024
 """Octets times items: some milliseconds."""
 EACH: Final = 32
-"""What an item costs of which nothing is looked at."""
+"""The cost of an item none of whose octets is examined."""
 COPIED: Final = 16
-"""Octets that are copied for the price of one that is looked at."""
+"""Octets that are copied for the cost of one that is examined."""
 
 
 class NotCached(Exception):
-    """It cannot be answered from what is known."""
+    """The answer needs data that is not cached."""
 
 
 class BudgetExceeded(NotCached):
-    """It can, by more work than may be done at once."""
+    """The answer needs more work than the budget allows."""
 
 
 class Budget:
-    """Of one turn of the reactor's thread."""
+    """The budget of one turn of the reactor's thread."""
 
     __slots__ = ("_left",)
 
@@ -33,28 +33,28 @@ class Budget:
         self._left = octets
 
     def has(self, octets: int) -> bool:
-        """May so much be done?"""
+        """Is so much left?"""
         return octets <= self._left
 
     def spend(self, octets: int) -> None:
-        """That is about to be done. Raises: BudgetExceeded."""
+        """Charge work that is about to be done. Raises: BudgetExceeded."""
         self._left -= octets
         if self._left < 0:
             raise BudgetExceeded
 
     def copy(self, octets: int) -> None:
-        """So many octets are about to be copied. Raises: BudgetExceeded."""
+        """Charge the copying of octets. Raises: BudgetExceeded."""
         self.spend(octets // COPIED)
 
 
 class UnlimitedBudget(Budget):
-    """Of a thread in which nobody else waits; time ends what it does."""
+    """The budget of an account's thread, whose work is limited by time instead."""
 
     __slots__ = ()
 
     def has(self, octets: int) -> bool:  # noqa: ARG002 - as in the parent
-        """Anything goes."""
+        """Accept any amount."""
         return True
 
     def spend(self, octets: int) -> None:
-        """Anything goes."""
+        """Accept any amount."""

@@ -45,7 +45,7 @@ class Command(NamedTuple):
     uid: bool
     """It was given as `UID name`."""
     reader: Reader
-    """Behind the name: at the space, or at the end."""
+    """Positioned behind the name: at the space, or at the end."""
 
 
 Run = Callable[[Any, Command], Awaitable[str | None]]
@@ -79,7 +79,7 @@ class CommandSpec:
     max_literal: int = 65536
     """Octets that all its literals may have together, unless streamed."""
     streams: Callable[[Sequence[bytes]], bool] | None = None
-    """Given the text and literals before an announced literal: is that one not read but left to `run`?"""
+    """Takes the text and literals before an announced literal; True leaves that literal to `run`."""
     precondition: Callable[[Any], None] | None = None
     """Takes the session; raises the MailError that refuses the command before any of its literals is asked for."""
     exposed: Callable[[Any, Reader], None] | None = None
@@ -88,7 +88,7 @@ class CommandSpec:
     It may raise BadSyntax.
     """
     allowed: int = field(init=False, repr=False)
-    """`states` as a number: enum's own operators take longer than a whole NOOP may."""
+    """`states` as a number: the operators of `enum` take longer than the rest of a NOOP."""
     completed: bytes = field(init=False, repr=False)
     """The text of its tagged OK where `run` has none; `UID ` comes before it in that form."""
 

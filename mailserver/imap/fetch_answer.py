@@ -1,17 +1,17 @@
-"""Answering FETCH: from memory, from the index, from files (RFC 3501 7.4.2).
+"""FETCH responses: from memory, from the index, from files (RFC 3501 7.4.2).
 
-An item costs nothing but memory (FLAGS, UID, INTERNALDATE, RFC822.SIZE), or a row of the index (ENVELOPE, BODY,
-BODYSTRUCTURE, the usual header fields), or a file. They are answered in four ways:
+An item needs memory only (FLAGS, UID, INTERNALDATE, RFC822.SIZE), a row of the index (ENVELOPE, BODY, BODYSTRUCTURE, the
+usual header fields), or a file. There are four ways:
 
-*   From columns, on the reactor's thread: one format string for hundreds of messages.
-*   From the index and from files in the account's thread, until about CHUNK octets are ready or a few hundredths of a
-    second have passed; the client takes them before the next hop. So a session holds one chunk, however much is asked
-    for, others of the account come in between, and who has gone is noticed.
-*   What was read a moment ago (`store.live.MessageCache`) is answered without a hop, where few messages are asked for and
-    little is to be looked at (`budget`).
-*   A message with more than that to send is sent in pieces of PIECE octets, each read when the last one has gone.
+*   Columns are formatted on the reactor's thread: one format string for hundreds of messages.
+*   The index and files are read in the account's thread, until about CHUNK octets are ready or a few hundredths of a
+    second have passed; the client takes them before the next operation. So a session holds one chunk, however much is asked
+    for, other sessions of the account get their turn, and a client that is gone is noticed.
+*   Cached messages (`store.live.MessageCache`) are answered on the reactor's thread, where few are asked for and little is to
+    be examined (`budget`).
+*   A message with more than CHUNK octets to send is sent in pieces of PIECE octets, each read when the last one has gone.
 
-A message that is gone is left out, and the others are told.
+A message that is gone is left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mailserver.imap.wire import writer
 
 _FEW: Final = 64
 _REMEMBERED: Final = 256
-"""Messages of one FETCH that are remembered, and looked for among what is: who fetches a mailbox whole has it then."""
+"""Messages of one FETCH that are cached. A client that fetches a whole mailbox keeps it by itself."""
 
 
 class _FlagTexts(dict[int, bytes]):
@@ -50,7 +50,7 @@ class _FlagTexts(dict[int, bytes]):
 
 
 class FetchResponse:
-    """One FETCH being answered."""
+    """The responses to one FETCH."""
 
     def __init__(self, session: Session, selected: SelectedMailbox, plan: Plan, seen: frozenset[int]) -> None:
         self._session = session
@@ -61,12 +61,12 @@ class FetchResponse:
         self.expunged = False
         """Has a message been left out because it no longer exists?"""
         self._is_heavy = False
-        """Is it known that it costs too much for this thread?"""
+        """Has it exceeded the budget of the reactor's thread before?"""
         self.error: MailError | None = None
-        """Why another message could not be told."""
+        """The failure of another message."""
 
     async def write(self, ranges: Sequence[Range]) -> None:
-        """All answers, as much at a time as the client takes."""
+        """Write all responses, as much at a time as the client takes."""
         plan, channel = self._plan, self._session.channel
         if plan.needs_summary or plan.needs_file:
             batch_size = FetchBatchSize(_FEW)
@@ -94,7 +94,7 @@ class FetchResponse:
             self.expunged = True
 
     def columns(self, rows: Rows) -> list[Sequence[object]]:
-        """What fills the plan's line for those messages, where it needs nothing but columns."""
+        """The values for the plan's line of those messages, where it needs nothing but columns."""
         columns: list[Sequence[object]] = [rows.seqs]
         for item in self._plan.items:
             match item.label:
@@ -109,7 +109,7 @@ class FetchResponse:
         return columns
 
     def _flags(self, rows: Rows) -> list[bytes]:
-        """Flag lists. A keyword that is new is told first."""
+        """The flag lists. A new keyword is announced first."""
         if lines := keyword_lines(self._selected):
             self._session.channel.write(lines)
         view = self._selected.view
@@ -122,7 +122,7 @@ class FetchResponse:
         return lists
 
     async def _from_store(self, rows: Rows) -> int:
-        """From the index or from files, about CHUNK octets a hop; how heavy the summaries were."""
+        """Answer from the index or from files, about CHUNK octets an operation; return the octets of the summaries."""
         live, channel = self._selected.live, self._session.channel
         self._note(rows)
         work = Work((self._session.user, live.id), self._plan, rows, flags=self._flags(rows), seen=self._seen)
@@ -145,7 +145,7 @@ class FetchResponse:
         return work.weight
 
     async def _ask(self, work: Work, rows: Rows, start: int) -> Ready:
-        """One hop, or none. What was taken for it is given back before the client is waited for."""
+        """Run one operation, or none. Cached files are given back before the wait for the client."""
         known = work.known = self._take_known(work, rows, start) if self._remembers else None
         try:
             ready = work.run_now(start)
@@ -158,7 +158,7 @@ class FetchResponse:
         return ready
 
     def _take_known(self, work: Work, rows: Rows, start: int) -> Known:
-        """What this worker has read before of the messages from there on, with about CHUNK octets of texts."""
+        """Take the messages from `start` on out of the worker's cache, with about CHUNK octets of texts."""
         plan, live = self._plan, self._selected.live
         cache, known = live.account.message_cache, Known()
         if plan.needs_summary and not work.has_decided(start):
@@ -186,7 +186,7 @@ class FetchResponse:
             cache.give_file(live, uid, file)
 
     async def _read(self, large: Large, at: int, count: int) -> bytes:
-        """Octets of a large message; none where they are not to be had any more."""
+        """Octets of a large message; none where they can no longer be read."""
         data = large.file.read_now(at, count)
         if data is not None:
             return data
@@ -196,7 +196,7 @@ class FetchResponse:
             return b""
 
     async def _send_large(self, large: Large) -> None:
-        """All of it; what is not made yet is made in further turns of the account's thread."""
+        """Send all of it; what is not made yet is made in further turns of the account's thread."""
         live = self._selected.live
         try:
             await self._send_pieces(large)
@@ -232,7 +232,7 @@ class FetchResponse:
                 await channel.drain()
 
     def _break_off(self) -> NoReturn:
-        """The literal's size has been told: only the end of the connection can take that back. Raises: ConnectionLost."""
+        """End the connection: the client has the literal's size, and would wait for the rest. Raises: ConnectionLost."""
         channel = self._session.channel
         channel.log("message-truncated", user=self._session.user)
         channel.close()

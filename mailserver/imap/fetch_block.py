@@ -1,4 +1,4 @@
-"""FETCH of many messages at once: one format string for all of them, filled from columns and summaries."""
+"""FETCH responses of many messages at once: one format string for all, filled from columns and summaries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
 
 _SCANNED: Final = 8
-"""Octets of kept lines that a pattern looks at for the price of one; see `Budget`."""
+"""Octets of kept lines that a pattern scans for the cost of one; see `Budget`."""
 
 
 @frozen
@@ -27,14 +27,14 @@ class Block:
     flags: Sequence[bytes]
     """The flag list of each."""
 
-    def tell(self, texts: Mapping[bytes, Sequence[bytes]]) -> bytes:
-        """The answers; `texts` has what is no column, by label, of each message."""
+    def format(self, texts: Mapping[bytes, Sequence[bytes]]) -> bytes:
+        """The responses; `texts` has the values that are no columns, by label, of each message."""
         columns: list[Sequence[object]] = [self.rows.seqs]
         columns += [self._column(item) if item.need is Need.COLUMN else texts[item.label] for item in self.plan.items]
         return self.plan.line * len(self.rows.uids) % tuple(chain.from_iterable(zip(*columns, strict=True)))
 
-    def tell_summaries(self, summaries: Sequence[Summary], budget: Budget) -> tuple[bytes, int]:
-        """The answers for as many of the messages as may be told now, and how many these are. Raises: BudgetExceeded."""
+    def format_summaries(self, summaries: Sequence[Summary], budget: Budget) -> tuple[bytes, int]:
+        """The responses for as many of the messages as the budget allows, and their number. Raises: BudgetExceeded."""
         texts = self._texts(summaries)
         count = self._affordable(summaries, texts.values(), budget)
         block: Block = self
@@ -44,10 +44,10 @@ class Block:
         for item in self.plan.items:
             if item.section is not None:
                 texts[item.label] = [kept_literal(item, summary) for summary in summaries[:count]]
-        return block.tell(texts), count
+        return block.format(texts), count
 
     def _texts(self, summaries: Sequence[Summary]) -> dict[bytes, list[bytes]]:
-        """What stands in the summaries as it is told."""
+        """The values that stand in the summaries."""
         texts: dict[bytes, list[bytes]] = {}
         for item in self.plan.items:
             match item.label:
@@ -78,7 +78,7 @@ class Block:
         return len(summaries)
 
     def _column(self, item: Item) -> Sequence[object]:
-        """What the plan's line takes for an item from columns."""
+        """The values of an item from columns, for the plan's line."""
         match item.label:
             case b"FLAGS":
                 return self.flags

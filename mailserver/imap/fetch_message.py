@@ -1,7 +1,7 @@
-"""The answer to a FETCH for one message, item by item.
+"""The FETCH response of one message, item by item.
 
-What is told may be many times the message: each item may be all of it. So an answer is made as far as it is needed now, and
-the rest, when the client has taken that, in further turns of the account's thread.
+A response may be many times the size of the message: each item may be all of it. So it is made piece by piece, in further
+turns of the account's thread, as the client takes it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from attrs import define
 
 from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan
-from mailserver.imap.header_fields import Fields, Selected
+from mailserver.imap.header_fields import Fields, SelectedFields
 from mailserver.imap.open_message import LoadedMessage, OpenMessage
 from mailserver.imap.section import Range, kept_lines, without_nul
 from mailserver.message.header_summary import KEPT
@@ -26,13 +26,13 @@ KEPT_LINES_UNKNOWN = INCOMPLETE.encode("ascii")
 
 @define
 class Large:
-    """The answer for one message that is sent in pieces."""
+    """The response of one message that is sent in pieces."""
 
     uid: UID
     file: MessageFile
     pieces: list[Piece]
     rest: Iterator[Piece | None] | None
-    """What follows those pieces, if all of them were not made at once."""
+    """The rest of the response, if it was not all made at once."""
 
     @property
     def is_kept(self) -> bool:
@@ -62,12 +62,12 @@ def collect(pieces: Iterator[Piece | None], time_slice: TimeSlice | None) -> tup
 
 
 def total(pieces: Iterable[Piece]) -> int:
-    """How many octets those are."""
+    """The octets of the pieces."""
     return sum([len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in pieces])
 
 
 class MessageFormatter:
-    """Tells items of one message, whose cells from columns are `cell`'s."""
+    """Formats the items of one message; `cell` returns its values from columns."""
 
     def __init__(self, plan: Plan, cell: Callable[[Item], object], summary: Summary | None) -> None:
         self._plan = plan
@@ -77,7 +77,7 @@ class MessageFormatter:
 
     @property
     def lacks_lines(self) -> bool:
-        """Are kept lines asked for, and not kept?"""
+        """Are kept lines asked for, and missing?"""
         summary = self._summary
         return summary is not None and summary.fields == KEPT_LINES_UNKNOWN and bool(self._plan.sections)
 
@@ -102,7 +102,7 @@ class MessageFormatter:
         return b"%b %b" % (item.label, _literal(item, self._kept.select(item.section)))
 
     def items(self, message: OpenMessage | None) -> Iterator[Piece | None]:
-        """All of them, with what stands between; None is a pause. Raises: StoreUnavailable, NotCached, BudgetExceeded."""
+        """All items, with the spaces between; None is a pause. Raises: StoreUnavailable, NotCached, BudgetExceeded."""
         incomplete = self.lacks_lines
         for number, item in enumerate(self._plan.items):
             between = b" " if number else b""
@@ -115,7 +115,7 @@ class MessageFormatter:
                 yield b"%b%b {0}\r\n" % (between, item.label)
             elif isinstance(found, bytes):
                 yield b"%b%b {%d}\r\n%b" % (between, item.label, len(found), without_nul(found))
-            elif isinstance(found, Selected):
+            elif isinstance(found, SelectedFields):
                 yield b"%b%b {%d}\r\n" % (between, item.label, found.size)
                 for piece in found.pieces:
                     yield piece and without_nul(piece)

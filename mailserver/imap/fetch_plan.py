@@ -1,4 +1,4 @@
-"""What a FETCH asks for, and of which messages: its items, and the rows of the columns they are answered from."""
+"""The plan of a FETCH: its items, and the rows of the columns that they are answered from."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
 CHUNK: Final = 256 * 1024
-"""Octets that are made ready before the client must take them."""
+"""Octets that are prepared before the client must take them."""
 FEW_KEPT: Final = 4
-"""Items of kept lines that are each looked for by a pattern of its own; of more, the lines are cut into fields."""
+"""Items of kept lines that are each found by a pattern of its own; for more, the lines are cut into fields."""
 _ROWS: Final = 500
 _UNKNOWN_SIZE: Final = array("I", [UNKNOWN_SIZE]).tobytes()
 _UNKNOWN_DATE: Final = array("q", [UNKNOWN_DATE]).tobytes()
 
 
 class Need(enum.Enum):
-    """What an item is made from."""
+    """The source of an item."""
 
     COLUMN = 0
     SUMMARY = 1
@@ -32,7 +32,7 @@ class Need(enum.Enum):
 
 @frozen
 class Item:
-    """One thing to tell of each message."""
+    """One FETCH item."""
 
     label: bytes
     need: Need
@@ -46,7 +46,7 @@ FORMATS: Final = {
     b"INTERNALDATE": b"INTERNALDATE %b",
     b"RFC822.SIZE": b"RFC822.SIZE %d",
 }
-"""Of items from columns; all others are their label and octets."""
+"""The formats of items from columns; all others are their label and octets."""
 
 
 _WHOLE: Final = Section()
@@ -54,7 +54,7 @@ _WHOLE: Final = Section()
 
 @frozen
 class Plan:
-    """The items of one FETCH, and what they need together."""
+    """The items of one FETCH, and their common needs."""
 
     items: tuple[Item, ...]
     line: bytes = field(init=False)
@@ -65,7 +65,7 @@ class Plan:
     """The only things that need a file are whole messages, and nothing needs a summary."""
     needs_summary: bool = field(init=False)
     only_head: bool = field(init=False)
-    """Of the summaries, only what headers tell is needed, and neither sizes nor dates."""
+    """Of the summaries only the data of headers is needed, and neither sizes nor dates."""
     only_envelopes: bool = field(init=False)
     """Envelopes are all that is needed of the summaries, and no file is."""
     needs_file: bool = field(init=False)
@@ -76,7 +76,7 @@ class Plan:
     sets_seen: bool = field(init=False)
     measured: bool = field(init=False)
     """Sizes or dates are asked for."""
-    tells_flags: bool = field(init=False)
+    has_flags: bool = field(init=False)
 
     @line.default
     def _line(self) -> bytes:
@@ -125,8 +125,8 @@ class Plan:
     def _sets_seen(self) -> bool:
         return any(item.sets_seen for item in self.items)
 
-    @tells_flags.default
-    def _tells_flags(self) -> bool:
+    @has_flags.default
+    def _has_flags(self) -> bool:
         return any(item.label == b"FLAGS" for item in self.items)
 
     @measured.default
@@ -136,7 +136,7 @@ class Plan:
 
 @frozen
 class Rows:
-    """What columns say of some messages; parallel."""
+    """The columns of some messages; parallel."""
 
     seqs: Sequence[int]
     uids: Sequence[int]
@@ -144,7 +144,7 @@ class Rows:
     sizes: Sequence[int]
     dates: Sequence[int]
     gone: bool
-    """Some are left out: they have been expunged, and the client has not been told yet."""
+    """Some are left out: they have been expunged, and their EXPUNGE has not been sent yet."""
 
     def part(self, start: int, end: int) -> Rows:
         """Some of them."""

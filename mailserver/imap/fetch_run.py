@@ -1,7 +1,7 @@
-"""FETCH commands that a client has sent one behind the other, alike but for the message: answered together.
+"""Pipelined FETCH commands that differ in the message number alone, answered in one step.
 
-Programs that ask for each message's flags in a command of its own send hundreds before they read. Reading each by itself
-costs many times what there is to tell. Each is still answered by its own lines, in its turn.
+Programs that ask for each message's flags in a command of its own send hundreds before they read. Parsing each by itself
+costs many times the work of its response. Each still gets its own lines, in its turn.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from mailserver.imap.fetch_plan import Plan, Rows
 from mailserver.imap.session import Session
 
 MOST: Final = 256
-"""Commands that are answered before others have their turn."""
+"""Commands that are answered before other clients have their turn."""
 FEW: Final = 8
-"""Commands that are looked at first, as those of whom most cannot be answered here must not cost much."""
+"""Commands that are tried first, so that a run which cannot be answered here costs little."""
 LONGEST: Final = 256
 """Octets of the text that they have in common."""
 _DONE: Final = b"%b OK FETCH completed\r\n"
 
 
 def answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
-    """Behind a FETCH of one or more messages that has been answered OK: answer those that ask the same of one message.
+    """Answer the FETCH commands that follow one which has been answered OK, and ask for the same items of one message each.
 
-    `tail` is what it has asked for, as the client wrote it. A command that is in any way out of the ordinary is left to be
-    read by itself, and so is everything while the client has something to be told.
+    `tail` is the items as the client wrote them. A command that is in any way unusual is left to be parsed by itself, and so
+    is everything while there are unsolicited responses to send.
     """
     selected = session.mailbox
     view = selected.view
@@ -38,7 +38,7 @@ def answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
     if not view.is_synced or selected.live.unsettled or view.behind():
         return
     line, few, many = _patterns(tail)
-    # Of a \Recent message more is to be told than the columns know.
+    # The flags of a \Recent message are not all in the columns.
     first = view.recent_uids.first
     most = view.count if first is None else bisect_left(view.uids, first, 0, view.count)
     found = session.input.peek_run(line, few)
@@ -63,7 +63,7 @@ def answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
 
 @lru_cache(maxsize=64)
 def _patterns(tail: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
-    """Of one such command, with its tag and number as groups; of a few, and of many."""
+    """The patterns of one such command, with its tag and number as groups; of a few, and of many."""
     command = rb"%b[A-Za-z0-9.]{1,64}) FETCH %b[1-9][0-9]{0,8}) " + re.escape(tail).replace(b"%", b"%%") + rb"\r\n"
     line, one = command % (b"(", b"("), command % (b"(?:", b"(?:")
     return re.compile(line), re.compile(b"(?:%b){1,%d}" % (one, FEW)), re.compile(b"(?:%b){1,%d}" % (one, MOST))

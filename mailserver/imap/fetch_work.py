@@ -1,7 +1,7 @@
-"""The part of a FETCH that may wait: answers made from the index and from files, in the account's thread.
+"""The part of a FETCH that may block: responses made from the index and from files, in the account's thread.
 
-It touches nothing that the reactor's thread changes. What was read a moment ago is given to it (`Known`); where that is all
-that is needed and costs little (`Budget`), it runs on the reactor's thread (`run_now`). All else is done in turns of the
+It touches nothing that the reactor's thread changes. It is given the cached messages (`Known`); where these are enough
+and cost little (`Budget`), it runs on the reactor's thread (`run_now`). All else is done in turns of the
 account's thread that end by time (`TimeSlice`), in the middle of a message if need be (`Large`).
 """
 
@@ -43,7 +43,7 @@ _UNBOUNDED: Final = UnlimitedBudget()
 
 @frozen
 class Known:
-    """What was read of those messages before, by UID; the files are this FETCH's alone until it gives them back."""
+    """The cached data of those messages, by UID; the files are this FETCH's alone until it gives them back."""
 
     texts: dict[int, bytes] = Factory(dict)
     summaries: dict[int, Summary] = Factory(dict)
@@ -52,11 +52,11 @@ class Known:
 
 @frozen
 class Ready:
-    """What one hop made."""
+    """The result of one operation."""
 
     data: bytes
     done: int
-    """How many of the messages are in it. It may be none: what was read for them is kept for the next hop."""
+    """The number of messages in it. It may be 0: what was read for them is kept for the next operation."""
     learned: Sequence[Row]
     error: MailError | None
     large: Large | None
@@ -78,7 +78,7 @@ class Work:
         self.known: Known | None = None
         """To be set before each `run`, which adds what it reads."""
         self.is_heavy = False
-        """Has something been found to be too much for the reactor's thread?"""
+        """Has it exceeded the budget of the reactor's thread?"""
         self._message_key = message_key
         self._plan = plan
         self._rows = rows
@@ -89,14 +89,14 @@ class Work:
         self._measured: dict[int, Row] = {}
         """Rows that were read where the columns do not know all sizes and dates."""
         self._decided = 0
-        """So many of the messages need no more from the index: what there is of them is in these two."""
+        """The number of messages that need no more from the index: their data is in these two."""
         self._ahead: deque[tuple[UID, bytes]] = deque()
         """Small messages that have been read, in their order."""
         self.weight = 0
         """Octets of the summaries that were read."""
 
     def run_now(self, start: int) -> Ready | None:
-        """As `run`, from what is known alone, without waiting and without much work; None if that is not enough."""
+        """As `run`, from cached data alone, without blocking and within the budget; None if that is not enough."""
         if self.known is None or self.is_heavy:
             return None
         try:
@@ -108,11 +108,11 @@ class Work:
             return None
 
     def run(self, start: int, mailbox: Mailbox) -> Ready:
-        """In the account's thread: answers from the message at `start` on, until there are enough, or it is time to end."""
+        """Answer from the message at `start` on, in the account's thread, until there are enough octets, or the time is over."""
         return self._run(start, mailbox, _UNBOUNDED, TimeSlice(CHUNK))
 
     def has_decided(self, start: int) -> bool:
-        """Is all that the index has of the message at `start` here?"""
+        """Has all data of the message at `start` been taken from the index?"""
         return start < self._decided
 
     def _run(self, start: int, mailbox: Mailbox | None, budget: Budget, time_slice: TimeSlice | None) -> Ready:
@@ -136,7 +136,7 @@ class Work:
                 found = self._message(mailbox, at, budget, time_slice)
             except (MessageExpunged, StoreUnavailable) as problem:
                 if error is None or isinstance(error, MessageExpunged):
-                    # UID FETCH reports what cannot be read, and ignores what is expunged (RFC 3501 6.4.8).
+                    # UID FETCH reports messages that cannot be read, and ignores expunged ones (RFC 3501 6.4.8).
                     error = problem
                 found = b""
             except NotCached as problem:
@@ -177,9 +177,9 @@ class Work:
         return self.known is not None and (uid in self.known.texts or uid in self.known.files)
 
     def _decide(self, mailbox: Mailbox | None, start: int, learned: list[Row]) -> None:
-        """Take what is known of the messages from there on, and the rest from the mailbox, as many as it gives at a time.
+        """Take the cached data of the messages from there on, and the rest from the mailbox, as many as it gives at a time.
 
-        Where sizes or dates are not known all is read from it. Raises: NotCached.
+        Where sizes or dates are not known, all is read from the mailbox. Raises: NotCached.
         """
         rows, plan = self._rows, self._plan
         count = len(rows.uids)
@@ -205,7 +205,7 @@ class Work:
             if lacking:
                 self._measured = {row.uid: row for row in measured}
                 learned += [row for row in measured if row.size != UNKNOWN_SIZE and row.date != UNKNOWN_DATE]
-        # What is behind the last one has not been looked at, if it was time to end.
+        # The messages behind the last one have not been examined, if the time was over.
         self._decided = bisect_right(rows.uids, last) if time_slice.full and last is not None else count
         self._summaries = found
         known.update(found)
@@ -220,7 +220,7 @@ class Work:
         ]
 
     def _envelopes(self, mailbox: Mailbox | None, start: int) -> Ready | None:
-        """Messages at once, from the index; None if one of them is not there, or small answers are remembered."""
+        """Answer many messages at once, from the index; None if one of them is not there, or responses are cached."""
         plan = self._plan
         if mailbox is None or self.known is not None or (plan.measured and unmeasured(self._rows)):
             return None
@@ -232,12 +232,12 @@ class Work:
             return None
         self.weight += sum(map(len, kept.values()))
         block = self._block_of(start, start + count)
-        return Ready(block.tell({b"ENVELOPE": [kept[uid] for uid in uids[:count]]}), count, [], None, None)
+        return Ready(block.format({b"ENVELOPE": [kept[uid] for uid in uids[:count]]}), count, [], None, None)
 
     def _block(self, start: int, budget: Budget, learned: Sequence[Row]) -> Ready | None:
-        """Messages at once; None if one of them needs more than columns and its summary. Raises: BudgetExceeded."""
+        """Answer many messages at once; None if one of them needs more than columns and its summary. Raises: BudgetExceeded."""
         plan, found = self._plan, self._summaries
-        if plan.needs_file or not plan.few_kept or (self._seen and not plan.tells_flags):
+        if plan.needs_file or not plan.few_kept or (self._seen and not plan.has_flags):
             return None
         if plan.measured and unmeasured(self._rows):
             return None
@@ -248,7 +248,7 @@ class Work:
             return None
         if plan.sections and any(summary.fields == KEPT_LINES_UNKNOWN for summary in summaries):
             return None
-        data, count = block.tell_summaries(summaries, budget)
+        data, count = block.format_summaries(summaries, budget)
         return Ready(data, count, learned, None, None)
 
     def _block_of(self, start: int, end: int) -> Block:
@@ -257,13 +257,13 @@ class Work:
     def _message(
         self, mailbox: Mailbox | None, at: int, budget: Budget, time_slice: TimeSlice | None
     ) -> bytes | Large:  # fmt: skip
-        """One message's answer. Raises: MessageExpunged, StoreUnavailable, NotCached, BudgetExceeded."""
+        """The response of one message. Raises: MessageExpunged, StoreUnavailable, NotCached, BudgetExceeded."""
         uid, plan = self._rows.uids[at], self._plan
         data = self._ahead[0][1] if self._ahead and self._ahead[0][0] == uid else None
         if data is None and self.known is not None:
             data = self.known.texts.get(uid)
         known = self._summaries.get(uid)
-        if data is not None and plan.only_whole and not (self._seen and not plan.tells_flags):
+        if data is not None and plan.only_whole and not (self._seen and not plan.has_flags):
             budget.spend(EACH * len(plan.items) + len(data) // COPIED)
             return self._whole(at, data)
         if known is None and plan.needs_summary:
@@ -292,7 +292,7 @@ class Work:
     def _finish(
         self, at: int, file: MessageFile, message: OpenMessage | None, formatter: MessageFormatter, time_slice: TimeSlice | None
     ) -> bytes | Large:  # fmt: skip
-        """The whole answer, or what is ready of it and how it goes on."""
+        """The whole response, or the part that is ready, and its rest."""
         items = chain([b"* %d FETCH (" % self._rows.seqs[at]], formatter.items(message), [self._end(at)])
         pieces, ended = collect(items, time_slice)
         if not ended:
@@ -304,7 +304,7 @@ class Work:
         return b"".join([piece if isinstance(piece, bytes) else without_nul(message.read(piece)) for piece in pieces])
 
     def _put_back(self, uid: int, file: MessageFile) -> None:
-        """It may be kept open; not more than a few."""
+        """Keep a file open; no more than a few."""
         if self.known is None or len(self.known.files) >= _OPEN:
             file.close()
         else:
@@ -351,6 +351,6 @@ class Work:
 
     def _end(self, at: int) -> bytes:
         """Behind the last item: the flags too, if this FETCH changed them (RFC 3501 6.4.5)."""
-        if self._rows.uids[at] in self._seen and not self._plan.tells_flags:
+        if self._rows.uids[at] in self._seen and not self._plan.has_flags:
             return b" FLAGS %b)\r\n" % self._flags[at]
         return b")\r\n"

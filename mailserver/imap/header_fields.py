@@ -1,7 +1,7 @@
-"""HEADER.FIELDS and HEADER.FIELDS.NOT (RFC 3501 6.4.5): a header is cut into fields once, whatever number of items ask.
+"""HEADER.FIELDS and HEADER.FIELDS.NOT (RFC 3501 6.4.5): a header is cut into fields once, for all items.
 
-`Fields` holds a header and where its fields are. `LongHeader` is for one that no program of ours has let in: of it the
-places of fields that somebody asks for are noted, as long as there are not too many, and the octets are read when they
+`Fields` holds a header and the places of its fields. `LongHeader` is for a header over the limit that came from elsewhere: it
+notes the places of the fields that are asked for, as long as there are not too many, and reads the octets when they
 are sent.
 """
 
@@ -19,18 +19,18 @@ from mailserver.message.headers import FIELD, iterate_fields
 from mailserver.store.interfaces import MessageFile
 
 MOST_PLACES: Final = 100_000
-"""Places of fields that are noted of a long header; where there are more, it is read again for each item."""
+"""Places of fields that are noted of a long header; a header with more is read again for each item."""
 FEW_NAMES: Final = 16
-"""Field names that a pattern looks for by itself, which passes over other fields in a tenth of the time."""
+"""Field names that one pattern searches for; it skips other fields in a tenth of the time."""
 LONG_FIELD: Final = PIECE
-"""Octets of a field of a long header that is not held in memory whole."""
+"""Octets of a field; a longer one, of a long header, is not held in memory whole."""
 
 _NAME: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:")
 _NEXT_FIELD: Final = re.compile(rb"\n(?=[^ \t])")
 
 
 class Fields:
-    """The fields of one header, by name. Where they are takes little memory: a client may leave off reading in between."""
+    """The fields of one header, by name. The places take little memory: a client may stop reading in between."""
 
     def __init__(self, header: bytes, names: frozenset[bytes]) -> None:
         """`names`: all field names that are asked for, in lower case."""
@@ -44,7 +44,7 @@ class Fields:
             if places is None:
                 self._places[name] = array("I", (start, end))
             elif places[-1] == start:
-                # Neighbours are told together.
+                # Neighbours are one range.
                 places[-1] = end
             else:
                 places.extend((start, end))
@@ -53,7 +53,7 @@ class Fields:
         """HEADER.FIELDS: those fields in the order of the message, and an empty line. HEADER.FIELDS.NOT: all the rest."""
         found = [_pairs(places) for name in section.fields if (places := self._places.get(name)) is not None]
         wanted = found[0] if len(found) == 1 else sorted(chain.from_iterable(found))
-        return _told(self._header, wanted, others=section.text == "HEADER.FIELDS.NOT")
+        return _select(self._header, wanted, others=section.text == "HEADER.FIELDS.NOT")
 
 
 def _pairs(places: array[int]) -> Iterable[Range]:
@@ -61,13 +61,13 @@ def _pairs(places: array[int]) -> Iterable[Range]:
 
 
 def select_fields(header: bytes, section: Section) -> bytes:
-    """As `Fields.select`, for a header of which nobody asks anything else."""
+    """As `Fields.select`, for a header that is used once."""
     wanted = section.fields
     found = [(low, high) for name, _, low, high in iterate_fields(header, 0, len(header)) if name in wanted]
-    return _told(header, found, others=section.text == "HEADER.FIELDS.NOT")
+    return _select(header, found, others=section.text == "HEADER.FIELDS.NOT")
 
 
-def _told(header: bytes, places: Iterable[Range], *, others: bool) -> bytes:
+def _select(header: bytes, places: Iterable[Range], *, others: bool) -> bytes:
     if others:
         return b"".join([header[low:high] for low, high in _others(places, 0, len(header))])
     lines = [header[low:high] for low, high in places]
@@ -78,7 +78,7 @@ def _told(header: bytes, places: Iterable[Range], *, others: bool) -> bytes:
 
 
 def _others(places: Iterable[Range], start: int, end: int) -> Iterator[Range]:
-    """What lies between those places."""
+    """The ranges between those places."""
     for low, high in places:
         if low > start:
             yield start, low
@@ -87,8 +87,8 @@ def _others(places: Iterable[Range], start: int, end: int) -> Iterator[Range]:
         yield start, end
 
 
-class Selected:
-    """What an item asks for of a long header: how long it is, and its octets in pieces (None: a pause)."""
+class SelectedFields:
+    """An item of a long header: its size, and its octets in pieces (None: a pause)."""
 
     def __init__(self, size: int, pieces: Iterator[bytes | None]) -> None:
         self.size = size
@@ -110,7 +110,7 @@ class LongHeader:
         """The name of a field at its end that has no line end."""
 
     def measure(self) -> Iterator[None]:
-        """Look for the fields: to be done once, before `select`. Yields pauses. Raises: StoreUnavailable."""
+        """Find the fields; call it once, before `select`. Yields pauses. Raises: StoreUnavailable."""
         noted = 0
         for found in self._scan(self._names):
             if found is None:
@@ -131,7 +131,7 @@ class LongHeader:
             if noted > MOST_PLACES:
                 self._places = None
 
-    def select(self, section: Section) -> Selected:
+    def select(self, section: Section) -> SelectedFields:
         """As `Fields.select`, the item's partial included."""
         names = section.fields
         size = sum(self._octets[name] for name in names)
@@ -143,9 +143,9 @@ class LongHeader:
         else:
             end = b"\r\n\r\n" if self._unended in names else b"\r\n"
         first, count = section.partial or (0, size + len(end))
-        told = max(0, min(count, size + len(end) - first))
-        octets = self._read(_clipped(ranges, first, min(told, max(0, size - first))))
-        return Selected(told, chain(octets, [end[max(0, first - size) : max(0, first + told - size)]]))
+        selected = max(0, min(count, size + len(end) - first))
+        octets = self._read(_clipped(ranges, first, min(selected, max(0, size - first))))
+        return SelectedFields(selected, chain(octets, [end[max(0, first - size) : max(0, first + selected - size)]]))
 
     def _ranges(self, names: frozenset[bytes]) -> Iterator[Range | None]:
         """Where those fields are, in their order."""
@@ -173,7 +173,7 @@ class LongHeader:
         window = b""
         base = at = self._start
         open_: tuple[bytes | None, int] | None = None
-        """Name and start of what has begun and goes on behind the window."""
+        """Name and start of a field that goes on behind the window."""
         while at < self._end:
             piece = self._file.read(at, min(PIECE, self._end - at))
             if not piece:
@@ -208,7 +208,7 @@ class LongHeader:
             yield open_[0], open_[1], self._end
 
     def _read(self, ranges: Iterable[Range | None]) -> Iterator[bytes | None]:
-        """The octets of rising ranges, in pieces; most ranges are much shorter than what one reading gives."""
+        """The octets of rising ranges, in pieces; most ranges are much shorter than one read."""
         window = b""
         base = size = 0
         parts: list[bytes] = []
@@ -240,7 +240,7 @@ def _runs_of(names: frozenset[bytes]) -> re.Pattern[bytes]:
 
 
 def _clipped(ranges: Iterable[Range | None], first: int, count: int) -> Iterator[Range | None]:
-    """The octets from `first` on, and so many, of what the ranges are together."""
+    """A part of the ranges: so many octets from `first` on, counted over all of them."""
     for found in ranges:
         if found is None:
             yield None
@@ -258,7 +258,7 @@ def _clipped(ranges: Iterable[Range | None], first: int, count: int) -> Iterator
 
 
 def _last_start(window: bytes) -> int:
-    """Where the last line begins of which it is known that it does not go on with the one before; 0 if there is none."""
+    """The start of the last line that is known not to continue the one before; 0 if there is none."""
     end = len(window) - 1
     while (at := window.rfind(b"\n", 0, end)) >= 0:
         if window[at + 1] not in b" \t":

@@ -1,8 +1,8 @@
-"""What the client sends, as commands take it: lines, literals, continuations, each with its limits and deadlines.
+"""The input of a session: lines, literals and continuations, each with its limits and deadlines.
 
 A command is read whole before it runs, but for a literal that its row streams: that one stays announced, and `run`
-accepts it, piece by piece, or leaves it. Deadlines: long before a line's first octet (log-in time, autologout), short
-from then on; a streamed literal has to make progress, so that a client which drips is cut (`TimedOut`).
+accepts it, piece by piece, or leaves it. Deadlines: long before a line's first octet (login time, autologout), short
+from then on; a streamed literal has to make progress, so that a client that drips is disconnected (`TimedOut`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SWALLOW_AFTER_LOGIN = 1024 * 1024
 PROGRESS = 16 * 1024
 """Octets of a message, taken or discarded, that must come within each transfer time-out."""
 LITERAL_UNASKED = 1024
-"""Octets of a name or password in a refused login that are looked at."""
+"""Octets of a name or password in a refused login that are read."""
 LITERAL_MINUS = 4096
 """Largest non-synchronizing literal under LITERAL- (RFC 7888 5)."""
 
@@ -54,13 +54,13 @@ class Input:
         self._framer = Framer(LINE_BEFORE_LOGIN, SWALLOW_BEFORE_LOGIN)
 
     def log_in(self) -> None:
-        """Larger bounds, longer deadlines."""
+        """Switch to the larger limits and longer deadlines of a client that has logged in."""
         self._login_deadline = None
         self._framer.max_line = self._config.max_line
         self._framer.swallow_limit = SWALLOW_AFTER_LOGIN
 
     def forget(self) -> None:
-        """TLS has started: no octet from before counts."""
+        """Drop all octets from before TLS."""
         self._framer = Framer(LINE_BEFORE_LOGIN, SWALLOW_BEFORE_LOGIN)
 
     @property
@@ -74,7 +74,7 @@ class Input:
         return self._announced
 
     def end_command(self) -> None:
-        """The command is answered: what is left of it is discarded. Raises: FramingLost."""
+        """Discard the rest of a command that has been answered. Raises: FramingLost."""
         self._announced = None
         self._framer.abandon_command()
 
@@ -153,7 +153,7 @@ class Input:
         return parts
 
     async def read_unrequested(self, event: Line | LiteralAnnounced) -> list[bytes]:
-        """The rest of a refused command, as far as it comes without being asked for, and as little as a login is.
+        """The rest of a refused command, as far as it comes without being asked for, and no more than a login needs.
 
         Raises: BadSyntax where it is more, or does not; TimedOut. What is left is discarded at the command's end.
         """
@@ -187,7 +187,7 @@ class Input:
         return event.data
 
     async def next_text(self) -> bytes:
-        """The line that follows a streamed literal; `announced` tells if it ends in another one. Raises: BadSyntax."""
+        """The line that follows a streamed literal; `announced` is set if it ends in another one. Raises: BadSyntax."""
         self._start_transfer_timer()
         event = await self._line_in_command()
         self._announced = event if isinstance(event, LiteralAnnounced) else None
@@ -201,7 +201,7 @@ class Input:
         return _continuation(await self.first_event())
 
     async def read_idle(self, timeout: float) -> bytes | Wake:
-        """The client's next line, or why there is none yet: poked, or `timeout` seconds passed. Raises: BadSyntax."""
+        """The client's next line, or the reason why there is none yet: a poke, or `timeout` seconds passed. Raises: BadSyntax."""
         event = await self._event(self._channel.now() + timeout, pokes=True)
         return event if isinstance(event, Wake) else _continuation(event)
 
@@ -230,7 +230,7 @@ class Input:
             self._framer.receive_data(data)
 
     def _extend_deadline(self, octets: int) -> bool:
-        """Did those octets earn more time?"""
+        """Extend the deadline if the client makes progress. Did it?"""
         self._progress += octets
         if self._progress < PROGRESS:
             return False

@@ -1,8 +1,8 @@
-"""An open message, of which only as much is read as the sections of a FETCH need.
+"""An open message. Only the octets that the sections of a FETCH need are read.
 
 A section is resolved to a range of the file wherever it can be, so that a large one is sent in pieces and never held
 whole. Only part numbers need the message's structure, and only they read the message whole. Header and structure are
-looked at once for all items; where that takes long, there are pauses in which whoever runs it may stop for a while.
+examined once for all items; where that takes long, there are pauses in which the caller may stop for a while.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from mailserver.errors import StoreUnavailable
 from mailserver.imap.budget import Budget, NotCached
-from mailserver.imap.header_fields import Fields, LongHeader, Selected, select_fields
+from mailserver.imap.header_fields import Fields, LongHeader, SelectedFields, select_fields
 from mailserver.imap.section import PIECE, Range, Section
 from mailserver.message.content import PLAIN
 from mailserver.message.limits import SEEN
@@ -22,16 +22,16 @@ from mailserver.store.interfaces import MessageFile
 
 LARGE: Final = 256 * 1024
 FEW_PARTS: Final = 100
-"""Structures of messages of at least LARGE octets are remembered, unless they have more parts than that."""
+"""Structures of messages of at least LARGE octets are cached, unless they have more parts than that."""
 _CUT: Final = SEEN
 """Octets of headers whose fields are held at a time."""
 _PART: Final = 32
-"""What a part, or an empty line, of a message costs whose structure is looked at; see `Budget`."""
+"""The cost of a part, or an empty line, of a message whose structure is parsed; see `Budget`."""
 
 
 @lru_cache(maxsize=64)
 def _known_structure(key: Hashable) -> list[Part]:  # noqa: ARG001 - the key is what the cache is about
-    """Room for one structure. Messages never change, so neither does what is put here."""
+    """A place for one structure. Messages never change, and neither do their structures."""
     return []
 
 
@@ -51,11 +51,11 @@ class LoadedMessage:
         return self._data[offset : offset + count] or None
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Do nothing."""
 
 
 class NonBlockingFile:
-    """A file of which only what takes no waiting is read: pieces that are in the page cache."""
+    """A file whose reads never block: only pieces that are in the page cache are read."""
 
     def __init__(self, file: MessageFile, limit: int) -> None:
         """`limit`: octets that are read by one call at most."""
@@ -78,18 +78,18 @@ class NonBlockingFile:
         return self._file.read_now(offset, count)
 
     def close(self) -> None:
-        """The file is closed by who has it."""
+        """Do nothing: its owner closes the file."""
 
 
 class OpenMessage:
-    """A message file, and what is known of it.
+    """A message file and its parsed structure.
 
-    `key` stands for this message and no other one: clients fetch a large part piece by piece, and the structure of a
-    large message is not worked out anew for each.
+    `key` identifies the message: clients fetch a large part piece by piece, and the structure of a large message is not
+    parsed anew for each.
     """
 
     def __init__(self, file: MessageFile, key: Hashable, sections: Sequence[Section], budget: Budget) -> None:
-        """`sections` are all that will be asked for; what is done for them is taken from the budget."""
+        """`sections` are all that will be asked for; the work for them is charged to the budget."""
         self._file = file
         self._key = key
         self._sections = sections
@@ -103,13 +103,13 @@ class OpenMessage:
         self._long: tuple[int, LongHeader] | None = None
         """Where the last long header began, and the header."""
 
-    def resolve(self, section: Section) -> Generator[None, None, bytes | Range | Selected | None]:
+    def resolve(self, section: Section) -> Generator[None, None, bytes | Range | SelectedFields | None]:
         """The section's octets, or where they are in the file; None if there is no such part. Yields pauses.
 
         Raises: StoreUnavailable; NotCached and BudgetExceeded where not all may be done.
         """
         found = yield from self._resolve_whole(section)
-        if section.partial is None or found is None or isinstance(found, Selected):
+        if section.partial is None or found is None or isinstance(found, SelectedFields):
             return found
         first, count = section.partial
         if isinstance(found, bytes):
@@ -118,7 +118,7 @@ class OpenMessage:
         start = min(low + first, high)
         return start, min(start + count, high)
 
-    def _resolve_whole(self, section: Section) -> Generator[None, None, bytes | Range | Selected | None]:
+    def _resolve_whole(self, section: Section) -> Generator[None, None, bytes | Range | SelectedFields | None]:
         text = section.text
         if not section.numbers:
             if not text:
@@ -169,7 +169,7 @@ class OpenMessage:
             yield
         self._header_end = size
 
-    def _select(self, section: Section, start: int, end: int) -> Generator[None, None, bytes | Selected]:
+    def _select(self, section: Section, start: int, end: int) -> Generator[None, None, bytes | SelectedFields]:
         if end - start > SEEN:
             if self._long is None or self._long[0] != start:
                 header = LongHeader(self._file, start, end, self._names)
@@ -213,7 +213,7 @@ class OpenMessage:
         if known:
             return known[0]
         self._budget.spend(self._file.size)
-        # Not held on to: the client may leave off reading what is made of it.
+        # Not kept: the client may stop reading the response.
         root = parse_structure(self._file.read())
         if _slim(root) <= FEW_PARTS:
             known.append(root)
@@ -229,10 +229,10 @@ class OpenMessage:
 
 
 def _slim(root: Part) -> int:
-    """Make it fit to be held; how many parts there are."""
+    """Drop the headers, so that the structure can be cached; return the number of parts."""
     todo = [root]
     for part in todo:
         todo += part.children
-        # Only places are asked for later: do not hold on to the headers.
+        # Later only places are asked for.
         part.content = PLAIN
     return len(todo)

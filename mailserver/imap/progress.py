@@ -1,7 +1,7 @@
-"""ProgressReporter a client how far a command is that takes long (RFC 9585).
+"""INPROGRESS responses of a command that takes long (RFC 9585).
 
-The RFC recommends 10 to 15 seconds between two notifications. People look at a progress bar sooner, so the first comes
-after a second, and each pause is twice the one before, up to that.
+The RFC recommends 10 to 15 seconds between two notifications. People expect a progress bar sooner, so the first comes
+after a second, and each pause is twice the one before, up to LONGEST_PAUSE.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ FIRST: Final = 1.0
 LONGEST_PAUSE: Final = 10.0
 """Seconds."""
 MANY: Final = 100
-"""Commands on fewer messages than that take no such time."""
+"""Commands on fewer messages need no progress."""
 
 
 class ProgressReporter:
-    """From `start` until it is left, the client of that command is told its progress, which whoever works keeps up to date.
+    """Send INPROGRESS from `start` until the block exits. The store keeps `progress` up to date.
 
-    Nothing else may be in the middle of being written then.
+    Meanwhile no other response may be half written.
     """
 
     def __init__(self, session: Session, command: Command) -> None:
@@ -38,16 +38,16 @@ class ProgressReporter:
         self.progress = Progress()
 
     def start(self) -> None:
-        """It may take long from now on; repeated, nothing happens."""
+        """Begin to report. Harmless when repeated."""
         if self._timer is None:
-            self._timer = self._session.channel.call_later(self._pause, self._tell)
+            self._timer = self._session.channel.call_later(self._pause, self._report)
 
     def probe(self) -> None:
-        """Tell it now, once, if the client sends no more: an answer is the only way to see whether it has gone."""
+        """Report now, once, if the client has ended its input: only a write shows whether it is gone."""
         if self._timer is not None and self._session.channel.input_ended and not self._probed:
             self._probed = True
             self._timer.cancel()
-            self._timer = self._session.channel.call_later(0.0, self._tell)
+            self._timer = self._session.channel.call_later(0.0, self._report)
 
     def __enter__(self) -> Self:
         return self
@@ -59,13 +59,13 @@ class ProgressReporter:
             self._timer.cancel()
             self._timer = None
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         # Section 4: PROGRESS never falls, and is less than GOAL as long as the command goes on.
         goal = max(0, self.progress.goal)
         done = self._last = max(self._last, min(self.progress.done, goal - 1)) if goal else self._last
         self._session.untagged(b"OK [INPROGRESS (%b %b)] still at work" % (_tag(self._tag), _numbers(done, goal)))
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._timer = self._session.channel.call_later(self._pause, self._tell)
+        self._timer = self._session.channel.call_later(self._pause, self._report)
 
 
 def _tag(tag: str) -> bytes:

@@ -1,6 +1,6 @@
-"""What SEARCH answers from memory: positions in a view, narrowed by ranges, flags, sizes and dates.
+"""SEARCH in memory: positions in a view, narrowed by ranges, flags, sizes and dates.
 
-A large mailbox is looked at in slices, so that the reactor's thread serves others between two.
+A large mailbox is searched in slices, so that the reactor's thread serves others between two.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from mailserver.store.view import View
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
 SLICE: Final = 10_000
-"""Messages looked at before others get their turn."""
+"""Messages that are tested before others get their turn."""
 _DAY: Final = 86400
 _NO_SIZES: Final = (UNKNOWN_SIZE, LARGEST_SIZE)
 """Not read yet, and too large for the column."""
 _EVER: Final = 1 << 63
-"""No date is this or more."""
+"""More than any date."""
 
 Fact = Larger | Smaller | Received
 
 
 @frozen
 class Plan:
-    """A query, sorted by who knows the answer."""
+    """A query, divided by the source of the answer."""
 
     ranges: Sequence[tuple[int, int]]
     """Positions that may match, half-open and rising."""
     care: int
     """Mask of the flags that are asked for."""
     wanted: int
-    """What they are to be."""
+    """The required values of these flags."""
     facts: Sequence[Fact]
-    """What the columns tell of most messages."""
+    """The tests for which the columns have most messages' values."""
     rest: Sequence[Query]
-    """What only the store knows."""
+    """The tests that need the store."""
 
     @property
     def only_dates(self) -> bool:
@@ -58,14 +58,14 @@ class Plan:
         """Which of the positions from `low` to `high` have the wanted flags."""
         return _with_flags(view, low, high, self.care, self.wanted) if self.care else range(low, high)
 
-    def judge(self, view: View, positions: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-        """Which of these positions memory lets through, and which it cannot judge, as it lacks a size or date; rising."""
+    def evaluate(self, view: View, positions: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """The positions that pass the facts, and those that cannot be tested, as a size or date is not known; rising."""
         unknown: set[int] = set()
         for fact in self.facts:
-            column, untold, first, end = _bounds(view, fact)
+            column, unknown_values, first, end = _bounds(view, fact)
             positions, values = _values(view, column, positions)
-            if any(value in values for value in untold):
-                lacking = {at for at, value in zip(positions, values, strict=True) if value in untold}
+            if any(value in values for value in unknown_values):
+                lacking = {at for at, value in zip(positions, values, strict=True) if value in unknown_values}
                 unknown |= lacking
             else:
                 lacking = set()
@@ -78,7 +78,7 @@ class Plan:
 
 
 def plan(view: View, query: Query) -> Plan | None:
-    """How to answer the query; None if nothing can match."""
+    """The plan for a query; None if nothing can match."""
     wanted = refused = 0
     sets = [[(0, view.count)]]
     facts: list[Fact] = []
@@ -112,7 +112,7 @@ def plan(view: View, query: Query) -> Plan | None:
 
 
 def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequence[int]:
-    """Those positions whose flags, as far as we care, are the wanted ones."""
+    """The positions whose flags under the mask are the wanted ones."""
     columns = view.columns
     if view.is_synced:
         return [at for at, mask in enumerate(columns.flags[low:high], low) if mask & care == wanted]
@@ -124,7 +124,7 @@ def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequ
 
 
 def _values(view: View, column: Sequence[int], positions: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-    """Those of the positions whose messages are there, and what the column says of each."""
+    """The positions whose messages exist, and the column's value of each."""
     if view.is_synced:
         if isinstance(positions, range):
             return positions, column[positions.start : positions.stop]
@@ -135,7 +135,7 @@ def _values(view: View, column: Sequence[int], positions: Sequence[int]) -> tupl
 
 
 def _bounds(view: View, fact: Fact) -> tuple[Sequence[int], tuple[int, ...], int, int]:
-    """The column that tells it, values there that tell nothing, and what must not be below, and below what."""
+    """The column of a fact, its values for "unknown", the lower bound, and the upper bound (not included)."""
     columns = view.columns
     match fact:
         case Larger(size):
@@ -173,7 +173,7 @@ def _positions(view: View, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, 
 
 
 def _join(facts: Iterable[Fact]) -> list[Fact]:
-    """The same as one fact of each kind at most: a thousand of them would be looked at for each message."""
+    """Merge the facts into one of each kind at most: otherwise a thousand of them would be tested for each message."""
     larger: int | None = None
     smaller: int | None = None
     first: int | None = None
@@ -200,7 +200,7 @@ def _join(facts: Iterable[Fact]) -> list[Fact]:
 
 
 def _intersect_all(sets: Sequence[list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """Two by two, so that a long set is not gone through once for each of many short ones."""
+    """Intersect in pairs, so that a long set is not traversed once for each of many short ones."""
     todo = sorted(sets, key=len)
     while len(todo) > 1:
         pairs = zip(todo[::2], todo[1::2], strict=False)

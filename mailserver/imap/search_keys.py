@@ -1,6 +1,6 @@
-"""The keys of SEARCH (RFC 3501 6.4.4), read into a tree of `store.interfaces`.
+"""The parser of SEARCH keys (RFC 3501 6.4.4); it makes a tree of `store.query`.
 
-Sequence numbers, UIDs and \\Recent are UID ranges in it already.
+In the tree, sequence numbers, UIDs and \\Recent are UID ranges.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_DEPTH: Final = 50
 """Parentheses, NOT and OR within each other."""
 MAX_KEYS: Final = 1000
 LONGEST_TEXT: Final = 8192
-"""Octets of one string to look for."""
+"""Octets of one search string."""
 _SET_STARTS: Final = tuple(b"%c" % character for character in b"123456789*")
 _BADCHARSETS: Final = (
     "US-ASCII",
@@ -54,7 +54,7 @@ Read = Callable[["SearchParser"], Query]
 
 @define
 class SearchParser:
-    """One SEARCH being read."""
+    """The state of parsing one SEARCH."""
 
     reader: Reader
     session: Session

@@ -1,4 +1,4 @@
-"""Body sections: the text of BODY[1.2.HEADER.FIELDS (From)]<0.1024> and what it means (RFC 3501 6.4.5)."""
+"""Body sections, as in BODY[1.2.HEADER.FIELDS (From)]<0.1024>: parsing and meaning (RFC 3501 6.4.5)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Range = tuple[int, int]
 
 @frozen
 class Section:
-    """What stands between the brackets, and behind them."""
+    """A section and its partial."""
 
     numbers: tuple[int, ...] = ()
     text: str = ""
@@ -44,7 +44,7 @@ class Section:
 
     @property
     def label(self) -> bytes:
-        """As the answer repeats it, in capitals (RFC 3501 7.4.2)."""
+        """The section as the response repeats it, in capitals (RFC 3501 7.4.2)."""
         inside = ".".join([*map(str, self.numbers), *([self.text] if self.text else [])]).encode("ascii")
         if self.names:
             names = b" ".join([name.upper() if _ATOM.match(name) else string(name) for name in self.names])

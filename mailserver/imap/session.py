@@ -1,16 +1,16 @@
-"""One IMAP connection: reads commands, runs them one after another, tells what changed, answers.
+"""The session of one IMAP connection: reads commands, runs them one after another, sends changes and answers.
 
 Rules:
 
 *   A command is answered before the next one is read. Untagged responses stand before its tagged one.
-*   A MailError is an answer. Any other exception is a bug: logged whole, told as NO [SERVERBUG].
+*   A MailError is an answer. Any other exception is a bug: it is logged whole and answered by NO [SERVERBUG].
 *   After each command in a mailbox comes the closing sync (`updates`): EXPUNGE only where RFC 3501 7.4.1 lets it.
-*   Whatever ends the session, the view is closed and mailbox and account are given back.
+*   However the session ends, the view is closed and mailbox and account are released.
 *   A mailbox deleted or replaced below the session ends it with BYE (RFC 2180 3.3 leaves that choice): its sequence
     numbers mean nothing any more, and a client reconnects better than it repairs.
-*   Limits before memory: a literal is asked for only once its command, its state and its size are found right.
+*   Limits come before memory: a literal is requested only after its command, the state and its size have been checked.
 
-Rejected: running pipelined commands side by side. RFC 3501 5.5 allows it where no ambiguity arises, and finding that
+Rejected: running pipelined commands concurrently. RFC 3501 5.5 allows it where no ambiguity arises, and to find that
 out costs more than it gains.
 """
 
@@ -72,12 +72,12 @@ ERRORS_AFTER_LOGIN = 10
 FAILED_LOGINS = 5
 """In one connection, whatever comes between them."""
 CLEARTEXT_LOGINS = 20
-"""As many before TLS: right or wrong, they get the same answer."""
+"""Logins before TLS in one connection: right or wrong, they get the same answer."""
 
 
 @frozen
 class Services:
-    """What all sessions of a listener share."""
+    """The objects and settings that all sessions share."""
 
     authenticator: Authenticator
     accounts: LiveAccounts
@@ -107,7 +107,7 @@ class Services:
     )
 
     def list_capabilities(self) -> tuple[str, ...]:
-        """The tokens of the table's rows, with the values they are told with."""
+        """The tokens of the table's rows, with their values."""
         limit = f"APPENDLIMIT={self.mail.max_message_size}"  # RFC 7889 3: the same for every mailbox
         names = row_capabilities(self.table, ANY)
         return tuple(limit if name == "APPENDLIMIT" else name for name in names)
@@ -128,7 +128,7 @@ class Session:
         self.identified = False
         """Has the client's ID been logged?"""
         self.exposed_exchange: ExposedExchange | None = None
-        """Which the client may go on with all the same, by lines that are no commands."""
+        """A refused exchange, which the client may continue by lines that are no commands."""
         self.input = Input(channel, services.config, services.limits)
         self._errors = 0
         self._failed_logins = 0
@@ -212,24 +212,24 @@ class Session:
         return " ".join([*tokens, *services.row_capabilities])
 
     def enter(self, account: LiveAccount, user: str) -> None:
-        """The client has logged in: bounds grow, the account is given back at the end."""
+        """The client has logged in: limits grow, and the account is released at the end."""
         self.account = account
         self.user = user
         self.input.log_in()
 
     def forget(self) -> None:
-        """TLS has started: nothing from before counts (RFC 3501 6.2.1)."""
+        """Drop all that the client sent before TLS (RFC 3501 6.2.1)."""
         self.input.forget()
         self.exposed_exchange = None
         self._errors = 0
         self._first = True
 
     def then(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do that once the command that runs has been answered OK."""
+        """Run a step once the current command has been answered OK."""
         self._afterwards = step
 
     def open_mailbox(self, selected: SelectedMailbox) -> None:
-        """A mailbox is selected; none may be open."""
+        """Select a mailbox; none may be open."""
         assert self.selected is None
         self.selected = selected
 
@@ -246,10 +246,10 @@ class Session:
             self.untagged(b"BYE " + text.encode("ascii", "replace"))
             self.logged_out = True
 
-    # --- The session's life
+    # --- Running
 
     async def run(self) -> None:
-        """Serve until LOGOUT, an error that ends it, or the client's going."""
+        """Serve until LOGOUT, an error that ends the session, or the end of the connection."""
         try:
             host = self.channel.info.asked_host or self.services.hostname
             self.untagged(f"OK [CAPABILITY {self.capabilities()}] {host} ready".encode("ascii"))
@@ -293,7 +293,7 @@ class Session:
         await self.channel.drain()
 
     def _http(self) -> None:
-        """A web page or proxy was made to talk to us: neither its line nor its body gets an answer."""
+        """End the session of a web page or proxy that was made to connect here: neither its line nor its body gets an answer."""
         self.channel.log("http-request")
         self.logged_out = True
 
@@ -344,7 +344,7 @@ class Session:
                     spec.precondition(self)
                 except PrivacyRequired as error:
                     self._answer_error(tag, error)
-                    await self._look_at_refused(spec, event, start)
+                    await self._record_exposed(spec, event, start)
                     return
             parts = [event.data] if isinstance(event, Line) else await self.input.read_parts(spec, event)
             text = await spec.run(self, Command(tag.decode("ascii"), spec.name, uid, Reader(parts, start)))
@@ -358,15 +358,15 @@ class Session:
                 step, self._afterwards = self._afterwards, None
                 await step()
         except MailError as error:
-            # Behind a lock that was not to be had in time nobody waits twice, nor where the session ends.
+            # A client does not wait twice for a lock that was not free in time, nor where the session ends.
             if self.selected is not None and error.imap_status == "NO" and not isinstance(error, InUse | Cancelled):
                 await self._closing_sync(allow_expunge=uid or not (spec and spec.uses_sequence_numbers), uid=uid)
             if isinstance(error, StorageFailure):
                 self.channel.log("storage-failed", user=self.user, command=form, reason=error.reason)
             self._answer_error(tag, error)
 
-    async def _look_at_refused(self, spec: CommandSpec, event: Line | LiteralAnnounced, start: int) -> None:
-        """What the client has sent in clear text is known to others now; it has had its answer."""
+    async def _record_exposed(self, spec: CommandSpec, event: Line | LiteralAnnounced, start: int) -> None:
+        """Record a password that the client has sent in clear text; the command has been answered."""
         if spec.exposed is None:
             return
         with suppress(MailError):

@@ -1,4 +1,4 @@
-"""A user's INBOX as one POP3 session sees it: the listing of the moment of login, and what is marked deleted.
+"""The maildrop of a POP3 session: the listing of the user's INBOX at login, and the messages marked deleted.
 
 Message numbers and sizes never move during a session (RFC 1939 5): the listing owns copies of the columns.
 Nothing is removed before `update`, which is one operation of the store.
@@ -26,18 +26,18 @@ PIECE = 64 * 1024
 """Octets of a message read at once."""
 
 AHEAD = 128 * 1024
-"""Octets that are read ahead for a client that takes one message after the other, as most do."""
+"""Octets that are prefetched for a client that retrieves one message after the other, as most do."""
 
 _NO_RECORD = Pop3Record()
 
 _SIZES_AT_ONCE = 256
-"""Messages whose sizes are found out in one turn of the account at most, so that others get theirs between."""
+"""Messages whose sizes are read in one turn of the account at most, so that others get their turn."""
 
 _ALL = 1 << 62
 """More octets than there are: time alone ends a turn."""
 
 _SKIPPED = 1000
-"""Deleted messages between two that a client takes one after the other."""
+"""Deleted messages between two that a client retrieves one after the other."""
 
 
 class Maildrop:
@@ -52,11 +52,11 @@ class Maildrop:
         self._records = records
         self._saved_ids = frozenset(record.unique_id for record in records.values() if record.unique_id is not None)
         self._octets: int | None = None
-        """All sizes together, once somebody has asked: of a million messages that takes milliseconds."""
+        """The sum of all sizes, once it has been asked for: of a million messages it takes milliseconds."""
         self._deleted: set[int] = set()
         self._deleted_octets = 0
         self._retrieved: set[int] = set()
-        self._ahead: dict[int, bytes] = {}
+        self._prefetched: dict[int, bytes] = {}
         self._last_read = 0
 
     @classmethod
@@ -68,9 +68,9 @@ class Maildrop:
             uids, sizes = array("I", columns.uids), array("I", columns.sizes)
             unknown = [UID(uid) for uid, size in zip(uids, sizes, strict=True) if size == UNKNOWN_SIZE]
             if unknown:
-                uids, sizes = await _learn_sizes(live, uids, sizes, unknown)
+                uids, sizes = await _read_sizes(live, uids, sizes, unknown)
             uids, sizes, records = await live.run(
-                lambda mailbox: _put_in_order(uids, sizes, mailbox.pop3_records(names=names))
+                lambda mailbox: _sort_listing(uids, sizes, mailbox.pop3_records(names=names))
             )
         except BaseException:
             account.release(live)
@@ -78,7 +78,7 @@ class Maildrop:
         return cls(live, uids, sizes, records)
 
     def close(self) -> None:
-        """Give the mailbox back."""
+        """Release the mailbox."""
         self._live.account.release(self._live)
 
     @property
@@ -104,7 +104,7 @@ class Maildrop:
         return self._sizes[number - 1]
 
     def unique_id(self, number: int, uidl_format: UidlFormat) -> str:
-        """What UIDL says for a message: the unique-id that another server saved, else one in the given format.
+        """The unique-id of a message: the one that another server saved, else one in the given format.
 
         One in the format never equals a saved one: a client would take a new message for the old.
         """
@@ -125,25 +125,25 @@ class Maildrop:
         self._deleted_octets += self._sizes[number - 1]
 
     def retrieved(self, number: int) -> None:
-        """The client has got a message whole."""
+        """Note that the client has got a message whole."""
         self._retrieved.add(number)
 
     def reset(self) -> None:
-        """Take all marks away."""
+        """Remove all marks."""
         self._deleted.clear()
         self._deleted_octets = 0
         self._retrieved.clear()
 
     async def update(self) -> int:
-        """Remove what is marked deleted and flag \\Seen what was retrieved, in one operation; how many were removed.
+        """Remove the messages marked deleted and set \\Seen on the retrieved ones, in one operation; return the number removed.
 
-        Raises: MailError if they could not be removed, and then nothing is lost. Flags that cannot be written are not.
+        Raises: MailError if they could not be removed, and then nothing is lost. A failure to write flags is ignored.
         """
         deleted = sorted(UID(self._uids[number - 1]) for number in self._deleted)
         read = self._unseen(self._retrieved - self._deleted)
 
         def carry_out(mailbox: Mailbox) -> None:
-            # Many clients go as soon as they have sent QUIT.
+            # Many clients disconnect as soon as they have sent QUIT.
             with shielded():
                 if deleted:
                     mailbox.expunge(deleted, only_deleted=False)
@@ -162,8 +162,8 @@ class Maildrop:
         return [uid for uid in uids if (at := columns.position(uid)) >= 0 and not columns.flags[at] & SEEN]
 
     def take_prefetched(self, number: int) -> bytes | None:
-        """The message, if it was read with one before it; it is forgotten here. It has the size that `size` says."""
-        whole = self._ahead.pop(number, None)
+        """Take a prefetched message, None if it is none; it has the size that `size` returns."""
+        whole = self._prefetched.pop(number, None)
         if whole is not None:
             self._last_read = number
         return whole
@@ -176,16 +176,16 @@ class Maildrop:
         skipped = range(self._last_read + 1, number)
         sequential = number > self._last_read and len(skipped) <= _SKIPPED and self._deleted.issuperset(skipped)
         self._last_read = number
-        whole = self._ahead.pop(number, None)
+        whole = self._prefetched.pop(number, None)
         if whole is not None:
             yield whole
             return
-        self._ahead.clear()
-        file, piece, self._ahead = await self._live.run(
+        self._prefetched.clear()
+        file, piece, self._prefetched = await self._live.run(
             lambda mailbox: self._open_and_read(mailbox, number, ahead=sequential)
         )
-        # The file is right where a name or a record told otherwise.
-        for following, data in self._ahead.items():
+        # The file is right where its name or a record has another size.
+        for following, data in self._prefetched.items():
             self._learn_size(following, len(data))
         if file is None:
             self._learn_size(number, len(piece))
@@ -215,7 +215,7 @@ class Maildrop:
     def _open_and_read(
         self, mailbox: Mailbox, number: int, *, ahead: bool
     ) -> tuple[MessageFile | None, bytes, dict[int, bytes]]:
-        """In the account's thread: a small message whole, with small ones that follow; or a large one's first piece."""
+        """Read a small message whole, with the small ones that follow, or a large one's first piece, in the account's thread."""
         found = mailbox.read_whole(self._following(number) if ahead else [UID(self._uids[number - 1])], AHEAD)
         if found:
             whole = {number + place: data for place, (_uid, data) in enumerate(found)}
@@ -228,7 +228,7 @@ class Maildrop:
             raise
 
     def _following(self, number: int) -> list[UID]:
-        """The message, and those behind it that are asked for next, as far as they are read together."""
+        """The UIDs of the message and of the following ones that are prefetched with it."""
         uids = [UID(self._uids[number - 1])]
         left = AHEAD - self._sizes[number - 1]
         while number < len(self._uids) and number + 1 not in self._deleted and left > 0:
@@ -240,10 +240,10 @@ class Maildrop:
         return uids
 
 
-def _put_in_order(
+def _sort_listing(
     uids: array[int], sizes: array[int], records: Mapping[UID, Pop3Record]
 ) -> tuple[array[int], array[int], Mapping[UID, Pop3Record]]:
-    """The listing as Dovecot has it: messages with an order first, rising; those of one order by UID. In a thread."""
+    """Sort the listing as Dovecot does, in the account's thread: messages with an order first, rising; those of one order by UID."""
     if all(record.order is None for record in records.values()):
         return uids, sizes, records
 
@@ -255,10 +255,10 @@ def _put_in_order(
     return array("I", [uid for uid, _size in pairs]), array("I", [size for _uid, size in pairs]), records
 
 
-async def _learn_sizes(
+async def _read_sizes(
     live: LiveMailbox, uids: array[int], sizes: array[int], unknown: list[UID]
 ) -> tuple[array[int], array[int]]:
-    """Read what the columns do not know; messages that are gone meanwhile are left out of the listing."""
+    """Read the sizes that the columns lack; messages that are gone meanwhile are left out of the listing."""
     learnt: dict[int, int] = {}
     at = 0
     while at < len(unknown):
@@ -278,7 +278,7 @@ async def _learn_sizes(
 
 
 def _measure(uids: Sequence[UID], mailbox: Mailbox) -> tuple[Sequence[Row], bool]:
-    """In the account's thread: as many as fit into a turn, and whether these are all."""
+    """Measure as many messages as fit into a turn, in the account's thread, and return whether these are all."""
     time_slice = TimeSlice(_ALL)
     rows = mailbox.measure(uids, time_slice=time_slice)
     return rows, not (time_slice.full and rows)

@@ -1,4 +1,4 @@
-"""One POP3 connection: its state, its answers, its login and maildrop (RFC 1939 3)."""
+"""The session of one POP3 connection: its state, answers, login and maildrop (RFC 1939 3)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Services:
 
 
 class Session(LineSession):
-    """What commands see: the channel, the state, the maildrop."""
+    """The session: the channel, the state, the maildrop."""
 
     protocol = "POP3"
 
@@ -56,7 +56,7 @@ class Session(LineSession):
         self.services = services
         self.state = State.AUTHORIZATION
         self.user_name: str | None = None
-        """What USER said, for PASS."""
+        """The argument of USER, for PASS."""
         self._account: LiveAccount | None = None
         self._maildrop: Maildrop | None = None
         self._lock: MaildropLock | None = None
@@ -108,7 +108,7 @@ class Session(LineSession):
         self.error("internal error", "SYS/TEMP")
 
     def end_for_timeout(self) -> NoReturn:
-        """See LineSession. Nothing is said (RFC 1939 3)."""
+        """See LineSession. There is no answer (RFC 1939 3)."""
         self.log("timeout")
         raise ConnectionLost
 
@@ -139,7 +139,7 @@ class Session(LineSession):
         await self.enter(user, method)
 
     async def enter(self, user: User, method: str) -> None:
-        """The user is verified: open the maildrop and answer. Raises: MailError, and the state is as before."""
+        """Open the maildrop of a verified user and answer. Raises: MailError, and the state is as before."""
         try:
             await self._open(user)
         except MailError as error:
@@ -152,7 +152,7 @@ class Session(LineSession):
         self.ok(f"{count} messages ({octets} octets)")
 
     def login_failed(self, name: str, method: str, error: MailError) -> None:
-        """A login failed; after too many the connection ends."""
+        """Log a failed login; after too many the connection ends."""
         who = {"user": name} if name else {}
         self.channel.log("login-failed", **who, method=method, reason=error.reason)
         self._login_failures += 1
@@ -160,7 +160,7 @@ class Session(LineSession):
             self.end()
 
     async def _open(self, user: User) -> None:
-        """RFC 1939 4: take the lock that the policy asks for, and the listing."""
+        """Take the lock, if the configuration asks for one, and the listing (RFC 1939 4)."""
         services = self.services
         try:
             account = self._account = await services.accounts.open(user.name, user.home)

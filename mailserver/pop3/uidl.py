@@ -1,10 +1,12 @@
 """The format of unique-ids (RFC 1939 7, UIDL), in the notations of Dovecot's pop3_uidl_format.
 
-That of 2.3: `%u` is the UID, `%v` the UIDVALIDITY, `%f` the base of the file's name, `%g` the message's GUID, which is that
-base unless dovecot-uidlist says another; between the percent sign and `u` or `v` may stand a width with a leading 0
-(padding with zeros) and an X (hexadecimal, in lower case as Dovecot writes it). That of 2.4: `%{uid}`, `%{uidvalidity}`,
-`%{filename}`, `%{guid}`, and `%{uid | hex(8)}` for a padded hexadecimal number. Numbers are never cut to the width: two
-messages must never get the same unique-id.
+Notation of 2.3: `%u` is the UID, `%v` the UIDVALIDITY, `%f` the base of the file's name, `%g` the message's GUID, which is that
+base unless dovecot-uidlist has another. Between the percent sign and `u` or `v` may stand a width with a leading 0
+(padding with zeros) and an X (hexadecimal, in lower case as Dovecot writes it).
+
+Notation of 2.4: `%{uid}`, `%{uidvalidity}`, `%{filename}`, `%{guid}`, and `%{uid | hex(8)}` for a padded hexadecimal number.
+
+Numbers are never cut to the width: two messages must never get the same unique-id.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _NOTHING = Pop3Record()
 
 @frozen
 class UidlFormat:
-    """A format that has been read."""
+    """A parsed format."""
 
     template: str
     needs_names: bool
@@ -39,7 +41,7 @@ class UidlFormat:
         """The unique-id of a message."""
         if not self.needs_names:
             return self.template % {"u": uid, "v": uid_validity}
-        # A message whose name is not known, or cannot be said, still has an id of its own.
+        # A message whose name is not known, or cannot be written, still has an id of its own.
         name = record.name or f"{uid}.{uid_validity}"
         return self.template % {"u": uid, "v": uid_validity, "f": name, "g": record.guid or name}
 

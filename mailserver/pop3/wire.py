@@ -1,4 +1,4 @@
-"""POP3 bytes without I/O, besides what `mailserver.session.lines` does: how long a line may be, and what TOP shows."""
+"""POP3 octets without I/O: the limit of a line, and the text of TOP. Lines are cut by `mailserver.session.lines`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class TopCutter:
         self._in_body = False
         self._tail = b"\r\n"
         self.done = False
-        """Nothing more will be given out."""
+        """Is the text complete?"""
 
     def cut(self, data: bytes) -> bytes:
-        """What of the next piece belongs to the answer."""
+        """The part of the next piece that belongs to the answer."""
         if self.done:
             return b""
         start = 0

@@ -1,4 +1,4 @@
-"""SASL EXTERNAL (RFC 4422 appendix A): the client is who its TLS certificate says. One message, the authzid or nothing."""
+"""SASL EXTERNAL (RFC 4422 appendix A): the client is the user of its TLS certificate. One message, the authzid or nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class External:
         self._over = False
 
     def step(self, response: bytes | None) -> Step:
-        """Take the identity to act for; empty is the certificate's own."""
+        """Take the identity to act for; empty means the certificate's own."""
         if self._over:
             return Failed("the exchange is over")
         if response is None:

@@ -1,7 +1,7 @@
 """SASL LOGIN (draft-murchison-sasl-login-00): the server asks for the name, then for the password.
 
-Obsolete, and all that some clients speak. They compare the prompts with the words below instead of the draft's
-"User Name" and "Password", so those are sent. An initial response is taken as the name.
+It is obsolete, but some clients have nothing else. They compare the prompts with the words below instead of the draft's
+"User Name" and "Password", so these are sent. An initial response is taken as the name.
 """
 
 from __future__ import annotations

@@ -13,25 +13,25 @@ from mailserver.types import Secret
 
 @frozen
 class Credentials:
-    """What a password mechanism learns from the client."""
+    """The claim of a password mechanism."""
 
     name: str
-    """authcid: whose password it is. As sent, not normalised."""
+    """authcid: the owner of the password. As sent, not normalised."""
     password: Secret
     authorization: str = ""
-    """authzid: whom to act for; empty means `name`."""
+    """authzid: the user to act for; empty means `name`."""
 
 
 @frozen
 class ScramProof:
-    """What SCRAM learns: whether the client knows what belongs to the keys that it was asked by."""
+    """The claim of SCRAM: a proof that belongs to the keys of the exchange."""
 
     name: str
     """As sent, not normalised."""
     hash_name: str
     """"SHA-256" or "SHA-1"."""
     keys: ScramKeys
-    """Those of the exchange. Whoever lets the user in makes sure that they are the user's."""
+    """The keys of the exchange. The login service makes sure that they are the user's."""
     fits: bool
     proof: Secret = field(eq=False)
     """ClientProof (RFC 5802 3): another one in each exchange."""
@@ -40,15 +40,15 @@ class ScramProof:
 
 @frozen
 class Certified:
-    """What EXTERNAL knows: a name that stands in the client's verified certificate."""
+    """The claim of EXTERNAL: a name in the client's verified certificate."""
 
     name: str
-    """As it stands there, not normalised."""
+    """As in the certificate, not normalised."""
     authorization: str = ""
 
 
 Claim: TypeAlias = Credentials | ScramProof | Certified
-"""Who the client says it is, and why it should be believed."""
+"""The identity that a client claims, with its proof."""
 
 
 @frozen
@@ -60,7 +60,7 @@ class Challenge:
 
 @frozen
 class NeedKeys:
-    """The exchange goes on with `take`, by the keys of this user; for an unknown one by made-up keys."""
+    """The exchange continues by `take`, with the keys of this user; of an unknown one with made-up keys."""
 
     name: str
     """As sent, not normalised."""
@@ -74,7 +74,7 @@ class Done:
 
     claim: Claim
     last: bytes | None = None
-    """Additional data with success (RFC 4422 3.6): sent when the claim has been found right, and answered by nothing."""
+    """Additional data with success (RFC 4422 3.6): sent when the claim has been verified; the client answers it by nothing."""
 
 
 @frozen
@@ -82,7 +82,7 @@ class Failed:
     """The client's message breaks the mechanism's rules."""
 
     reason: str
-    """For the log: what is wrong, and what the administrator can do if it is not the client's fault."""
+    """For the log: the fault, and the remedy if it is the administrator's."""
 
 
 Step: TypeAlias = Challenge | NeedKeys | Done | Failed

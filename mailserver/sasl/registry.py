@@ -1,4 +1,4 @@
-"""Which SASL mechanisms there are: one row each. The configuration chooses among them by these names.
+"""The registry of SASL mechanisms: one row each. The configuration chooses among them by these names.
 
 A mechanism is offered where it can succeed, on this connection and with these back ends, and nowhere else.
 """
@@ -20,10 +20,10 @@ from mailserver.sasl.scram import Scram
 
 @frozen
 class Situation:
-    """What decides which mechanisms can succeed."""
+    """The facts that decide which mechanisms can succeed."""
 
     binding: bytes | None = None
-    """The octets of tls-exporter; None where the connection has none that could be trusted."""
+    """The octets of tls-exporter; None where the connection has none that can be trusted."""
     certified: str = ""
     """The user name in the client's verified certificate; empty without one."""
     scram_hashes: frozenset[str] = frozenset()
@@ -40,7 +40,7 @@ class Row:
 
     can_succeed: Callable[[Situation], bool]
     make: Callable[[Situation, bool], Mechanism]
-    """One exchange; the second argument: was a -PLUS mechanism offered beside it?"""
+    """Makes one exchange; the second argument: was a -PLUS mechanism offered beside it?"""
     sends_password: bool = False
     """Does the client send its password as it is?"""
 
@@ -76,12 +76,12 @@ MECHANISMS: Final[Mapping[str, Row]] = MappingProxyType(
 
 
 def sends_password(name: str) -> bool:
-    """Would a client that begins this mechanism send its password as it is? No for one that is not known."""
+    """Does a client that begins this mechanism send its password as it is? False for an unknown one."""
     return name in MECHANISMS and MECHANISMS[name].sends_password
 
 
 class Mechanisms:
-    """Those that the configuration allows, in its order."""
+    """The mechanisms that the configuration allows, in its order."""
 
     def __init__(self, names: Iterable[str]) -> None:
         """Raises: KeyError for a name that is none of MECHANISMS."""

@@ -19,7 +19,7 @@ _PROHIBITED = (
 
 
 class Unpreparable(ValueError):
-    """The text cannot be prepared. The argument says why and holds nothing of it."""
+    """The text cannot be prepared. The argument is the reason and has nothing of the text."""
 
 
 def saslprep(text: str) -> str:

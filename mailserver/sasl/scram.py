@@ -1,10 +1,11 @@
 """SCRAM-SHA-256 and SCRAM-SHA-1, each with -PLUS (RFC 5802, RFC 7677; channel binding tls-exporter, RFC 9266).
 
 The client proves that it knows the password without sending it, and the server that it has the keys. With -PLUS both
-prove that they see the same TLS connection. A client that could bind and was not offered it says so (`y`): where it was
-offered, somebody has taken it out of the list, and the exchange fails (RFC 5802 6).
+prove that they see the same TLS connection. A client that supports channel binding and was not offered it sends `y`: where it was
+offered, an attacker has removed it from the list, and the exchange fails (RFC 5802 6).
 
-Everything that needs no key is checked before the proof: a message that breaks a rule tells nothing of the password.
+Everything that needs no key is checked before the proof: the answer to a message that breaks a rule discloses nothing of the
+password.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Scram:
         if kind not in {"n", "y", "p"} or bool(equals) != (kind == "p"):
             raise _Refused("client-first-message begins with n, y or p=")
         if kind == "p" and binding != BINDING:
-            # Somebody else's text: it goes to the log, where it is escaped.
+            # The text is the client's: it goes to the log, where it is escaped.
             raise _Refused(f"the client binds to {binding[:40]!r}; only {BINDING} (RFC 9266) is understood")
         if kind == "p" and self._binding is None:
             raise _Refused("the client binds to TLS in a mechanism without -PLUS")
@@ -191,7 +192,7 @@ def _name(saslname: str) -> str:
 
 
 def _check_extensions(attributes: list[str]) -> None:
-    """Extensions that nobody has to know are passed over (RFC 5802 5.1)."""
+    """Ignore extensions that are not mandatory (RFC 5802 5.1)."""
     if not all(_EXTENSION.fullmatch(each) for each in attributes):
         raise _Refused("an attribute is a letter, = and a value")
     if any(each.startswith("m=") for each in attributes):

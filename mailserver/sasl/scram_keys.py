@@ -1,4 +1,4 @@
-"""What is stored of a password for SCRAM (RFC 5802 3): salt, rounds, StoredKey and ServerKey.
+"""The stored keys of a password for SCRAM (RFC 5802 3): salt, rounds, StoredKey and ServerKey.
 
 As text `rounds,salt,StoredKey,ServerKey`, the last three base64: Dovecot's {SCRAM-SHA-256} and {SCRAM-SHA-1}.
 """
@@ -31,12 +31,12 @@ SALT: Final = 16
 
 
 class BadKeys(ValueError):
-    """The text is no SCRAM entry. The argument says why and holds nothing of it."""
+    """The text is no SCRAM entry. The argument is the reason and has nothing of the text."""
 
 
 @frozen
 class ScramKeys:
-    """The stored keys of one password under one hash. Who has them can guess the password, and play the server."""
+    """The stored keys of one password under one hash. Their owner can guess the password, and impersonate the server."""
 
     rounds: int
     salt: bytes
@@ -79,7 +79,7 @@ def derive(hash_name: str, password: bytes, salt: bytes, rounds: int) -> ScramKe
 
 
 def prepare(password: bytes) -> bytes:
-    """The password as SCRAM clients hash it (RFC 5802 2.2). Raises: Unpreparable."""
+    """Normalise the password as SCRAM clients do (RFC 5802 2.2). Raises: Unpreparable."""
     try:
         return saslprep(password.decode("utf-8")).encode("utf-8")
     except UnicodeDecodeError:

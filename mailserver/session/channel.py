@@ -1,4 +1,4 @@
-"""What a protocol session may ask of its connection. `net.connection.stream` and `net.connection.connection` implement it on a Twisted transport.
+"""The interface of a connection for protocol sessions. `net.connection` implements it on a Twisted transport.
 
 A session is one coroutine, `run()`. It awaits only what this module and `store.interfaces.StoreRunner` offer, so
 tests drive it without a reactor. Commands of a connection run one after another: the session does not read the next
@@ -18,12 +18,12 @@ from mailserver.system.children import Timer
 
 
 class Wake(enum.Enum):
-    """Why `Channel.read` came back without bytes."""
+    """The reason why `Channel.read` returned no bytes."""
 
     POKED = "poked"
-    """`poke()` was called: something the session watches may have changed."""
+    """`poke()` was called: the mailbox may have changed."""
     TIMEOUT = "timeout"
-    """The time given has passed."""
+    """The timeout has passed."""
 
 
 @frozen
@@ -31,7 +31,7 @@ class ClientCertificate:
     """A client's certificate that was verified against the domain's authorities."""
 
     user: str
-    """The name in the field that the domain's settings choose, as it stands there; empty if there is none."""
+    """The name in the field that the domain's settings choose, unchanged; empty if there is none."""
     subject: str
     """RFC 4514, for the log."""
     fingerprint: str
@@ -40,17 +40,17 @@ class ClientCertificate:
 
 @frozen
 class TLSInfo:
-    """What the handshake agreed on."""
+    """The result of the TLS handshake."""
 
     version: str
-    """As OpenSSL says it: "TLSv1.3"."""
+    """In OpenSSL's words: "TLSv1.3"."""
     cipher: str
     server_name: str | None
     """The SNI name asked for, lower case; None without SNI."""
     alpn: str | None = None
     """The application protocol agreed on (RFC 7301); None where the client offered none."""
     client: ClientCertificate | None = None
-    """Whose certificate the client has shown; None without one, and for one that was not verified."""
+    """The client's certificate; None without one, and for one that was not verified."""
     host: str | None = None
     """The host of the configuration that was served, `*.name` of a wildcard: the one asked for, or the listener's own
     default; None for the default of all."""
@@ -65,22 +65,22 @@ class ConnectionInfo:
     protocol: str
     """The listener's: "imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp"."""
     peer: IPv4Address | IPv6Address | None
-    """The client's address (the one a trusted proxy tells); None on a Unix socket."""
+    """The client's address (from a trusted proxy's header, if there is one); None on a Unix socket."""
     peer_port: int
     local: str
     """Where it arrived, for the log: "127.0.0.1:993" or a path."""
     tls: TLSInfo | None
     cleartext_allowed: bool
-    """The listener says in words that passwords may come without TLS, from this client at least."""
+    """The listener's configuration allows passwords without TLS, from this client at least."""
     starttls_offered: bool
     """The listener can start TLS and has not."""
     tls_required: bool = False
     """LMTP `require_tls`: nothing but STARTTLS before TLS."""
     proofs_allowed: bool = False
-    """The listener says in words that mechanisms which send no password may come without TLS."""
+    """The listener's configuration allows mechanisms without TLS that send no password."""
 
     results_trusted: bool = False
-    """LMTP `trusted_authentication_results`: who delivers here has taken out what others say in our name."""
+    """LMTP `trusted_authentication_results`: the transfer agent has removed forged results in our name."""
 
     @property
     def asked_host(self) -> str | None:
@@ -106,7 +106,7 @@ class ConnectionInfo:
 
 
 class Channel(Protocol):
-    """One connection, as its session sees it. All calls are made on the reactor's thread."""
+    """A connection. All calls are made on the reactor's thread."""
 
     @property
     def info(self) -> ConnectionInfo:
@@ -114,32 +114,32 @@ class Channel(Protocol):
 
     @property
     def input_ended(self) -> bool:
-        """Has the client sent all that it will send? It may still read, or have gone."""
+        """Has the client ended its input? It may still read, or be gone."""
 
     def now(self) -> float:
         """Monotonic seconds, of the reactor's clock."""
 
     async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
-        """The next bytes of the client (never empty), or why there are none.
+        """The next bytes of the client (never empty), or the reason why there are none.
 
-        With `pokes`, a poke that came since the last such read returns at once. Without it pokes wait.
+        With `pokes`, a poke since the last such read makes it return at once. Without it, pokes are remembered.
         Raises: ConnectionLost at end of input, and ever after.
         """
 
     def write(self, data: bytes) -> None:
-        """Queue bytes. They leave together when the session next waits. Silently dropped once the client is gone."""
+        """Queue bytes. They are sent in one piece when the session next waits. They are dropped once the client is gone."""
 
     async def drain(self) -> None:
-        """Wait until the client has taken enough of what was written, and, in a long answer, until others had a turn.
+        """Wait until the client has taken enough of the queued bytes, and, in a long answer, until other clients had a turn.
 
         Call it between chunks of an answer, and between slices of long work.
         Raises: ConnectionLost when the client is gone or has taken nothing for too long.
         """
 
     async def start_tls(self) -> None:
-        """Send what is queued, shake hands; `info.tls` is then set.
+        """Send the queued bytes and do the TLS handshake; `info.tls` is then set.
 
-        The caller has made sure that no byte of the client is left unread in its framer; bytes that arrived before
+        The caller makes sure that no byte of the client is left unread in its framer; bytes that arrived before
         the handshake and were not read end the connection. Raises: ConnectionLost.
         """
 
@@ -147,22 +147,22 @@ class Channel(Protocol):
         """Wait. Raises: ConnectionLost when the client goes meanwhile."""
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call it after that time, also while the session waits for something else; what it writes leaves at once."""
+        """Call a function after that time, also while the session waits; its writes are sent at once."""
 
     def poke(self) -> None:
-        """Make a `read(pokes=True)` return; remembered if none is waiting. Safe to repeat."""
+        """Make a `read(pokes=True)` return, now or when it is next called. Safe to repeat."""
 
     def logged_in(self, user: str) -> None:
         """Count this connection for `user` from now on. Raises: LimitReached (sessions per user and address)."""
 
     def channel_binding(self) -> bytes | None:
-        """The 32 octets of tls-exporter (RFC 9266); None without TLS, and where they could be another connection's too."""
+        """The 32 octets of tls-exporter (RFC 9266); None without TLS, and where another connection could have the same."""
 
     def log(self, event: str, **fields: object) -> None:
-        """One line in the log, with the connection's facts. Values are escaped; secrets must not be among them."""
+        """Log an event with the connection's facts. Values are escaped; they must not be secrets."""
 
     def bug(self, doing: str) -> None:
-        """Log the exception being handled, whole, with what was being done."""
+        """Log the exception that is being handled, with its traceback and the action that failed."""
 
     def close(self) -> None:
-        """Send what is queued and end the connection. Later reads raise ConnectionLost."""
+        """Send the queued bytes and end the connection. Later reads raise ConnectionLost."""

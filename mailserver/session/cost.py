@@ -17,13 +17,13 @@ class Cost:
     """The work that one request can cause at most, and where it is done."""
 
     linear_in: str
-    """The quantities that the work grows with; empty where the length of a line, and a constant, bound it."""
+    """The quantities that the work is linear in; empty where a constant and the length of the line bound it."""
     runs: str = REACTOR
     """The thread or process that does it."""
 
     @property
     def is_constant(self) -> bool:
-        """Does nothing but the length of its line bound the work?"""
+        """Is the work bounded by a constant and the length of the line?"""
         return not self.linear_in
 
     @property

@@ -60,11 +60,11 @@ class LineSession(ABC):
     @property
     @abstractmethod
     def must_log_in(self) -> bool:
-        """Has the client yet to log in, so that its time is short?"""
+        """Does `login_time` limit the session, as the client has not logged in?"""
 
     @abstractmethod
     def greet(self) -> None:
-        """Say the first word."""
+        """Send the greeting."""
 
     @abstractmethod
     def find_command(self, line: bytes | LineFault, word: bytes) -> CommandRow:
@@ -76,22 +76,22 @@ class LineSession(ABC):
 
     @abstractmethod
     def answer_bug(self) -> None:
-        """Answer a command that failed in an unforeseen way; it has been logged."""
+        """Answer a command that failed by a bug, which has been logged."""
 
     @abstractmethod
     def end_for_timeout(self) -> NoReturn:
-        """The client has let its time pass. Raises: ConnectionLost."""
+        """End the connection for a timeout. Raises: ConnectionLost."""
 
     @abstractmethod
     def end_for_errors(self) -> None:
-        """The client has made too many errors: end."""
+        """End the connection for too many errors."""
 
     @abstractmethod
     async def leave(self) -> None:
-        """Give back what the session holds, however it came to its end."""
+        """Release all that the session holds, however it ended."""
 
     async def run(self) -> None:
-        """Serve until the client quits, is gone or is cut."""
+        """Serve until the client quits, is gone or is disconnected."""
         try:
             self.greet()
             while not self.ended:
@@ -116,7 +116,7 @@ class LineSession(ABC):
         name, space, initial = argument.partition(b" ")
         mechanism = name.decode("ascii", "replace").upper()
         if not may_begin(self.channel.info, mechanism):
-            # The client may go on with it, by lines that are no commands.
+            # The client may continue it, by lines that are no commands.
             exchange = ExposedExchange(self.channel, authenticator, mechanism)
             if initial:
                 exchange.take(initial)
@@ -127,7 +127,7 @@ class LineSession(ABC):
         return mechanism, initial
 
     def log(self, event: str) -> None:
-        """A line in the log, with whoever is logged in."""
+        """Log an event with the user, if one is logged in."""
         self.channel.log(event, user=self.user.name if self.user else None)
 
     async def read_line(self) -> bytes | LineFault:
@@ -137,7 +137,7 @@ class LineSession(ABC):
             now = self.channel.now()
             if self.reader.pending and began is None:
                 began = now
-            # A whole line must come within the time, however its octets drip.
+            # A whole line must come within the time, however slowly its octets come.
             deadline = now + self.timeout if began is None else began + self.limits.transfer_timeout
             if self.must_log_in:
                 deadline = min(deadline, self.login_deadline)
@@ -145,13 +145,13 @@ class LineSession(ABC):
             if isinstance(data, Wake):
                 self.end_for_timeout()
             self.reader.receive_data(data)
-        # Many short commands in one piece may have long answers, and others want their turn.
+        # Many short commands in one piece may have long answers, and other clients need their turn.
         await self.channel.drain()
         return line
 
     async def _run_line(self, line: bytes | LineFault) -> None:
         word = (self.reader.head if isinstance(line, LineFault) else line).partition(b" ")[0].upper()
-        # A line that begins as a header field does is no command either, whatever came before it.
+        # A line that begins like a header field is no command either, whatever came before it.
         if is_http(word):
             self.channel.log("http-request")
             self.end()

@@ -1,7 +1,7 @@
-"""Lines of a client and dot-dot_stuffed text, without I/O: what POP3 and SMTP have in common (RFC 1939 3, RFC 5321 2.3.8).
+"""Lines of a client and dot-stuffed text, without I/O, for POP3 and SMTP (RFC 1939 3, RFC 5321 2.3.8).
 
 A line ends at CRLF and at nothing else; one with a bare CR or LF, another control character or too many octets is
-consumed to its end and refused, so that what follows is in step. No line takes more memory than its limit.
+consumed to its end and refused, so that the stream stays in step. No line takes more memory than its limit.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ _HTTP_METHODS = frozenset(
 
 
 def is_http(word: bytes) -> bool:
-    """Is the first word of a line, in upper case, one that a web browser sends: a method, or a header field's name?
+    """Is the first word of a line, in upper case, an HTTP method or a header field's name?
 
-    Neither is a command here. A page must not be able to make a browser run the commands in a form's data.
+    Neither is a command here. A web page must not be able to make a browser run the commands in a form's data.
     """
     return word in _HTTP_METHODS or word.endswith(b":")
 
 
 class LineFault(enum.Enum):
-    """Why a line is not given to anyone."""
+    """The reason why a line is refused."""
 
     TOO_LONG = "line too long"
     MALFORMED = "control character, or a line end that is not CRLF"
 
 
 class LineReader:
-    """Cuts a client's bytes into lines, and gives out raw bytes where the commands say that data follows."""
+    """Cuts a client's bytes into lines; commands that are followed by data take raw bytes."""
 
     def __init__(self, limit: int) -> None:
         """`limit` is the octets of the longest line, its CRLF included."""
@@ -44,15 +44,15 @@ class LineReader:
 
     @property
     def pending(self) -> bool:
-        """Is there a byte that has not been given out yet?"""
+        """Is there a byte that has not been taken yet?"""
         return bool(self._buffer) or self._overlong
 
     def receive_data(self, data: bytes) -> None:
-        """Take up bytes of the client."""
+        """Add bytes of the client."""
         self._buffer += data
 
     def next_line(self) -> bytes | LineFault | None:
-        """The next line without its CRLF, why it is refused, or None: more bytes are needed."""
+        """The next line without its CRLF, its fault, or None if more bytes are needed."""
         end = self._buffer.find(b"\n")
         if end < 0:
             if len(self._buffer) > self.limit and not self._overlong:
@@ -74,18 +74,18 @@ class LineReader:
         return line[:-2]
 
     def take(self, count: int | None = None) -> bytes:
-        """Raw bytes that are here, at most `count`."""
+        """Take raw bytes that are here, at most `count`."""
         data = bytes(self._buffer if count is None else self._buffer[:count])
         del self._buffer[: len(data)]
         return data
 
     def give_back(self, data: bytes) -> None:
-        """Put bytes that were taken too many before all others."""
+        """Put back bytes that were taken too many."""
         self._buffer[:0] = data
 
 
 def dot_stuffed(text: bytes) -> bytes:
-    """A multi-line answer of a whole text: dot-dot_stuffed, with its end (RFC 1939 3). Its line ends are CRLF."""
+    """A whole text as a multi-line answer: dot-stuffed, with its end (RFC 1939 3). Its line ends are CRLF."""
     dotted = text.replace(b"\n.", b"\n..")
     if text.startswith(b"."):
         dotted = b"." + dotted
@@ -99,7 +99,7 @@ class DotStuffer:
         self._last = b"\r\n"
 
     def stuff(self, data: bytes) -> bytes:
-        """What to send for the next piece: lines that begin with a dot get one more."""
+        """The octets for the next piece: lines that begin with a dot get one more."""
         if not data:
             return data
         dotted = data.replace(b"\n.", b"\n..")

@@ -1,7 +1,7 @@
-"""One SASL exchange of a session (RFC 4422 3), the same in IMAP, POP3 and SMTP but for how its lines look.
+"""A SASL exchange of a session (RFC 4422 3), for IMAP, POP3 and SMTP.
 
 Base64, `=` for an empty initial response (RFC 4959 3, RFC 5034 4, RFC 4954 4) and `*` to cancel are the same in all
-three; so is how the last message of the server travels, as a challenge that is answered by nothing (RFC 4422 5).
+three. The last message of the server is sent as a challenge that the client answers by nothing (RFC 4422 5).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class ExchangeCancelled(MailError):
 
 
 def situation(channel: Channel, authenticator: Authenticator) -> Situation:
-    """What can succeed on this connection now."""
+    """The facts that decide which mechanisms can succeed on this connection now."""
     tls, abilities = channel.info.tls, authenticator.abilities()
     return Situation(
-        # Asked for only where it matters: it costs a computation.
+        # Computed only where it is needed.
         binding=channel.channel_binding() if abilities.scram_hashes else None,
         certified=tls.client.user if tls is not None and tls.client is not None else "",
         scram_hashes=abilities.scram_hashes,
@@ -49,7 +49,7 @@ def situation(channel: Channel, authenticator: Authenticator) -> Situation:
 
 
 def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
-    """What the login service is told of a connection."""
+    """The facts of a connection for the login service."""
     tls = info.tls
     client = tls.client if tls else None
     shown = None
@@ -69,7 +69,7 @@ def may_begin(info: ConnectionInfo, mechanism: str) -> bool:
 def report_exposed_password(
     channel: Channel, authenticator: Authenticator, protocol: str, credentials: Credentials, method: str
 ) -> None:
-    """A password came before TLS and is refused: it may be checked later, out of the client's sight."""
+    """Report a password that came before TLS and was refused. It may be checked later, without an answer to the client."""
     channel.log("cleartext-login", user=credentials.name[:LOGGED_NAME], method=method)
     authenticator.exposed(
         credentials,
@@ -80,7 +80,7 @@ def report_exposed_password(
 
 
 class ExposedExchange:
-    """An exchange that was refused before TLS: a client that waits for no challenge gives its password away all the same."""
+    """An exchange that was refused before TLS. A client that does not wait for the challenge sends its password all the same."""
 
     def __init__(self, channel: Channel, authenticator: Authenticator, mechanism: str) -> None:
         self._channel = channel
@@ -107,7 +107,7 @@ class ExposedExchange:
 
 
 class Exchange:
-    """One exchange, to the verified user."""
+    """One exchange, until the user is verified."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Exchange:
     ) -> None:
         """`ask` sends a challenge, in base64, and reads the client's line. It may raise any MailError."""
         self.name = ""
-        """Who the client says it is, once that is known; for the log."""
+        """The name that the client claims, once it is known; for the log."""
         self._mechanism = mechanism
         self._ask = ask
         self._authenticator = authenticator
@@ -154,7 +154,7 @@ class Exchange:
 
 
 def _decode(text: bytes) -> bytes:
-    # The strict decoder passes over padding behind whole groups.
+    # The strict decoder ignores padding behind whole groups.
     if len(text) % 4:
         raise InvalidBase64
     try:

@@ -1,4 +1,4 @@
-"""Putting a message into the mailbox of one local recipient."""
+"""Delivery of a message into the mailbox of one local recipient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def _to_the_end(operation: Callable[[], T]) -> T:
-    """What is decided is done, also for a session that has ended meanwhile."""
+    """Run an operation to its end, also for a session that has ended meanwhile."""
     with shielded():
         return operation()
 
@@ -35,11 +35,11 @@ def choose_folder(account: Account, detail: str) -> str:
 
 
 class LocalCopy:
-    """One copy of a message: the recipient's account, the folder wished for, what is written before the message."""
+    """One copy of a message: the recipient's account, the detail of the address, the fields before the message."""
 
     def __init__(self, live: LiveAccount, detail: str, prefix: bytes) -> None:
         self.folder = "INBOX"
-        """Where it went, once it has gone there."""
+        """The mailbox of the copy, once it is delivered."""
         self._live = live
         self._detail = detail
         self._prefix = prefix
@@ -54,7 +54,7 @@ class LocalCopy:
         return await self._put(incoming, deliver)
 
     async def prepare(self, incoming: Incoming) -> None:
-        """Make it such that `publish` cannot fail, not even through a crash. Raises: as append."""
+        """Prepare the copy: `publish` then cannot fail, not even by a crash. Raises: as append."""
         account = self._live.account
 
         def prepare(begin: Callable[[], StagedMessage]) -> Awaitable[Prepared]:
@@ -71,21 +71,23 @@ class LocalCopy:
         return appended
 
     async def abort(self) -> None:
-        """Forget the prepared copy. Harmless when repeated, and after publish."""
+        """Drop the prepared copy. Harmless when repeated, and after publish."""
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             await self._live.run(partial(_to_the_end, prepared.abort))
 
     async def _put(self, incoming: Incoming, keep: Callable[[Callable[[], StagedMessage]], Awaitable[T]]) -> T:
-        """All in one turn of the account. However many copies there are, the message's octets were written once, by
-        `Incoming`: what is in a file is copied from there within the kernel, behind what each copy has for itself.
+        """Stage and store the copy in one turn of the account.
+
+        `Incoming` has written the message once, however many copies there are: a file is copied within the kernel, behind
+        the fields of each copy.
         """
         text, in_file = incoming.in_memory, incoming.in_file
         if in_file is None:
             assert text is not None
             return await keep(lambda: self._begin(text))
         start, descriptor, offset, count = in_file
-        # A descriptor of our own: the operation may outlive the session, and with it the file's own one.
+        # A descriptor of its own: the operation may outlive the session, which closes that of the file.
         descriptor = os.dup(descriptor)
 
         def begin() -> StagedMessage:
@@ -97,7 +99,7 @@ class LocalCopy:
         return await keep(begin)
 
     def _begin(self, text: bytes, rest: tuple[int, int, int] | None = None) -> StagedMessage:
-        """In the account's thread, as `_end`. `rest`: descriptor, offset and number of the octets behind the text."""
+        """Stage the copy, in the account's thread. `rest`: descriptor, offset and number of the octets behind the text."""
         staged = self._live.account.stage()
         try:
             staged.write(self._prefix + text)

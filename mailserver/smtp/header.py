@@ -1,4 +1,4 @@
-"""The header of a submitted message, read strictly: what we take for a field, every program does (RFC 5322 2.2)."""
+"""A strict parser of a submitted message's header: it accepts only fields that every program reads alike (RFC 5322 2.2)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Driving an `Exchange` over a connection to the next hop.
+"""Transactions with the next hop: drives an `Exchange` over a connection.
 
-A session of ours dials at its first message for others and keeps the connection for those that follow soon, as a
-program that empties its outbox sends them. Where the hop has gone away meanwhile, it has nothing of the new message
-yet, and another connection is dialled.
+A submission session connects at its first message for the hop and keeps the connection for further messages, which a mail
+program that empties its outbox sends soon. If the hop has closed the connection meanwhile, it has nothing of the new message
+yet, and the session connects again.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class HopConnection(Protocol):
     """A connection to the next hop, whose certificate is verified wherever TLS is used."""
 
     async def read(self, timeout: float, *, goes_on: bool = False) -> bytes:
-        """The next bytes, never empty. `goes_on`: with a reply, whose time counts since its first read.
+        """The next bytes, never empty. `goes_on`: of a reply that has begun, whose time counts since its first read.
 
         Raises: RelayDown at the end, an error, or when the time has passed.
         """
 
     def write(self, data: bytes) -> None:
-        """Queue bytes; they leave together, at the latest with the next `read`."""
+        """Queue bytes; they are sent in one piece, at the latest by the next `read`."""
 
     async def drain(self) -> None:
         """Wait until enough was taken. Raises: RelayDown."""
 
     async def start_tls(self) -> None:
-        """Shake hands and verify. Raises: RelayDown."""
+        """Do the TLS handshake and verify the certificate. Raises: RelayDown."""
 
     @property
     def is_usable(self) -> bool:
@@ -46,11 +46,11 @@ class HopConnection(Protocol):
         """Keep the connection for the next message; without one it sends QUIT after a while. A write ends the idle time."""
 
     def close(self) -> None:
-        """Send what is queued and end the connection. Harmless when repeated."""
+        """Send the queued bytes and end the connection. Harmless when repeated."""
 
 
 class NextHop(Protocol):
-    """Where mail for others is handed to."""
+    """The server that mail for remote recipients is relayed to."""
 
     @property
     def name(self) -> str:
@@ -62,18 +62,18 @@ class NextHop(Protocol):
 
     @property
     def credentials(self) -> Credentials | None:
-        """What to log in with."""
+        """The credentials for AUTH, if any."""
 
     @property
     def timeout(self) -> float:
         """Seconds for each of its answers."""
 
     async def connect(self) -> HopConnection:
-        """Dial; with implicit TLS the handshake is done. Raises: RelayDown."""
+        """Connect; with implicit TLS also do the handshake. Raises: RelayDown."""
 
 
 class HopSession:
-    """One SMTP session with the hop: greeted, within TLS where that is asked for, logged in; one message at a time."""
+    """One SMTP session with the hop, behind its greeting, STARTTLS and AUTH as configured; one message at a time."""
 
     def __init__(self, next_hop: NextHop, connection: HopConnection, hostname: str) -> None:
         self.exchange = Exchange(hostname, starttls=next_hop.starttls, credentials=next_hop.credentials)
@@ -83,7 +83,7 @@ class HopSession:
 
     @classmethod
     async def begin(cls, next_hop: NextHop, hostname: str) -> HopSession:
-        """Dial and log in. Raises: RelayDown."""
+        """Connect and log in. Raises: RelayDown."""
         session = cls(next_hop, await next_hop.connect(), hostname)
         try:
             await session.converse(session.exchange.open)
@@ -94,17 +94,17 @@ class HopSession:
 
     @property
     def unsolicited(self) -> bool:
-        """Has the hop said something unsolicited, or gone? Its next reply could be taken for that of another command."""
+        """Has the hop sent an unsolicited reply, or closed? Its next reply could be taken for that of another command."""
         return self.exchange.unsolicited or not self.connection.is_usable
 
     async def ask(self, start: Callable[[], None]) -> Reply:
-        """A command, and the reply to it and no other. Raises: RelayDown, from then on always."""
+        """Send a command and return its reply. Raises: RelayDown, from then on always."""
         if self.down is None and self.unsolicited:
             self.down = RelayDown("the next hop has gone, or speaks out of turn")
         return await self.converse(start)
 
     async def converse(self, start: Callable[[], None]) -> Reply:
-        """One step of the exchange, to the hop's reply. Raises: RelayDown, from then on always."""
+        """Run one step of the exchange, up to the hop's reply. Raises: RelayDown, from then on always."""
         if self.down is not None:
             raise self.down
         exchange, connection = self.exchange, self.connection
@@ -118,7 +118,7 @@ class HopSession:
                     await connection.start_tls()
                     exchange.tls_started()
                 else:
-                    # A hop that drips has no more time for a reply than another.
+                    # A hop that sends octet by octet has no more time for a reply than another.
                     exchange.receive_data(await connection.read(self._timeout, goes_on=exchange.unsolicited))
         except RelayDown as error:
             self.down = error
@@ -134,20 +134,20 @@ class HopSession:
             raise
 
     def check_size(self, size: int | None) -> None:
-        """Raises: TooBig for more than the hop takes."""
+        """Raises: TooBig for a message over the hop's limit."""
         limit = self.exchange.size_limit
         if size is not None and limit is not None and size > limit:
             raise TooBig(f"the next hop takes messages of at most {limit} octets")
 
     def close(self, *, in_data: bool = False) -> None:
-        """End it; with QUIT only where a command may stand: what breaks off is not delivered."""
+        """End the session; with QUIT only where a command may stand: a message that breaks off is not delivered."""
         if self.down is None and not in_data and self.connection.is_usable:
             self.connection.write(b"QUIT\r\n")
         self.connection.close()
 
 
 class HopTransaction:
-    """One message on its way to the next hop."""
+    """The transaction of one message with the next hop."""
 
     def __init__(self, session: HopSession) -> None:
         self.accepted = 0
@@ -169,9 +169,9 @@ class HopTransaction:
         size: int | None,
         kept: HopSession | None = None,
     ) -> tuple[HopTransaction, Reply]:
-        """MAIL and the first RCPT, in the session that was kept from the last message or in a new one.
+        """Send MAIL and the first RCPT, in the session that was kept from the last message or in a new one.
 
-        With it comes the hop's answer for that recipient; if it refuses MAIL, that is its answer to each.
+        Returns also the hop's reply for that recipient; if it refuses MAIL, that reply is the answer to each recipient.
         Raises: RelayDown; TooBig when the declared size is over the hop's limit.
         """
         if kept is not None:
@@ -185,7 +185,7 @@ class HopTransaction:
         return hop, (await hop._begin(sender, size, recipient))[1]
 
     async def _begin(self, sender: Address | None, size: int | None, recipient: Address) -> tuple[Reply, Reply]:
-        """The hop's replies to MAIL and to the first RCPT, the latter as it is passed on."""
+        """The hop's replies to MAIL and to the first RCPT, the latter as the client gets it."""
         session, exchange = self._session, self._session.exchange
         try:
             session.check_size(size)
@@ -211,13 +211,13 @@ class HopTransaction:
         try:
             return await session.ask(lambda: exchange.mail_and_rcpt(sender, size, recipient))
         except RelayDown:
-            # It may refuse MAIL and go, without a word to RCPT.
+            # It may refuse MAIL and close, without a reply to RCPT.
             if exchange.mail_reply is None or exchange.mail_reply.code // 100 == 2:
                 raise
             return exchange.mail_reply
 
     async def add_recipient(self, recipient: Address) -> Reply:
-        """RCPT; the hop's own reply. Raises: RelayDown."""
+        """Send RCPT and return the hop's reply. Raises: RelayDown."""
         if self._refused is not None:
             return self._refused
         return self._count(await self._session.ask(lambda: self._session.exchange.rcpt(recipient)))
@@ -229,7 +229,7 @@ class HopTransaction:
         return reply
 
     async def send(self, prefix: bytes, incoming: Incoming) -> Reply | None:
-        """The message but for its end; a reply is the hop's refusal.
+        """Send the message but for its end; a reply is the hop's refusal.
 
         Raises: RelayDown, StoreUnavailable; TooBig, EightBitRefused for a message that the hop cannot take.
         """
@@ -239,7 +239,7 @@ class HopTransaction:
         session.check_size(incoming.size + len(prefix))
         reply = await session.ask(session.exchange.data)
         if reply.code // 100 == 2:
-            # It has nothing that it could have taken.
+            # It has no message yet that it could have accepted.
             session.down = RelayDown("the next hop's answer to DATA is none")
             raise session.down
         if reply.code != 354:
@@ -252,10 +252,10 @@ class HopTransaction:
         return None
 
     async def finish(self) -> Reply:
-        """The final dot and the hop's reply. Raises: RelayDown; whether the hop has the message is then unknown."""
+        """Send the final dot and return the hop's reply. Raises: RelayDown; it is then unknown whether the hop has the message."""
         session = self._session
         if session.unsolicited:
-            # Refused before its end, which the hop then does not get: nothing is delivered.
+            # The hop has refused the message before its end, and does not get the end: nothing is delivered.
             return relay_reply(await session.converse(session.exchange.early_reply))
         reply = await session.converse(lambda: session.exchange.end_of_data(self._stuffer.finish()))
         self._in_data = False
@@ -263,7 +263,7 @@ class HopTransaction:
         return relay_reply(reply)
 
     def close(self) -> HopSession | None:
-        """Give up what is not done. The session, if it can carry another message: whoever has it must close it."""
+        """End the transaction. Returns the session if it can carry another message: the caller must then close it."""
         session = self._session
         if self._done and session.down is None and session.connection.is_usable:
             session.connection.become_idle()

@@ -1,6 +1,6 @@
-"""A message while it is received, and until it has been delivered: bounded in memory, checked on its way.
+"""A message from its first octet until it is delivered: bounded in memory, checked while it comes.
 
-The first failure is kept and everything behind it dropped, so that the stream is read to the message's end.
+The first failure is kept and all later octets are dropped, so that the stream is read to the message's end.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from mailserver.smtp.spool import Spool, SpoolFile
 from mailserver.smtp.wire import LineEnds
 
 PIECE = 64 * 1024
-"""Octets handed on at once."""
+"""Octets of one piece."""
 IN_MEMORY = 128 * 1024
 """A message up to this size never touches the spool."""
 
 
 class Incoming:
-    """One message. `failure` says why it must be refused, if it must."""
+    """One message. `failure` is the reason for its refusal, if there is one."""
 
     def __init__(self, spool: Spool, limit: int, yield_to_others: Callable[[], Awaitable[None]]) -> None:
-        """`yield_to_others` go on for a moment, where this takes long."""
+        """`yield_to_others` is awaited in long work, so that other clients get their turn."""
         self.size = 0
-        """Octets so far, without dot-stuffing (RFC 1870 5); of the finished message, with its start replaced."""
+        """Octets so far, without dot-stuffing (RFC 1870 5); of the finished message, with the replaced start."""
         self.eight_bit = False
         """Is there an octet above 127?"""
         self.failure: MailError | None = None
@@ -41,20 +41,21 @@ class Incoming:
 
     @property
     def in_memory(self) -> bytes | None:
-        """All of it, if it is in memory."""
+        """The whole message, if it is in memory."""
         return None if self._file else self._start + self._memory[self._replaced :]
 
     @property
     def in_file(self) -> tuple[bytes, int, int, int] | None:
-        """Of a finished message that is not in memory: how it begins, then descriptor, offset and number of the octets
-        that follow; good until `close`.
+        """The start of a finished message that is in a file, then descriptor, offset and number of the other octets.
+
+        None for one in memory. The descriptor is valid until `close`.
         """
         if self._file is None:
             return None
         return self._start, self._file.descriptor, self._replaced, self.size - len(self._start)
 
     async def write(self, data: bytes) -> None:
-        """Take up the next part. Never raises a MailError: see `failure`."""
+        """Add the next part. Never raises a MailError: see `failure`."""
         if self.failure is not None or not data:
             return
         try:
@@ -72,7 +73,7 @@ class Incoming:
             await self.fail(error)
 
     async def finish(self) -> None:
-        """The message is whole; its last line gets a CRLF if it has none. See `failure`."""
+        """End the message; its last line gets a CRLF if it has none. See `failure`."""
         if self.failure is not None:
             return
         try:
@@ -96,7 +97,7 @@ class Incoming:
         return first + self._memory[offset : offset + count]
 
     def replace_start(self, length: int, start: bytes) -> None:
-        """Let the finished message begin otherwise: `start` instead of so many octets. Once."""
+        """Replace the first `length` octets of the finished message by `start`. Once."""
         self._start, self._replaced = start, length
         self.size += len(start) - length
 
@@ -108,14 +109,14 @@ class Incoming:
             at += len(piece)
 
     async def close(self) -> None:
-        """Forget it. Harmless when repeated."""
+        """Drop the message. Harmless when repeated."""
         self._memory.clear()
         if self._file:
             file, self._file = self._file, None
             await file.close()
 
     async def fail(self, error: MailError) -> None:
-        """Refuse the message: what is here and what comes is dropped."""
+        """Refuse the message and drop its octets, also those that come later."""
         self.failure = error
         await self.close()
 

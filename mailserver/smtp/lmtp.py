@@ -24,13 +24,13 @@ from mailserver.smtp.wire import Reply, reply, reply_to
 
 @frozen(kw_only=True)
 class LmtpServices(Services):
-    """What LMTP sessions share."""
+    """The objects and settings that LMTP sessions share."""
 
     config: Lmtp
 
 
 class LmtpSession(Session):
-    """One connection of a mail transfer agent. It gives no password: the listener is local, or chosen in words."""
+    """The session of a mail transfer agent. It does not log in: the listener is local, or configured on purpose."""
 
     banner = "LMTP"
 

@@ -1,4 +1,4 @@
-"""Log fields of a message. Its author is a stranger, so control characters are left out and lengths bounded."""
+"""Log fields of a message. They come from strangers, so control characters are removed and lengths are bounded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONGEST_ID: Final = 250
 LONGEST_REPLY: Final = 250
 """Characters of a reply of the next hop."""
 LONGEST_LIST: Final = 400
-"""Characters of a list of recipients, before the number of those that have no room."""
+"""Characters of a list of recipients, before the number of those that do not fit."""
 
 _MESSAGE_ID = re.compile(rb"^message-id[ \t]*:((?:[^\r\n]|\r?\n[ \t]){0,1000})", re.IGNORECASE | re.MULTILINE)
 
@@ -26,12 +26,12 @@ def message_id_of(header: bytes) -> str:
 
 
 def reply_text(reply: Reply) -> str:
-    """A reply of the next hop; its last line has the name under which the message is known there."""
+    """A reply of the next hop; its last line has the hop's id of the message."""
     return bounded(f"{reply.code} {' '.join(filter(None, [reply.enhanced, *reply.lines]))}", LONGEST_REPLY)
 
 
 def list_of(recipients: Iterable[Address]) -> str:
-    """Recipients in their order, as many as have room."""
+    """Recipients in their order, as many as fit."""
     names = [str(address) for address in recipients]
     shown: list[str] = []
     room = LONGEST_LIST
@@ -44,5 +44,5 @@ def list_of(recipients: Iterable[Address]) -> str:
 
 
 def bounded(words: str, longest: int) -> str:
-    """Without control characters and space around it, cut to a length."""
+    """Strip control characters and surrounding space, and truncate."""
     return "".join(character for character in words if character.isprintable()).strip()[:longest]

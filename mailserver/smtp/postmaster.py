@@ -1,8 +1,8 @@
-"""Mail to postmaster: it is taken in every domain, whether there is a user of that name or not (RFC 5321 4.5.1).
+"""Mail to postmaster: every domain accepts it, whether there is a user of that name or not (RFC 5321 4.5.1).
 
-A user postmaster@domain keeps its own mail. Else it goes to the user of [mail] postmaster. Where that is not set, or is
-nobody, it is kept in an account named postmaster@domain, which belongs to no user: nothing is lost, and the mail is there
-once somebody adds that user or sets the key.
+A user postmaster@domain gets it. Else the user of [mail] postmaster gets it. Where that key is not set, or there is no such
+user, it is kept in an account named postmaster@domain, which belongs to no user: nothing is lost, and the administrator finds
+the mail there after adding that user or setting the key.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ NAME: Final = "postmaster"
 
 @frozen
 class Postmaster:
-    """What the configuration says of postmaster."""
+    """The configuration of postmaster."""
 
     user: str = ""
-    """The user who gets the mail where a domain has no such user; empty: nobody is named."""
+    """The user who gets the mail where a domain has no such user; empty if none is configured."""
     domain: str = ""
     """The domain of a recipient <postmaster> without one."""
     keeps: bool = True
-    """Has an account that is no user's a place? It has none where [mail] location asks for {home}."""
+    """Can an account without a user be stored? It cannot where [mail] location has {home}."""
 
 
 UNNAMED: Final = Postmaster()
 
 
 async def find_postmaster(authenticator: Authenticator, address: Address, postmaster: Postmaster) -> User | None:
-    """The user who gets the mail for an address that is no user's; None if it is none of postmaster's. Raises: AuthUnavailable."""
+    """The user who gets the mail for an address of no user; None unless it is a postmaster's. Raises: AuthUnavailable."""
     if address.local.lower() != NAME or (address.domain and not authenticator.is_local_domain(address.domain)):
         return None
     domain = address.domain or postmaster.domain
@@ -44,6 +44,6 @@ async def find_postmaster(authenticator: Authenticator, address: Address, postma
         if user is not None:
             return user
     if not postmaster.keeps:
-        # To be tried again, and not refused for good: the key may be set meanwhile.
+        # A temporary failure, not a permanent one: the key may be set meanwhile.
         raise AuthUnavailable
     return User(f"{NAME}@{domain.lower()}") if domain else None

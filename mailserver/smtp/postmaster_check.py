@@ -1,4 +1,4 @@
-"""Does mail to postmaster reach somebody who reads it? A warning for the configuration's check."""
+"""Configuration warnings about mail to postmaster that no user would read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mailserver.smtp.postmaster import NAME
 
 
 def check(config: Config) -> list[Problem]:
-    """Warnings about [mail] postmaster, where mail is taken at all."""
+    """Warnings about [mail] postmaster, if the configuration accepts mail at all."""
     if not any(listener.family in {"lmtp", "submission"} for listener in config.listeners):
         return []
     named = config.mail.postmaster
@@ -28,7 +28,7 @@ def check(config: Config) -> list[Problem]:
         return [config.problem(place, f'"{named}"', str(error), warning=True)]
     there = _users(config, {user, *wanted} - {""})
     if there is None:
-        # Another back end lists users: who is there is not known without asking it.
+        # Another back end has users: they are not known without a lookup.
         return [] if user else [config.problem(place, "", _MISSING, warning=True)]
     if user and user not in there:
         reason = f"no users file has that user: mail to {NAME} is kept in an account that nobody reads"
@@ -46,7 +46,7 @@ _MISSING = (
 
 
 def _users(config: Config, names: Collection[str]) -> set[str] | None:
-    """Which of these names the users files have; None where not all back ends are readable users files."""
+    """The names that are in the users files; None where not all back ends are readable users files."""
     found = set()
     for backend in config.auth.backends:
         kind, _, argument = backend.partition(":")

@@ -34,7 +34,7 @@ def received_field(
     recipient: Address | None,
     now: float,
 ) -> bytes:
-    """The Received field; `recipient` is named only where nobody else is told of it."""
+    """The Received field; `recipient` is given only where no other recipient sees it."""
     peer = ""
     if info.peer is not None:
         peer = f" ([{'IPv6:' if isinstance(info.peer, IPv6Address) else ''}{info.peer}])"
@@ -46,7 +46,7 @@ def received_field(
 
 
 def trace_fields(sender: Address | None, recipient: Address) -> bytes:
-    """What final delivery adds: Return-Path (RFC 5321 4.4), and Delivered-To, as Dovecot's LMTP writes them."""
+    """The fields of final delivery: Return-Path (RFC 5321 4.4), and Delivered-To, as Dovecot's LMTP writes them."""
     return f"Return-Path: <{sender or ''}>\r\nDelivered-To: {recipient}\r\n".encode("ascii")
 
 

@@ -1,8 +1,8 @@
-"""The client's side of SMTP without I/O: handing a message to the next hop (RFC 5321, RFC 3207, RFC 4954).
+"""The SMTP client for the next hop, without I/O (RFC 5321, RFC 3207, RFC 4954).
 
-An `Exchange` is told what to do next (`open`, `mail`, `rcpt`, ...) and then fed until `outcome` is there. It gives
-out bytes (`next_bytes`), says when TLS is due, and takes the hop's bytes (`receive_data`). Answers are bounded; bytes
-that came before TLS never count as answers within it.
+The caller starts a step of an `Exchange` (`open`, `mail`, `rcpt`, ...) and runs it until there is an `outcome`: it sends
+`next_bytes`, does the TLS handshake when `tls_due` is set, and passes the hop's bytes to `receive_data`. Replies are bounded;
+bytes that came before TLS never count as replies within it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_REPLY_LINES = 128
 CLOSING = 421
 """The reply of a server that ends the session (RFC 5321 3.8)."""
 MAX_TEXT = 400
-"""Characters of a hop's line that are passed on."""
+"""Characters of a hop's line that the client gets."""
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
@@ -49,11 +49,11 @@ class ReplyReader:
         return bool(self._buffer or self._lines)
 
     def receive_data(self, data: bytes) -> None:
-        """Take up bytes of the hop."""
+        """Add bytes of the hop."""
         self._buffer += data
 
     def next_reply(self) -> Reply | None:
-        """The next reply, None if more bytes are needed. Raises: RelayDown when that is no SMTP, or out of bounds."""
+        """The next reply, None if more bytes are needed. Raises: RelayDown for bytes that are no SMTP, or exceed a limit."""
         while (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end]).removesuffix(b"\r")
             del self._buffer[: end + 1]
@@ -102,7 +102,7 @@ def relay_reply(reply: Reply) -> Reply:
 
 
 class _TLS:
-    """What a conversation yields when TLS must start now."""
+    """The value that a conversation yields when TLS must start now."""
 
 
 _Conversation = Generator[bytes | _TLS, Reply, Reply]
@@ -113,13 +113,13 @@ class Exchange:
 
     def __init__(self, hostname: str, *, starttls: bool, credentials: Credentials | None) -> None:
         self.extensions: dict[str, str] = {}
-        """What the hop's EHLO offers: keyword, upper case -> parameters."""
+        """The hop's extensions: keyword, upper case -> parameters."""
         self.outcome: Reply | None = None
-        """The hop's answer to the step, once it is there."""
+        """The hop's reply to the step, once it is there."""
         self.tls_due = False
-        """Shake hands now, then call `tls_started`."""
+        """Do the handshake now, then call `tls_started`."""
         self.mail_reply: Reply | None = None
-        """The hop's answer to MAIL, where that was said with the first RCPT."""
+        """The hop's reply to MAIL, where that was sent with the first RCPT."""
         self._hostname = hostname
         self._starttls = starttls
         self._credentials = credentials
@@ -128,13 +128,13 @@ class Exchange:
         self._conversation: _Conversation | None = None
 
     def next_bytes(self) -> bytes:
-        """What to send now; empty if it is the hop's turn."""
+        """The bytes to send now; empty if it is the hop's turn."""
         data = bytes(self._output)
         self._output.clear()
         return data
 
     def receive_data(self, data: bytes) -> None:
-        """Take up bytes of the hop. Raises: RelayDown when the hop refuses what must be, or speaks no SMTP."""
+        """Add bytes of the hop. Raises: RelayDown when the hop refuses what must be, or does not speak SMTP."""
         self._reader.receive_data(data)
         while self.outcome is None and not self.tls_due and (reply := self._reader.next_reply()) is not None:
             self._advance(reply)
@@ -148,7 +148,7 @@ class Exchange:
         self._say(f"EHLO {self._hostname}")
 
     def open(self) -> None:
-        """Greeting, EHLO, STARTTLS, AUTH. The outcome is positive: what is not raises RelayDown."""
+        """Greeting, EHLO, STARTTLS, AUTH. The outcome is positive; any other reply raises RelayDown."""
         self._start(self._open())
 
     def mail(self, sender: Address | None, size: int | None) -> None:
@@ -158,14 +158,14 @@ class Exchange:
     def mail_and_rcpt(self, sender: Address | None, size: int | None, recipient: Address) -> None:
         """MAIL and the first RCPT in one piece, for a hop that offers PIPELINING (RFC 2920).
 
-        The outcome is the reply to RCPT, or that to MAIL where it is none of success; `mail_reply` is that to MAIL.
+        The outcome is the reply to RCPT, or that to MAIL if it is negative; `mail_reply` is that to MAIL.
         """
         self.mail_reply = None
         self._start(self._mail_and_rcpt(f"{self._mail_line(sender, size)}\r\nRCPT TO:<{recipient}>"))
 
     @property
     def pipelining(self) -> bool:
-        """Does the hop take commands without having answered those before them (RFC 2920)?"""
+        """Does the hop accept pipelined commands (RFC 2920)?"""
         return "PIPELINING" in self.extensions
 
     def _mail_line(self, sender: Address | None, size: int | None) -> str:
@@ -181,7 +181,7 @@ class Exchange:
         self._start(self._ask(f"RCPT TO:<{recipient}>"))
 
     def data(self) -> None:
-        """DATA: after a 354 the driver sends the message, dot-dot_stuffed, but for its end."""
+        """DATA: after a 354 the driver sends the message, dot-stuffed, but for its end."""
         self._start(self._ask("DATA"))
 
     def end_of_data(self, end: bytes) -> None:
@@ -190,17 +190,17 @@ class Exchange:
         self._start(self._wait())
 
     def early_reply(self) -> None:
-        """What the hop says before the end of DATA. The outcome is a refusal: what is not raises RelayDown."""
+        """The hop's reply before the end of DATA. The outcome is a refusal; any other reply raises RelayDown."""
         self._start(self._refusal())
 
     @property
     def unsolicited(self) -> bool:
-        """Has the hop said more than it was asked?"""
+        """Has the hop sent an unsolicited reply?"""
         return self._reader.pending
 
     @property
     def size_limit(self) -> int | None:
-        """The largest message the hop takes, None if it does not say (RFC 1870 4)."""
+        """The largest message that the hop accepts, None if it is not known (RFC 1870 4)."""
         value = self.extensions.get("SIZE", "")
         return int(value) or None if re.fullmatch("[0-9]{1,20}", value) else None
 

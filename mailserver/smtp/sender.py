@@ -1,8 +1,8 @@
 """Sender identity of a submitted message: every address in From, Sender, Resent-From and Resent-Sender must belong to the
 login (RFC 6409 6.1, 8.1).
 
-The list of mailboxes is read strictly (RFC 5322 3.4, without groups and obsolete forms): a From that programs could
-understand in two ways is refused, or a recipient might be shown another sender than the one that was checked.
+The list of mailboxes is parsed strictly (RFC 5322 3.4, without groups and obsolete forms). A From that programs could
+understand in two ways is refused: otherwise a mail program might display another sender than the one that was checked.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from mailserver.smtp.address import Address, parse_address
 from mailserver.smtp.header import Field
 
 MAX_FIELD = 16 * 1024
-"""Octets of a From or Sender field: nobody else waits while it is read."""
+"""Octets of a From or Sender field, so that parsing it takes little of the reactor's time."""
 
 RESENT: Final = frozenset(["resent-from", "resent-sender"])
-"""Fields of a message that was sent once more (RFC 5322 3.6.6); there may be several of each, one above the other."""
+"""Fields of a message that was resent (RFC 5322 3.6.6); there may be several of each."""
 
 _TOKEN = re.compile(
     r"""(?P<space>[ \t]+)
@@ -127,7 +127,7 @@ async def check_header(fields: Sequence[Field], envelope: Address | None, owned:
             raise SenderRefused("the address in the Sender field does not belong to your login")
     if len(authors) > 1 and not senders:
         raise BadMessage("a From field with several addresses needs a Sender field")
-    # Mail programs show the authors and hardly ever the Sender: who could name others beside oneself would speak for them.
+    # Mail programs display the authors and hardly ever the Sender: an author list with others would speak for them.
     await _check_all("From", authors, owned)
     for field in fields:
         if field.name in RESENT:

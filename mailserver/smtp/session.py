@@ -1,7 +1,6 @@
-"""One SMTP or LMTP connection: its state, the reading of data, the writing of replies.
+"""The session of one SMTP or LMTP connection: its state, reading data, writing replies.
 
-What concerns one message is in `transaction`; what the two roles do differently in `submission` and `lmtp`, whose
-sessions are children of this one.
+`transaction` has the work for one message. `submission` and `lmtp` have a subclass for each role.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ MAX_SWALLOWED_UNKNOWN = 1024 * 1024
 
 
 class LineRefused(BadSyntax):
-    """A line that is too long, or not one (RFC 5321 4.5.3.1.9)."""
+    """A line that is too long or malformed (RFC 5321 4.5.3.1.9)."""
 
     smtp_reply: ClassVar[tuple[int, str]] = (500, "5.5.2")
 
 
 @frozen(kw_only=True)
 class Services:
-    """What sessions of both roles share."""
+    """The objects and settings that sessions of both roles share."""
 
     table: Table
     """The commands and extensions of the role: `tables.SUBMISSION` or `tables.LMTP`."""
@@ -59,19 +58,19 @@ class Services:
     clock: Callable[[], float] = field(default=time.time)
     """Seconds since 1970, for Received and Date."""
     postmaster: Postmaster = Postmaster()
-    """Who gets mail to postmaster."""
+    """The configuration of mail to postmaster."""
     gather: Gather = gather_in_turn
-    """How the recipients of one message are served."""
+    """Runs coroutines for the recipients of one message concurrently."""
 
 
 class Session(LineSession):
-    """What commands see."""
+    """The session, as commands use it."""
 
     protocol = "SMTP"
     banner: ClassVar[str]
     """The protocol's name in the greeting."""
     mailbox_name: ClassVar[str | None] = None
-    """What the administrator sees: none is ever open."""
+    """For the administrator's list of sessions: no mailbox is ever open."""
 
     def __init__(self, channel: Channel, services: Services) -> None:
         super().__init__(channel, services.limits, services.table.commands, MAX_LINE)
@@ -80,16 +79,16 @@ class Session(LineSession):
         self.hello: str | None = None
         """The name the client gave with EHLO, HELO or LHLO."""
         self.extended = False
-        """Did it say EHLO or LHLO?"""
+        """Did it send EHLO or LHLO?"""
         self.transaction: Transaction | None = None
         self.receiving = False
-        """Is message data expected? An unforeseen failure then cannot leave the stream in step."""
+        """Is message data expected? After a bug the stream is then out of step."""
         self._messages = 0
         self._progress_deadline = 0.0
         self._progress_left = 0
 
     def verifies_here(self, name: str) -> bool:
-        """Would mail programs take this authserv-id for us: our name, a domain here, or a name within one?"""
+        """Would mail programs take this authserv-id for this server: its name, a domain here, or a name within one?"""
         is_local = self.common.authenticator.is_local_domain
         labels = name.rsplit(".", MOST_LABELS)[-MOST_LABELS:]
         return name == self.common.hostname or any(is_local(".".join(labels[at:])) for at in range(len(labels)))
@@ -102,7 +101,7 @@ class Session(LineSession):
     @property
     @abstractmethod
     def must_start_tls(self) -> bool:
-        """Is nothing done before STARTTLS?"""
+        """Must TLS be started first?"""
 
     @abstractmethod
     def require_login(self) -> None:
@@ -131,7 +130,7 @@ class Session(LineSession):
         self.reply(reply(220, None, f"{self.hostname} {self.banner} ready"))
 
     async def leave(self) -> None:
-        """See LineSession. A message that is not whole is forgotten."""
+        """See LineSession. A message that is not whole is dropped."""
         await self.reset()
 
     def reply(self, answer: Reply) -> None:
@@ -149,7 +148,7 @@ class Session(LineSession):
         self.reply(reply(451, "4.3.0", "internal error"))
 
     def cut(self, answer: Reply, event: str) -> NoReturn:
-        """A last reply, a log line, and the end of the connection. Raises: ConnectionLost."""
+        """Send a last reply, log an event, and end the connection. Raises: ConnectionLost."""
         self.reply(answer)
         self.log(event)
         self.end()
@@ -164,23 +163,23 @@ class Session(LineSession):
         self.cut(reply(421, "4.7.0", "too many errors, closing the connection"), "too-many-errors")
 
     async def reset(self) -> None:
-        """Forget the transaction (RFC 5321 4.1.1.5)."""
+        """Drop the transaction (RFC 5321 4.1.1.5)."""
         transaction, self.transaction = self.transaction, None
         if transaction is not None:
             await transaction.close()
 
     def message_accepted(self) -> None:
-        """A message came through: the count of errors begins anew."""
+        """Reset the count of errors after a message."""
         self._errors = 0
 
     def expect_data(self) -> None:
-        """Message data follows: `read_data` may be called."""
+        """Prepare for message data, which `read_data` returns."""
         self.receiving = True
         self._progress_deadline = self.channel.now() + self.limits.transfer_timeout
         self._progress_left = MIN_PROGRESS
 
     async def read_data(self, count: int | None = None) -> bytes:
-        """Some octets, at most `count`, at least one. Raises: ConnectionLost, also when they drip or stay away."""
+        """Some octets, at most `count`, at least one. Raises: ConnectionLost, also when they come too slowly or not at all."""
         if not (data := self.reader.take(count)):
             now = self.channel.now()
             read = await self.channel.read(self._progress_deadline - now) if now < self._progress_deadline else None

@@ -1,4 +1,4 @@
-"""Where a message waits until it is known whole: small ones in memory, others in a file that has no name.
+"""The spool of messages while they are received: small ones stay in memory, others are in a file that has no name.
 
 Nothing here needs to survive a crash: no reply has been given for a message that is only spooled.
 """
@@ -26,28 +26,28 @@ class SpoolFile(Protocol):
 
     @property
     def descriptor(self) -> int:
-        """Of the file, until it is closed: any thread may read what has been written, by offset."""
+        """The file's descriptor, until it is closed: any thread may read the octets written so far, by offset."""
 
     async def close(self) -> None:
-        """Give it up. Harmless when repeated."""
+        """Close the file. Harmless when repeated."""
 
 
 class Spool(Protocol):
-    """Makes them."""
+    """Makes spool files."""
 
     def create(self) -> SpoolFile:
-        """A new one, of which nothing is on disk before the first write."""
+        """A new file, of which nothing is on disk before the first write."""
 
 
 class FileSpool:
-    """A `Spool` in a directory, which is made when it is not there."""
+    """A `Spool` in a directory, which is created if it is missing."""
 
     def __init__(self, directory: str, make_runner: Callable[[], StoreRunner]) -> None:
         self._directory = directory
         self._make_runner = make_runner
 
     def create(self) -> SpoolFile:
-        """A file that vanishes with its descriptor."""
+        """An unlinked file."""
         return _File(self._directory, self._make_runner())
 
 
@@ -75,7 +75,7 @@ class _File:
     def _write(self, data: bytes) -> None:
         try:
             if self._descriptor < 0:
-                # The name is gone at once: whatever happens, the file goes with the process.
+                # The name is removed at once: the file then ends with the process at the latest.
                 os.makedirs(self._directory, mode=0o700, exist_ok=True)
                 self._descriptor, path = tempfile.mkstemp(prefix="spool-", dir=self._directory)
                 os.unlink(path)

@@ -1,8 +1,8 @@
-"""Message submission (RFC 6409): who logged in sends, as nobody else; to mailboxes here and through the next hop.
+"""Message submission (RFC 6409): a user who has logged in sends under its own addresses, to users here and by the next hop.
 
-Nothing is accepted that is not kept or handed on. With recipients of both kinds the local copies are prepared, so
-that they survive a crash and cannot fail any more, before the hop gets the message's final dot; its reply is ours.
-After a positive one they are published, otherwise forgotten.
+A message is accepted only once it is stored or relayed. With recipients of both kinds the local copies are prepared, so
+that they survive a crash and cannot fail any more, before the hop gets the message's final dot. The client gets the hop's
+reply. After a positive one the copies are published, otherwise dropped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mailserver.smtp.wire import Reply, reply
 from mailserver.store.live import LiveAccount
 
 FIELDS = frozenset(["from", "sender", "date", "message-id", "content-type"]) | RESENT
-"""What is looked at in a submitted message's header."""
+"""The fields of a submitted message's header that are examined."""
 
 
 class LoginRequired(WrongState):
@@ -46,7 +46,7 @@ class LoginRequired(WrongState):
 
 @frozen(kw_only=True)
 class SubmissionServices(Services):
-    """What submission sessions share."""
+    """The objects and settings that submission sessions share."""
 
     config: Submission
     mechanisms: Mechanisms
@@ -57,7 +57,7 @@ class SubmissionServices(Services):
 
 
 class SubmissionSession(Session):
-    """One connection of a mail program."""
+    """The session of a mail program."""
 
     banner = "ESMTP"
 
@@ -118,7 +118,7 @@ class SubmissionSession(Session):
 
 
 class SubmissionTransaction(Transaction):
-    """One message: all its recipients get it, or none does and the client is told."""
+    """One message: all its recipients get it, or none does and the reply is negative."""
 
     def __init__(
         self, session: SubmissionSession, user: User, sender: Address | None, parameters: Mapping[str, object]
@@ -170,7 +170,7 @@ class SubmissionTransaction(Transaction):
                     services.next_hop, services.hostname, self.sender, recipient, size=self._declared_size, kept=kept
                 )
             except MailError as error:
-                # It is dialled once in a transaction.
+                # It is tried once in a transaction.
                 self._hop_failure = error
                 self._session.channel.log("relay-failed", relay=services.next_hop.name, reason=error.reason)
                 raise
@@ -222,7 +222,7 @@ class SubmissionTransaction(Transaction):
         try:
             await copy.publish()
         except MailError as error:
-            # It is accepted and its intent is on disk: the next holder of the lock publishes it.
+            # The message is accepted and its intent is on disk: the next holder of the lock publishes it.
             self._session.channel.log("publish-delayed", reason=error.reason)
         except Exception:
             self._session.channel.bug("publishing an accepted message")
@@ -249,7 +249,7 @@ class SubmissionTransaction(Transaction):
         return copies
 
     def _prefix(self, fields: Sequence[Field], name: str, *, has_from: bool) -> bytes:
-        """Received, and what the message lacks (RFC 6409 8). Bcc is left: taking it away is the client's part."""
+        """Received, and the fields that the message lacks (RFC 6409 8). Bcc stays: removing it is up to the client."""
         session, services = self._session, self._session.services
         info, now = session.channel.info, services.clock()
         present = {field.name for field in fields}
@@ -298,7 +298,7 @@ class SubmissionTransaction(Transaction):
 
 
 async def _prepare(copy: LocalCopy, incoming: Incoming) -> Exception | None:
-    """What hinders it: the others are not left alone for it."""
+    """Prepare a copy and return its failure: the other copies are prepared all the same."""
     try:
         await copy.prepare(incoming)
     except Exception as error:

@@ -1,10 +1,10 @@
-"""Fields of a message that comes in which say where it has been: counted, and taken out where they are forged.
+"""Trace fields of an incoming message: Received is counted, forged fields are removed.
 
 *   Too many Received fields are a loop (RFC 5321 6.3).
-*   A Return-Path is ours to write at final delivery, and there is exactly one (RFC 5321 4.4).
-*   Authentication-Results and Received-SPF say who has verified something: no message can bring one in the name of this
-    server or of a domain here (RFC 8601 5, RFC 7208 9.1), as whoever wrote the message may have written it. By LMTP they
-    stay where the listener says that the transfer agent has taken the forged ones out; then the others are its own.
+*   A Return-Path is removed: final delivery writes it, and there is exactly one (RFC 5321 4.4).
+*   Authentication-Results and Received-SPF in the name of this server or of a domain here are removed (RFC 8601 5,
+    RFC 7208 9.1), as the author of the message may have forged them. By LMTP they stay if the listener's configuration
+    says that the transfer agent removes forged ones; the others are then the agent's own.
 
 No header has more than MAX_HEADER octets here (`Incoming`). All other fields are passed on as they are.
 """
@@ -20,7 +20,7 @@ from mailserver.message.limits import MAX_HEADER
 from mailserver.smtp.incoming import Incoming
 
 MAX_RECEIVED: Final = 100
-"""The least that RFC 5321 6.3 thinks of."""
+"""The lowest limit that RFC 5321 6.3 suggests."""
 
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _FORGEABLE = re.compile(
@@ -32,9 +32,9 @@ _VERIFIER = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s;()"]+)')
 
 
 async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None = None) -> bytes:
-    """Take out what only this server may say; `is_ours` judges who has verified something, None keeps all that says so.
+    """Remove the fields that only this server may write. `is_ours` recognises this server's authserv-ids; None keeps all results.
 
-    The header, as far as it was looked at. Raises: MailLoop, StoreUnavailable.
+    Returns the header, as far as it was examined. Raises: MailLoop, StoreUnavailable.
     """
     start = await incoming.read(0, MAX_HEADER)
     end = -2 if start.startswith(b"\r\n") else start.find(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""One message on its way through a session: sender, recipients, data, delivery (RFC 5321 3.3)."""
+"""The transaction of one message: sender, recipients, data, delivery (RFC 5321 3.3)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NO_PARAMETERS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class LookupFailed(MailError):
-    """Nobody can say now whether an address is ours (RFC 3463 X.3.0)."""
+    """An address cannot be looked up now (RFC 3463 X.3.0)."""
 
     smtp_reply: ClassVar[tuple[int, str]] = (451, "4.3.0")
     text = "addresses cannot be looked up at the moment, try again later"
 
 
 class Transaction(ABC):
-    """From MAIL to the reply after the message, or to RSET."""
+    """A transaction: from MAIL to the reply after the message, or to RSET."""
 
     def __init__(self, sender: Address | None, parameters: Mapping[str, object] = NO_PARAMETERS) -> None:
         self.sender = sender
@@ -50,22 +50,22 @@ class Transaction(ABC):
 
     @abstractmethod
     async def look_up(self, recipient: Address) -> Reply:
-        """Find out about a recipient and keep it if it is good. Raises: MailError."""
+        """Look up a recipient and keep it if it is accepted. Raises: MailError."""
 
     @abstractmethod
     async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
-        """Deliver the whole message; the replies to its end. Raises: MailError, and nobody has got it."""
+        """Deliver the whole message and return the replies to its end. Raises: MailError, and no recipient has got it."""
 
     def refuse(self, error: MailError) -> Sequence[Reply]:
-        """The replies to its end when nobody gets it."""
+        """The replies to its end when no recipient gets it."""
         return [reply_to(error)]
 
     @abstractmethod
     async def publish(self) -> None:
-        """What is done after the replies are written. What it fails to do, the store finishes later."""
+        """Publish prepared copies, once the replies are written. The store publishes later what fails here."""
 
     async def close(self) -> None:
-        """Give up what is held. Harmless when repeated."""
+        """Release all that the transaction holds. Harmless when repeated."""
         if self.incoming is not None:
             await self.incoming.close()
 
@@ -73,9 +73,9 @@ class Transaction(ABC):
 async def find_recipient(
     authenticator: Authenticator, address: Address, separator: str, postmaster: Postmaster = UNNAMED
 ) -> tuple[User, str]:
-    """Whose address it is, and its detail (RFC 5233): `user+detail` where there is no user of the whole name.
+    """The user of an address, and the detail (RFC 5233): of `user+detail` where there is no user of the whole name.
 
-    Mail to postmaster is somebody's always (`smtp.postmaster`). Raises: NoSuchUser, LookupFailed.
+    Mail to postmaster always has a recipient (`smtp.postmaster`). Raises: NoSuchUser, LookupFailed.
     """
     try:
         user = await authenticator.find(address.key)

@@ -1,7 +1,7 @@
-"""SMTP and LMTP bytes without I/O: DATA, line ends, replies (RFC 5321, RFC 3030). Lines are `mailserver.session.lines`.
+"""SMTP and LMTP octets without I/O: DATA, line ends, replies (RFC 5321, RFC 3030). `mailserver.session.lines` cuts lines.
 
-Problems this module exists for: message data must never be run as commands, nor commands end up in a message, for
-any cut of the stream; and what other programs might take for the end of a message must not pass through.
+Problems: message data must never be run as commands, and commands must never become part of a message, for
+any cut of the stream; a sequence that other programs might take for the end of a message must not be accepted.
 
 Rules: DATA ends at CRLF "." CRLF and at nothing else. A bare CR or LF marks the message as refused, and it is still
 read to its end. BDAT is counted in octets, refused or not.
@@ -20,15 +20,15 @@ _END = b"\r\n.\r\n"
 
 
 class DataDecoder:
-    """The message behind DATA: takes dot-stuffing away and finds the end (RFC 5321 4.5.2)."""
+    """Decodes the message behind DATA: removes dot-stuffing and finds the end (RFC 5321 4.5.2)."""
 
     def __init__(self) -> None:
-        # The data begins at the start of a line, as if a CRLF came before; it is not given out.
+        # The data begins at the start of a line, as if a CRLF came before, which is not returned.
         self._held = b"\r\n"
         self._skip = 2
         self.done = False
         self.rest = b""
-        """What followed the end: commands."""
+        """The octets behind the end: commands."""
 
     def receive_data(self, data: bytes) -> bytes:
         """The next part of the message."""
@@ -52,7 +52,7 @@ class DataDecoder:
 
 
 class LineEnds:
-    """Watches that a message has CR and LF only as CRLF, and no NUL (RFC 5321 2.3.8, RFC 5322 2.1)."""
+    """Checks that a message has CR and LF only as CRLF, and no NUL (RFC 5321 2.3.8, RFC 5322 2.1)."""
 
     def __init__(self) -> None:
         self._after_cr = False
@@ -60,7 +60,7 @@ class LineEnds:
         """Does the message so far end with CRLF (or is it empty)?"""
 
     def check(self, data: bytes) -> None:
-        """Look at the next part. Raises: BadMessage; later calls then mean nothing."""
+        """Check the next part. Raises: BadMessage; then call it no more."""
         if not data:
             return
         returns, feeds, pairs = data.count(b"\r"), data.count(b"\n"), data.count(b"\r\n")
@@ -77,7 +77,7 @@ class LineEnds:
         self.complete = ended or data.endswith(b"\r\n")
 
     def finish(self) -> None:
-        """The message is over. Raises: BadMessage."""
+        """Check the end of the message. Raises: BadMessage."""
         if self._after_cr:
             raise BadMessage("the message has a CR that no LF follows")
 
@@ -104,6 +104,6 @@ def reply(code: int, enhanced: str | None, *lines: str) -> Reply:
 
 
 def reply_to(error: MailError) -> Reply:
-    """What is answered for an expected failure."""
+    """The reply for an expected failure."""
     code, enhanced = error.smtp_reply
     return Reply(code, enhanced, (error.sentence,))

@@ -1,4 +1,4 @@
-"""All IMAP commands. A new one is a module with COMMANDS, and its name in FAMILIES."""
+"""All IMAP commands. To add one: a module with `COMMANDS`, its name in `FAMILIES`. `python -m mailserver.imap` prints them."""
 
 from __future__ import annotations
 

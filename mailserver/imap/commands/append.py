@@ -1,7 +1,7 @@
-"""APPEND (RFC 3501 6.3.11): a large message goes from the connection straight to a file, never into memory whole.
+"""APPEND (RFC 3501 6.3.11): a large message goes from the connection straight to a file and is never held in memory whole.
 
-A small one is gathered and kept in one hop to the account's thread. The mailbox is looked for before a client that
-waits is asked for the octets; one that sends them without being asked is told afterwards.
+A small one is received whole and stored in one operation of the account's thread. Where the client waits for a continuation
+request, the mailbox is looked up before it is sent; a client that does not wait gets the error afterwards.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mailserver.store.live import LiveAccount
 from mailserver.store.receiving import DATES, Appended, Delivery, NewMessage, StagedMessage
 
 PIECE = 256 * 1024
-"""Octets gathered before they are written in one hop to the account's thread; no more of a message is held in memory."""
+"""Octets that are written in one operation of the account's thread; no more of a message is held in memory."""
 
 Deliver = Callable[[StagedMessage], Delivery]
-"""Where a staged message goes."""
+"""Makes the delivery of a staged message."""
 
 _BEFORE_MAILBOX = re.compile(rb"[^ ]+ append *", re.IGNORECASE)
 
@@ -49,7 +49,7 @@ async def append(session: Session, command: Command) -> str:
         reader.read_sp()
     reader.read_end()
     if date is not None and date not in DATES:
-        # It would be another one after the next look at the file: "NO - error in flags or date/time" (RFC 3501 6.3.11).
+        # The file could not hold it: the next scan would find another date. "NO - error in flags or date/time" (RFC 3501 6.3.11).
         raise Cannot("no date before 1902 or after 2445 is kept")
     announced = session.input.announced
     if announced is None:
@@ -122,14 +122,14 @@ async def _append_large(session: Session, account: LiveAccount, target: str, del
 
 
 def _check(account: LiveAccount, target: str) -> None:
-    """In the account's thread. Raises: NoSuchMailbox."""
+    """Find the mailbox, in the account's thread. Raises: NoSuchMailbox."""
     account.account.mailbox(target)
 
 
 async def _receive(session: Session, take: Callable[[list[bytes]], Awaitable[None]]) -> None:
-    """The literal, some large pieces at a time, and the end of the command behind it.
+    """Receive the literal, in large pieces, and the end of the command behind it.
 
-    Raises: TooBig for a header that is too large, when the literal is over: the client has been asked for all of it.
+    Raises: TooBig for a header that is too large, at the end of the literal: the client sends all of it.
     """
     session.input.accept_literal()
     headers = HeaderSizeChecker()

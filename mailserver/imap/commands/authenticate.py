@@ -1,7 +1,8 @@
-"""STARTTLS, LOGIN and AUTHENTICATE (RFC 3501 6.2, RFC 4959): the way from a connection to a user.
+"""STARTTLS, LOGIN and AUTHENTICATE (RFC 3501 6.2, RFC 4959).
 
-Without TLS no password is accepted, nor asked for by a continuation or a literal: the rows' precondition refuses the
-command first, alike for right, wrong and unknown names. What has been sent all the same is looked at behind that.
+Without TLS no password is accepted, nor requested by a continuation or a literal: the rows' precondition refuses the
+command first, alike for right, wrong and unknown names. Afterwards a password that was sent all the same is recorded as
+exposed.
 """
 
 from __future__ import annotations
@@ -104,17 +105,17 @@ def _read_login(reader: Reader) -> Credentials:
 
 
 def login_exposed(session: Session, reader: Reader) -> None:
-    """A LOGIN came before TLS."""
+    """Record the password of a LOGIN that came before TLS."""
     report_exposed_password(session.channel, session.services.authenticator, "imap", _read_login(reader), "LOGIN")
 
 
 def authenticate_exposed(session: Session, reader: Reader) -> None:
-    """An AUTHENTICATE came before TLS."""
+    """Follow an AUTHENTICATE that came before TLS."""
     _overhear(session, *_read_authenticate(reader))
 
 
 def _overhear(session: Session, name: str, initial: bytes | None) -> None:
-    """An exchange is refused. The client may go on with it, by lines that are no commands."""
+    """Follow a refused exchange: the client may continue it, by lines that are no commands."""
     exchange = session.exposed_exchange = ExposedExchange(session.channel, session.services.authenticator, name)
     if initial is not None:
         exchange.take(initial)
@@ -156,7 +157,7 @@ async def authenticate(session: Session, command: Command) -> str:
 
 
 async def _enter(session: Session, user: User, method: str) -> str:
-    """The user is verified: open the account. Raises: MailError, and the state is as before."""
+    """Open the account of a verified user. Raises: MailError, and the state is as before."""
     channel, accounts = session.channel, session.services.accounts
     try:
         account = await accounts.open(user.name, user.home)

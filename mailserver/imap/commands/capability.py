@@ -15,7 +15,7 @@ async def capability(session: Session, command: Command) -> None:
 
 
 async def noop(_session: Session, command: Command) -> None:
-    """RFC 3501 6.1.2 and 6.4.1: whatever is new is told by the closing sync."""
+    """RFC 3501 6.1.2 and 6.4.1: the closing sync sends all that is new."""
     command.reader.read_end()
 
 
@@ -34,7 +34,7 @@ LOGGED_ID = 256
 
 
 async def identify(session: Session, command: Command) -> None:
-    """RFC 2971: what the client first says of itself goes to the log, and nothing depends on it."""
+    """RFC 2971: the client's first ID goes to the log, and nothing depends on it."""
     reader = command.reader
     reader.read_sp()
     fields: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""COPY and MOVE with their UID forms (RFC 3501 6.4.7, RFC 6851), and the UIDs they gave (RFC 4315 3)."""
+"""COPY and MOVE with their UID forms (RFC 3501 6.4.7, RFC 6851), and the UIDs of the copies (RFC 4315 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXPUNGE and UID EXPUNGE (RFC 3501 6.4.3, RFC 4315 2.1). Who is told of it, and when, is the closing sync's."""
+"""EXPUNGE and UID EXPUNGE (RFC 3501 6.4.3, RFC 4315 2.1). The closing sync sends the EXPUNGE responses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""FETCH (RFC 3501 6.4.5, 7.4.2): its items, and the implicit \\Seen. `imap.fetch_answer` does the answering.
+"""FETCH (RFC 3501 6.4.5, 7.4.2): its items, and the implicit \\Seen. `imap.fetch_answer` writes the responses.
 
-A message that is gone is left out and the others are told. FETCH then ends with NO [EXPUNGEISSUED] (RFC 2180 4.1.2),
+A message that is gone is left out. FETCH then ends with NO [EXPUNGEISSUED] (RFC 2180 4.1.2),
 UID FETCH with OK (RFC 3501 6.4.8).
 """
 
@@ -104,7 +104,7 @@ async def fetch(session: Session, command: Command) -> str | None:
     answer = FetchResponse(session, selected, plan, seen)
     await answer.write(ranges)
     if answer.expunged:
-        # Let the next sync look for what else has gone.
+        # The next sync finds the other messages that are gone.
         selected.live.poked()
     if answer.error is not None:
         raise answer.error
@@ -134,9 +134,9 @@ COMMANDS = (
 
 
 async def _set_seen(session: Session, selected: SelectedMailbox, ranges: Sequence[Range]) -> frozenset[int]:
-    """Flag \\Seen what is not, in one operation; the UIDs that were changed.
+    """Set \\Seen where it is not set, in one operation, and return the UIDs that were changed.
 
-    Mail is still read where flags cannot be written: on a full disk, in somebody else's directory.
+    Mail can still be read where flags cannot be written: on a full disk, in a directory of another user.
     """
     view, live = selected.view, selected.live
     if selected.read_only or live.mailbox.read_only:

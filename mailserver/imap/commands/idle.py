@@ -1,4 +1,4 @@
-"""IDLE (RFC 2177): changes are told as they come, until the client says DONE."""
+"""IDLE (RFC 2177): send changes as they come, until the client sends DONE."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ async def idle(session: Session, command: Command) -> None:
     notice = channel.now() + config.idle_notice
     failed = False
     while True:
-        # Told before waiting: what changed before the command began would otherwise wait for the next poke.
+        # Send before waiting: a change from before the command would otherwise wait for the next poke.
         if session.selected is not None:
-            failed = not await _tell(session, quiet=failed)
+            failed = not await _send_changes(session, quiet=failed)
         again = channel.now() + RETRY if failed else end
         with updates.listening(session.selected):
             line = await session.input.read_idle(min(notice, end, again) - channel.now())
@@ -44,8 +44,8 @@ async def idle(session: Session, command: Command) -> None:
             return
 
 
-async def _tell(session: Session, *, quiet: bool) -> bool:
-    """Tell what is new, if it is to be had now: a lock that somebody holds for a moment is no reason to end IDLE."""
+async def _send_changes(session: Session, *, quiet: bool) -> bool:
+    """Send what is new. Did it succeed? A lock that another process holds for a moment is no reason to end IDLE."""
     try:
         await updates.sync(session.channel, session.mailbox, allow_expunge=True, wait=False)
     except MailboxChanged:

@@ -17,14 +17,14 @@ from mailserver.store.interfaces import MailboxInfo
 T = TypeVar("T")
 
 _AT_ONCE: Final = 64
-"""Names that are matched before others have their turn."""
+"""Names that are matched before other clients have their turn."""
 
 
 async def list_mailboxes(session: Session, command: Command) -> None:
     """RFC 3501 6.3.8, with the attributes of RFC 3348 and RFC 6154.
 
-    Of the extended LIST (RFC 5258) it takes the selection option SPECIAL-USE (RFC 6154 2), and the return options of what
-    it tells anyway.
+    Of the extended LIST (RFC 5258) it takes the selection option SPECIAL-USE (RFC 6154 2), and the return options for data
+    that is always returned.
     """
     wanted = _arguments(session, command)
     if wanted is None:
@@ -74,10 +74,10 @@ async def lsub(session: Session, command: Command) -> None:
     hidden = [name for name in names if name not in matching] if wanted.has_percent else []
     async for part in _parts(session, list(_parents(hidden, namespace.separator))):
         matching.update((name, False) for name in part if name not in matching and wanted.matches(name))
-    async for told in _parts(session, sorted(matching.items())):
+    async for matched in _parts(session, sorted(matching.items())):
         lines = [
             b"* LSUB (%b) %b %b\r\n" % (b"" if exists else b"\\Noselect", separator, writer.mailbox(name))
-            for name, exists in told
+            for name, exists in matched
         ]
         session.write(b"".join(lines))
 
@@ -91,7 +91,7 @@ async def namespaces(session: Session, command: Command) -> None:
 
 
 async def _parts(session: Session, items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-    """A few at a time, between which other clients have their turn: a name may be matched against a thousand wildcards."""
+    """Match the names, a few at a time: a name may be matched against a thousand wildcards, and other clients have their turn."""
     for start in range(0, len(items), _AT_ONCE):
         if start:
             await session.channel.drain()
@@ -99,7 +99,7 @@ async def _parts(session: Session, items: Sequence[T]) -> AsyncIterator[Sequence
 
 
 def _arguments(session: Session, command: Command) -> _Wanted | None:
-    """What names are asked for; None if none can be, or only the separator was, which is then answered."""
+    """The pattern of the names; None if no name can match, or if only the separator was asked for, which is then answered."""
     reader = command.reader
     reader.read_sp()
     extended = command.name == "LIST" and reader.peek(b"(")
@@ -158,7 +158,7 @@ class _Wanted:
         self._inbox = Pattern(pattern.upper(), separator).matches("INBOX")
 
     def matches(self, name: str) -> bool:
-        """Is that name asked for?"""
+        """Does the name match?"""
         return self._inbox if name == "INBOX" else self._pattern.matches(name)
 
 

@@ -10,7 +10,7 @@ from mailserver.store.live import LiveAccount
 from mailserver.types import MailboxId
 
 SPECIAL_USES = {f"\\{name}".upper(): f"\\{name}" for name in ("Archive", "Drafts", "Junk", "Sent", "Trash")}
-"""Attributes that a new mailbox may get. \\All and \\Flagged would be views of other mailboxes, which we have not."""
+"""Attributes that a new mailbox may get. \\All and \\Flagged would be views of other mailboxes, which do not exist here."""
 
 
 class UnsupportedUse(MailError):
@@ -95,7 +95,7 @@ async def subscribe(session: Session, command: Command) -> None:
     account = _account(session)
 
     def check_and_subscribe() -> None:
-        # The list of all names is long; only one that is a mere parent needs it.
+        # The list of all names is long, and only a name that is a mere parent needs it.
         if _find(session, name) is None and all(info.name != name for info in account.account.mailboxes()):
             raise NoSuchMailbox
         account.account.set_subscribed(name, subscribed=True)
@@ -132,7 +132,7 @@ def _one_name(session: Session, command: Command) -> str:
 
 
 def _new_name(session: Session, wire_name: str) -> str:
-    """The store's name for one that is to be made. Raises: BadMailboxName, MailboxExists for INBOX."""
+    """The store's name of a mailbox to create. Raises: BadMailboxName, MailboxExists for INBOX."""
     namespace = session.services.namespace
     name = namespace.to_store(wire_name.removesuffix(namespace.separator))
     if name == "INBOX":

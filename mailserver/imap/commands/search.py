@@ -28,7 +28,7 @@ from mailserver.store.view import View
 from mailserver.types import UID
 
 _MEASURED: Final = 1000
-"""Messages whose files are looked at in one turn of the account's thread at most."""
+"""Messages whose files are searched in one turn of the account's thread at most."""
 _MEASURED_FIRST: Final = 64
 MAX_COMPARED: Final = 8 << 30
 """Octets of text times keys, beyond `store.search.FREE_NEEDLES`, that one SEARCH may compare; see TESTED there."""
@@ -92,7 +92,7 @@ COMMANDS = (
 
 
 class _Work:
-    """The work that one SEARCH has cost."""
+    """The cost of one SEARCH."""
 
     def __init__(self) -> None:
         self._compared = 0
@@ -100,18 +100,18 @@ class _Work:
         """Has the store left out messages because they no longer exist?"""
 
     def check(self, searching: SearchRun) -> None:
-        """Raises: LimitReached where it has compared more than any client needs."""
+        """Raises: LimitReached for one that has compared more than any client needs."""
         if self._compared + searching.work > MAX_COMPARED:
             raise LimitReached("too many search keys for so much mail: use fewer")
 
     def add(self, searching: SearchRun) -> None:
-        """Go on with another part of the mailbox."""
+        """Add the cost of another part of the mailbox."""
         self._compared += searching.work
         self.expunged |= searching.expunged
 
 
 async def _find(session: Session, query: Query, reporter: ProgressReporter, *, uids: bool) -> tuple[list[int], bool]:
-    """Numbers of the messages that match, rising; and were messages left out because they have been expunged?"""
+    """The numbers of the messages that match, rising; and whether messages were left out because they have been expunged."""
     view = session.view
     how = plan(view, query)
     numbers: list[int] = []
@@ -122,15 +122,15 @@ async def _find(session: Session, query: Query, reporter: ProgressReporter, *, u
         if number:
             await session.channel.drain()
         reporter.progress.done, reporter.progress.goal = low, view.count
-        positions, unknown = how.judge(view, how.flagged(view, low, high))
+        positions, unknown = how.evaluate(view, how.flagged(view, low, high))
         if unknown:
             await _measure(session, unknown, reporter, only_dates=how.only_dates)
-            known, unknown = how.judge(view, unknown)
+            known, unknown = how.evaluate(view, unknown)
             positions = sorted([*positions, *known])
         if how.rest and positions:
             positions = await _ask_store(session, positions, And(tuple(how.rest)), reporter, work)
         if unknown:
-            # Gone, not readable, or larger than the columns can say.
+            # Gone, not readable, or larger than the column can hold.
             found = await _ask_store(session, unknown, And((*how.facts, *how.rest)), reporter, work)
             positions = sorted([*positions, *found])
         if uids:
@@ -142,13 +142,13 @@ async def _find(session: Session, query: Query, reporter: ProgressReporter, *, u
         else:
             numbers += [at + 1 for at in positions]
     if work.expunged:
-        # Let the next sync look for them.
+        # The next sync finds them.
         session.mailbox.live.poked()
     return numbers, work.expunged or _leaves_out(view, how.ranges, numbers, uids=uids)
 
 
 def _leaves_out(view: View, ranges: Sequence[tuple[int, int]], numbers: Sequence[int], *, uids: bool) -> bool:
-    """Do the numbers lack a message of the ranges that has been expunged, and whose EXPUNGE has not been told?"""
+    """Do the numbers lack a message of the ranges that has been expunged, and whose EXPUNGE has not been sent?"""
     for uid in view.columns.expunged_flags(view.expunged_position):
         seq = view.seq(uid)
         if seq is None:
@@ -163,7 +163,7 @@ def _leaves_out(view: View, ranges: Sequence[tuple[int, int]], numbers: Sequence
 
 
 async def _measure(session: Session, positions: Sequence[int], reporter: ProgressReporter, *, only_dates: bool) -> None:
-    """Have sizes and dates looked at that the columns of this worker lack, for all sessions that share them."""
+    """Read the sizes and dates that the columns of this worker lack, for all sessions that share them."""
     uids, live = session.view.uids, session.mailbox.live
     batch_size = BatchSize(_MEASURED, _MEASURED_FIRST, session.channel.now)
     for count, places in enumerate(batch_size.parts(positions)):
@@ -185,7 +185,7 @@ def _look(uids: Sequence[UID], only_dates: bool, mailbox: Mailbox) -> Sequence[R
 async def _ask_store(
     session: Session, positions: Sequence[int], query: Query, reporter: ProgressReporter, work: _Work
 ) -> Sequence[int]:
-    """Those of the positions that match; in hops, so that the account and a client that goes are not forgotten."""
+    """The positions that match; in several operations, so that others of the account get their turn and a client that is gone is noticed."""
     uids, live = session.view.uids, session.mailbox.live
     if isinstance(positions, range):
         candidates = cast("list[UID]", uids[positions.start : positions.stop].tolist())
@@ -229,7 +229,7 @@ async def _numbers(session: Session, numbers: Sequence[int]) -> bytes:
 
 
 async def _extended(session: Session, command: Command, options: frozenset[str], numbers: Sequence[int]) -> bytes:
-    """The ESEARCH response (RFC 4466 2.6.2, RFC 4731 3.1): what is asked of an empty result is left out, but COUNT."""
+    """The ESEARCH response (RFC 4466 2.6.2, RFC 4731 3.1): for an empty result only COUNT."""
     pieces = [b'* ESEARCH (TAG "%b")' % command.tag.encode("ascii")]
     if command.uid:
         pieces.append(b"UID")

@@ -19,7 +19,7 @@ async def select(session: Session, command: Command) -> str:
 
 
 async def examine(session: Session, command: Command) -> str:
-    """RFC 3501 6.3.2: as SELECT, but nothing is changed, not even who has the \\Recent messages."""
+    """RFC 3501 6.3.2: as SELECT, but nothing changes, and \\Recent messages stay unclaimed."""
     return await _open(session, command, examine=True)
 
 
@@ -43,7 +43,7 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
     else:
         await live.claim_recent(view, range(1, view.last_uid + 1))
         while view.behind():
-            # Nothing has been told yet: what is told is the mailbox as it is now.
+            # The client knows nothing of it yet: it gets the mailbox as it is now.
             view.sync(allow_expunge=True)
             await live.claim_recent(view, range(1, view.last_uid + 1))
     session.write(_facts(selected))
@@ -53,7 +53,7 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
 async def _begin(
     session: Session, command: Command, account: LiveAccount, name: str, *, examine: bool
 ) -> tuple[LiveMailbox, bool, UID]:
-    """The mailbox; is it read-only, and from which UID on were messages unclaimed? They are claimed now, unless it is."""
+    """Open the mailbox; return whether it is read-only, and the UID from which on messages were unclaimed. Unless it is, claim them."""
     loaded = account.select_at_once(name)
     if loaded is not None:
         return loaded, examine or loaded.mailbox.read_only, loaded.columns.uid_next
@@ -88,7 +88,7 @@ def _facts(selected: SelectedMailbox) -> bytes:
 
 
 async def close(session: Session, command: Command) -> None:
-    """RFC 3501 6.4.2: expunge without reporter, unless read-only, and leave the mailbox."""
+    """RFC 3501 6.4.2: expunge without EXPUNGE responses, unless read-only, and leave the mailbox."""
     command.reader.read_end()
     selected = session.mailbox
     try:

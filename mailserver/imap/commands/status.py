@@ -24,7 +24,7 @@ ITEMS: Mapping[str, Callable[[Status, Session], int]] = {
 
 
 def _read_items(reader: Reader) -> tuple[str, ...]:
-    """The list of what is asked for, each once."""
+    """The list of items, each once."""
     reader.take(b"(")
     items = [reader.read_word()]
     while reader.skip(b" "):
@@ -36,7 +36,7 @@ def _read_items(reader: Reader) -> tuple[str, ...]:
 
 
 async def status(session: Session, command: Command) -> None:
-    """RFC 3501 6.3.10: the facts of any mailbox, without selecting it."""
+    """RFC 3501 6.3.10: the status of any mailbox, without selecting it."""
     reader = command.reader
     reader.read_sp()
     wire_name = reader.read_mailbox()

@@ -17,11 +17,11 @@ from mailserver.store.flags import FlagChange, known_mask
 _ITEM = re.compile(r"([+-]?)FLAGS(\.SILENT)?")
 _HOW = {"+": FlagChange.ADD, "-": FlagChange.REMOVE, "": FlagChange.REPLACE}
 _CHUNK = 1000
-"""Messages between two looks at whether the client still takes our answers."""
+"""Messages in one write. Between two, the session waits for a client that does not read."""
 
 
 def _read_change(reader: Reader) -> tuple[FlagChange, bool, tuple[str, ...]]:
-    """How, whether silently, and which flags."""
+    """The kind of change, whether it is silent, and the flags."""
     item = _ITEM.fullmatch(reader.read_word())
     if item is None:
         raise BadSyntax("expected FLAGS, +FLAGS or -FLAGS")
@@ -32,8 +32,8 @@ def _read_change(reader: Reader) -> tuple[FlagChange, bool, tuple[str, ...]]:
 async def store(session: Session, command: Command) -> str | None:
     """RFC 3501 6.4.6. All messages change in one operation of the store; each is answered, changed or not.
 
-    STORE of messages that another session has expunged, and whose EXPUNGE this client has not been told, answers
-    OK [EXPUNGEISSUED], with a FETCH of the flags that they would have; so does Dovecot. The NO of RFC 2180 4.2 reads as a
+    STORE of messages that another session has expunged, and whose EXPUNGE this client has not got, is answered by
+    OK [EXPUNGEISSUED], with a FETCH of the flags that they would have; so does Dovecot. The NO of RFC 2180 4.2 would read as a
     failure, although the flags of all messages that exist are stored. UID STORE ignores them (RFC 3501 6.4.8).
     """
     reader = command.reader
@@ -54,7 +54,7 @@ async def store(session: Session, command: Command) -> str | None:
         columns = view.columns
         columns.flag_expunged(view.expunged_position, stored.gone, how, known_mask(flags, columns.keywords))
     if not silent:
-        # A keyword that is new is told before the first message that has it.
+        # A new keyword is announced before the first message that has it.
         await updates.send_changes(session.channel, session.mailbox, allow_expunge=False, uid=command.uid)
         await _answer(session, ranges, uid=command.uid)
     return "[EXPUNGEISSUED] some of the messages no longer exist" if stored.gone and not command.uid else None

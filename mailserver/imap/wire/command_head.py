@@ -1,4 +1,4 @@
-"""The beginning of a command's line: its tag and name (RFC 3501 9), or that of an HTTP request."""
+"""The start of a command line: its tag and name (RFC 3501 9), or an HTTP request."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
-"""Cuts a client's bytes into command lines and literals (RFC 3501 4.3, RFC 7888). No I/O, bounded memory.
+"""The framer of IMAP input: cuts octets into command lines and literals (RFC 3501 4.3, RFC 7888). No I/O, bounded memory.
 
-Problems: a literal must not be taken into memory, or even invited, before somebody who knows the command has agreed;
-after a refusal the stream must stay in step, though a client that sends `{n+}` has sent its octets already; a bare LF
-that one program takes for a line's end and another for text lets commands be smuggled.
+Problems: a literal must not be read into memory, or even requested, before the command's code has accepted it;
+after a refusal the stream must stay in step, though a client that sends `{n+}` has sent its octets already; commands can be
+smuggled by a bare LF that one program takes for a line's end and another for text.
 
 Rules:
 
 *   A line ends at CRLF only. A line with NUL, a bare CR or a bare LF, or one that is too long, is refused whole.
 *   A line whose end announces a literal pauses the framer until `accept_literal` or `refuse_literal`.
 *   After a refusal the rest of that command is discarded: to the end of its line, the octets of each `{n+}` in it, and
-    so on. A `{n}` ends it too, as the client then waits for the answer, which says no. What a client may make us
-    discard is bounded by `swallow_limit`; beyond it `FramingLost` is raised (RFC 7888 4: then the connection ends).
+    so on. A `{n}` ends it too, as the client then waits for the answer, which is a refusal. `swallow_limit` bounds the octets
+    that are discarded; beyond it `FramingLost` is raised (RFC 7888 4: then the connection ends).
 
-Rejected: to end a refused line at its bare LF. What follows may be the inside of a quoted string.
+Rejected: to end a refused line at its bare LF. The next octets may be the inside of a quoted string.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST_ANNOUNCEMENT = 32
 _HEAD = 128
 """Octets of a refused line that are kept, for its tag."""
 MOST_DROPPED = 1000
-"""Literals of a refused command that are discarded: tiny ones take far more time than their octets tell."""
+"""Literals of a refused command that are discarded: tiny ones take far more time than their octets suggest."""
 
 
 class FramingLost(Exception):
@@ -58,7 +58,7 @@ class LiteralAnnounced:
     data: bytes = field(repr=False)
     """The line before the announcement; it may hold a password."""
     size: int
-    """Octets told; a number beyond 2**63 is told as 2**63."""
+    """The announced octets; a number beyond 2**63 counts as 2**63."""
     non_sync: bool
     """`{n+}`: the octets come without being asked for (RFC 7888)."""
     literal8: bool = False
@@ -126,7 +126,7 @@ class Framer:
         self._buffer += data
 
     def next_event(self) -> Event:
-        """The next thing. Raises: FramingLost."""
+        """The next event. Raises: FramingLost."""
         if self._state is _LINE:
             return self._line()
         while True:
@@ -145,7 +145,7 @@ class Framer:
                         return NEED_DATA
 
     def peek_run(self, line: re.Pattern[bytes], run: re.Pattern[bytes]) -> list[tuple[bytes, ...]]:
-        """The groups of `line` in each of the whole lines, `run` together, that come next; they stay where they are.
+        """The groups of `line` in each of the next whole lines, which match `run` together; the lines stay in the buffer.
 
         The patterns match CRLF at the end of a line, and no literal. They bound the lines.
         """
@@ -155,7 +155,7 @@ class Framer:
         return line.findall(self._buffer, 0, together.end()) if together else []
 
     def skip(self, octets: int) -> None:
-        """Take those octets of whole commands, which were looked at."""
+        """Drop those octets of whole commands, which `peek_run` has returned."""
         del self._buffer[:octets]
         self._scanned = 0
 
@@ -165,7 +165,7 @@ class Framer:
         self._state = _State.LITERAL
 
     def refuse_literal(self) -> None:
-        """Do not take it; the rest of the command is discarded. The caller answers the command."""
+        """Refuse the announced literal and discard the rest of the command. The caller answers the command."""
         assert self._state is _State.PAUSED
         if self._non_sync:
             self._swallow(self._literal)
@@ -174,7 +174,7 @@ class Framer:
             self._new_command()
 
     def abandon_command(self) -> None:
-        """The command is answered before it was read to its end: discard the rest of it, if there is any."""
+        """Discard the rest of a command that was answered before its end, if there is any."""
         if self._state is _LINE:
             if self._command:
                 self._state = _State.DISCARD_LINE
@@ -253,7 +253,7 @@ class Framer:
         return True
 
     def _start_discarding(self, announced: LiteralAnnounced | None) -> None:
-        """A refused line has ended: go on with its non-synchronizing literal, or with the next command."""
+        """Continue behind a refused line: with its non-synchronizing literal, or with the next command."""
         self._scanned = 0
         if announced is not None and announced.non_sync:
             self._literal = announced.size

@@ -9,7 +9,7 @@ from mailserver.errors import BadMailboxName, NoSuchMailbox
 from mailserver.types import SLASH
 
 MAX_NAME = 1024
-"""Octets of a mailbox name on the wire; longer ones no store could keep."""
+"""Octets of a mailbox name on the wire; no store could hold a longer one."""
 
 
 def decode_utf7(data: bytes) -> str:
@@ -30,7 +30,7 @@ def encode_utf7(name: str) -> bytes:
 
 @frozen
 class Namespace:
-    """How the store's names ("/" between levels, INBOX in capitals) look to clients."""
+    """The mapping between the store's names ("/" between levels, INBOX in capitals) and those of clients."""
 
     separator: str = "/"
     prefix: str = ""
@@ -56,7 +56,7 @@ class Namespace:
                 raise NoSuchMailbox(f"mailbox names begin with {self.prefix} here")
             name = name[size:]
             if name.upper() == "INBOX":
-                # INBOX has no second name, and a folder of that name could not be told from it.
+                # INBOX has no second name, and a folder of that name would look the same.
                 raise BadMailboxName(f"INBOX is not below {self.prefix}")
         if SLASH in name:
             raise BadMailboxName("a mailbox name may not contain a control character")

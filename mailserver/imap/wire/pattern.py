@@ -1,7 +1,7 @@
 """LIST patterns (RFC 3501 6.3.8): `*` matches anything, `%` anything but the separator. Linear time.
 
-The set of places in the pattern that the name may have reached is one integer, a bit a place, moved on by each
-character. Backtracking, and regular expressions with it, would take time that grows with the number of wildcards.
+One integer, a bit a place, holds the places in the pattern that the name may have reached; each character moves it
+on. Backtracking, and regular expressions with it, would take time that grows with the number of wildcards.
 """
 
 from __future__ import annotations

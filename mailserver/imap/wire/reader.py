@@ -1,4 +1,4 @@
-"""A cursor over one whole command (RFC 3501 9). Every `read_*` takes what its grammar rule says, or raises BadSyntax.
+"""A cursor over one whole command (RFC 3501 9). Every `read_*` takes the text of its grammar rule, or raises BadSyntax.
 
 A command is a list of parts: text, literal, text, literal, ..., text. Text parts have no CRLF and no announcement.
 """
@@ -48,7 +48,7 @@ class Reader:
         self._at = start
 
     def peek(self, token: bytes) -> bool:
-        """Does the text go on with these octets?"""
+        """Do these octets come next?"""
         return self._text.startswith(token, self._at)
 
     def skip(self, token: bytes) -> bool:
@@ -70,11 +70,11 @@ class Reader:
 
     @property
     def text(self) -> bytes | None:
-        """What is left, which stays; None if a literal is in it."""
+        """The rest, which is not taken; None if a literal is in it."""
         return None if self._index + 1 < len(self._parts) else self._text[self._at :]
 
     def rest(self) -> bytes | None:
-        """All that is left, taken at once; None (and nothing taken) if a literal is in it."""
+        """Take the whole rest; None (and nothing is taken) if a literal is in it."""
         if self._index + 1 < len(self._parts):
             return None
         data = self._text[self._at :]
@@ -82,7 +82,7 @@ class Reader:
         return data
 
     def read_end(self) -> None:
-        """The command must be over."""
+        """Raises: BadSyntax unless the command is over."""
         if not self.at_end:
             raise BadSyntax("expected the end of the command")
 
@@ -126,7 +126,7 @@ class Reader:
         return data
 
     def read_string(self) -> bytes:
-        """`string`: quoted or literal. Eight-bit octets are let through in both."""
+        """`string`: quoted or literal. Eight-bit octets are accepted in both."""
         literal = self._literal()
         if literal is not None:
             return literal

@@ -1,4 +1,4 @@
-"""Values as IMAP writes them (RFC 3501 4 and 9). All pure: bytes out, nothing kept but caches."""
+"""The syntax of IMAP values (RFC 3501 4 and 9), as pure functions; nothing is kept but caches."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def nstring(value: bytes | None) -> bytes:
 
 
 astring = string
-"""Strings are written in the same way where an atom could stand."""
+"""`astring`, written like a string."""
 
 
 @lru_cache(maxsize=1024)
