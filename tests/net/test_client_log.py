@@ -104,7 +104,7 @@ def test_at_the_end_none_rests() -> None:
     late = world.login(account="bert")
     world.client_log.flush()
     assert [[each.account for each in entries] for entries in world.told] == [["anna@example.test"], ["bert"]]
-    assert late.told
+    assert late.reported
     world.clock.advance(GATHERING_TIME)
     assert len(world.told) == 2
     assert not world.clock.getDelayedCalls()

@@ -1,7 +1,7 @@
-"""What this process has seen of clients, on its way to the ledger: gathered for some seconds, and each once an hour.
+"""Records logins for the ledger: gathered for some seconds, and each entry at most once an hour.
 
-A login costs an object in a list. IMAP clients often say what they are just after it, so a sighting rests for a
-while before it is told. Nothing waits for the ledger, and what is too much is dropped.
+A login costs an object in a list. IMAP clients often send ID just after it, so a record waits for a while before it is
+reported. Nothing waits for the ledger, and records that are too many are dropped.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from mailserver.ledger.entry import LONGEST, Entry
 from mailserver.session.channel import ConnectionInfo
 
 GATHERING_TIME: Final = 5.0
-"""Seconds between a login and its telling."""
+"""Seconds between a login and its report."""
 REPORT_INTERVAL: Final = 3600.0
-"""Seconds until the same is told once more."""
+"""Seconds until the same entry is reported again."""
 MAX_WAITING_LOGINS: Final = 5000
 MAX_KNOWN_LOGINS: Final = 20_000
 
@@ -33,81 +33,81 @@ class LoginRecord:
 
     entry: Entry
     time: float
-    told: bool = False
+    reported: bool = False
 
 
 class ClientLog:
-    """Of all listeners of this process."""
+    """The logins at all listeners of this process."""
 
     def __init__(
-        self, clock: IReactorTime, tell: Callable[[Sequence[Entry]], None], *, enabled: Callable[[], bool]
+        self, clock: IReactorTime, report: Callable[[Sequence[Entry]], None], *, enabled: Callable[[], bool]
     ) -> None:
-        """`tell` hands entries on."""
+        """`report` passes entries to the ledger."""
         self._enabled = enabled
         self._clock = clock
-        self._tell = tell
+        self._report = report
         self._waiting: list[LoginRecord] = []
         self._known: dict[Entry, float] = {}
-        """When it was told last, the longest ago first."""
-        self._timed = False
+        """When each was reported last, the oldest first."""
+        self._is_timer_set = False
 
     def login(self, info: ConnectionInfo, account: str, mechanism: str, program: str) -> LoginRecord | None:
-        """Somebody has logged in."""
+        """Record a login."""
         if not self._enabled():
             return None
         return self._add(_entry(info, account, mechanism, program))
 
-    def identified(self, sighting: LoginRecord | None, program: str) -> None:
-        """Whoever that was says what it is."""
-        if sighting is None:
+    def identified(self, record: LoginRecord | None, program: str) -> None:
+        """Add the program to a record, as the client names it by ID."""
+        if record is None:
             return
-        entry = evolve(sighting.entry, program=program)
-        if sighting.told:
+        entry = evolve(record.entry, program=program)
+        if record.reported:
             self._add(entry)
         else:
-            sighting.entry = entry
+            record.entry = entry
 
     def flush(self) -> None:
-        """Let none rest: this process serves nobody any more."""
-        self._tell_first(len(self._waiting))
+        """Report all records now: this process serves no clients any more."""
+        self._report_first(len(self._waiting))
 
     def _add(self, entry: Entry) -> LoginRecord | None:
         if len(self._waiting) >= MAX_WAITING_LOGINS:
             return None
-        sighting = LoginRecord(entry, self._clock.seconds())
-        self._waiting.append(sighting)
-        if not self._timed:
-            self._timed = True
-            self._clock.callLater(GATHERING_TIME, self._tell_rested)
-        return sighting
+        record = LoginRecord(entry, self._clock.seconds())
+        self._waiting.append(record)
+        if not self._is_timer_set:
+            self._is_timer_set = True
+            self._clock.callLater(GATHERING_TIME, self._report_due)
+        return record
 
-    def _tell_rested(self) -> None:
+    def _report_due(self) -> None:
         now = self._clock.seconds()
-        self._tell_first(sum(now - each.time >= GATHERING_TIME for each in self._waiting))
-        self._timed = bool(self._waiting)
-        if self._timed:
-            self._clock.callLater(max(0.0, self._waiting[0].time + GATHERING_TIME - now), self._tell_rested)
+        self._report_first(sum(now - each.time >= GATHERING_TIME for each in self._waiting))
+        self._is_timer_set = bool(self._waiting)
+        if self._is_timer_set:
+            self._clock.callLater(max(0.0, self._waiting[0].time + GATHERING_TIME - now), self._report_due)
 
-    def _tell_first(self, number: int) -> None:
+    def _report_first(self, number: int) -> None:
         now = self._clock.seconds()
-        rested, self._waiting = self._waiting[:number], self._waiting[number:]
-        news = []
-        for each in rested:
-            each.told = True
+        due, self._waiting = self._waiting[:number], self._waiting[number:]
+        new = []
+        for each in due:
+            each.reported = True
             before = self._known.get(each.entry)
             if before is None or now - before >= REPORT_INTERVAL:
                 self._known.pop(each.entry, None)
                 self._known[each.entry] = now
-                news.append(each.entry)
+                new.append(each.entry)
         while len(self._known) > MAX_KNOWN_LOGINS:
             del self._known[next(iter(self._known))]
-        if news and self._enabled():
-            self._tell(news)
+        if new and self._enabled():
+            self._report(new)
 
 
-def program_of(said: str) -> str:
-    """Name and version of what a client says of itself ("name=Thunderbird version=128.0 ..."); all else is left out."""
-    found = dict(_FIELD.findall(said))
+def program_of(identification: str) -> str:
+    """Name and version of a client's ID ("name=Thunderbird version=128.0 ..."); all else is left out."""
+    found = dict(_FIELD.findall(identification))
     return _text(" ".join(found[key] for key in ("name", "version") if found.get(key)))[:MAX_PROGRAM_LENGTH]
 
 
@@ -129,5 +129,5 @@ def _entry(info: ConnectionInfo, account: str, mechanism: str, program: str) -> 
 
 
 def _text(text: str) -> str:
-    """Without control characters, and not too long."""
+    """Strip control characters and truncate."""
     return "".join(each for each in text if each.isprintable())[:LONGEST]

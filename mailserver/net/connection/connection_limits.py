@@ -1,10 +1,10 @@
-"""How many connections there may be: in all, of one address before login, of one user from one address.
+"""Limits of connections: in all, of one address before login, of one user from one address.
 
-One address, user or listener that misbehaves exhausts its own share, not that of others. Who has a great many addresses
-could have all connections there may be without ever logging in: then the one that has been there for longest makes room.
+One address, user or listener that misbehaves exhausts its own share, not that of others. A client with a great many addresses
+could take all connections without ever logging in: then the oldest connection that has not logged in is evicted.
 
-The numbers are those of all workers. They are looked up at once, in a table of this process: what its own connections
-are it knows, what those of other workers are they tell it (`net.serving.state_sync`). So a limit may be passed while that takes, 100
+The numbers are those of all workers. They stand in a table of this process: it counts its own connections, and other workers
+send it theirs (`net.serving.state_sync`). So a limit may be passed while that takes, 100
 milliseconds and the way: no worker lets in more than the limit by itself, so that N workers let in at most N times the
 limit, where as many come to each of them at once; and nobody more until there are fewer than the limit again.
 """
@@ -26,12 +26,12 @@ from mailserver.types import client_of
 REFUSAL_LOG_INTERVAL = 60.0
 """Seconds between two log lines about refused connections of one network."""
 MAX_REFUSED_NETWORKS = 1000
-"""Networks remembered for that."""
+"""Networks whose last line is remembered."""
 
 Address = IPv4Address | IPv6Address | None
 
 CountKey: TypeAlias = tuple[str, ...]
-"""What a number is of: () all connections, (network,) those not logged in, (network, user) those of a user."""
+"""The key of a number: () all connections, (network,) those not logged in, (network, user) those of a user."""
 ALL: CountKey = ()
 
 
@@ -39,19 +39,19 @@ class EvictableConnection(Protocol):
     """A connection that has not logged in."""
 
     def evict(self) -> bool:
-        """Another needs its place: it ends and is counted no more. False where it has only just come."""
+        """Abort the connection and count it no more, so that another is accepted. False where it has only just come."""
 
 
 @define
 class _Refusals:
-    """What the log has said of refused connections, by network."""
+    """What was logged of refused connections, by network."""
 
-    told: dict[str, float] = Factory(dict)
+    logged_at: dict[str, float] = Factory(dict)
     unsaid: Counter[str] = Factory(Counter)
 
 
 class ConnectionCounts:
-    """The counts of this process, and of what others tell theirs are."""
+    """The numbers of this process, and those that other workers have sent."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -59,12 +59,12 @@ class ConnectionCounts:
         """Called for each number of this process that changes."""
         self._own: Counter[CountKey] = Counter()
         self._others: Counter[CountKey] = Counter()
-        self._told: dict[int, dict[CountKey, int]] = {}
-        self._early: dict[EvictableConnection | None, None] = {}
-        """Those of this process, the oldest first."""
+        self._of_workers: dict[int, dict[CountKey, int]] = {}
+        self._evictable: dict[EvictableConnection | None, None] = {}
+        """The connections of this process that have not logged in, the oldest first."""
         self._refusals = _Refusals()
         self.refusal_log = RefusalLog()
-        """How much is said of clients that are refused for something else than their number."""
+        """Bounds the log lines of clients that are refused for another reason than their number."""
 
     @property
     def total(self) -> int:
@@ -80,23 +80,23 @@ class ConnectionCounts:
         return list(self._own.items())
 
     def take(self, worker: int, numbers: Iterable[tuple[CountKey, int]]) -> None:
-        """Another worker tells some of its numbers as they are now."""
-        told = self._told.setdefault(worker, {})
+        """Apply some numbers that another worker has sent."""
+        known = self._of_workers.setdefault(worker, {})
         for counted, number in numbers:
-            self._add(self._others, counted, number - told.pop(counted, 0))
+            self._add(self._others, counted, number - known.pop(counted, 0))
             if number > 0:
-                told[counted] = number
+                known[counted] = number
 
     def forget(self, worker: int) -> None:
-        """That worker has gone, and its connections with it."""
-        for counted, number in self._told.pop(worker, {}).items():
+        """Drop the numbers of a worker that has ended."""
+        for counted, number in self._of_workers.pop(worker, {}).items():
             self._add(self._others, counted, -number)
 
-    def open(self, address: Address, early: EvictableConnection | None = None) -> bool:
+    def open(self, address: Address, connection: EvictableConnection | None = None) -> bool:
         """Count a new connection; False if it must be refused (it is then not counted).
 
-        Without an address (a Unix socket, a protocol without login) only the number of all counts. `early`: the
-        connection, where it makes room for others until it has logged in.
+        Without an address (a Unix socket, a protocol without login) only the number of all counts. `connection`: where
+        it may be evicted for others until it has logged in.
         """
         network = (client_of(address),)
         if address is not None and self._number(network) >= self.limits.unauthenticated_per_address:
@@ -105,45 +105,45 @@ class ConnectionCounts:
             return False
         self._change(ALL, 1)
         self._change(network, 1)
-        if early is not None:
-            self._early[early] = None
+        if connection is not None:
+            self._evictable[connection] = None
         return True
 
     def _make_room(self) -> bool:
-        oldest = next(iter(self._early), None)
+        oldest = next(iter(self._evictable), None)
         return oldest is not None and oldest.evict()
 
     def count_refused_connection(self, address: Address, now: float) -> int | None:
-        """Should the log say that this connection is refused? Then how many it did not mention since the last time."""
+        """Return the number of refused connections that were not logged since the last line, if this one is to be logged."""
         network = client_of(address)
         refusals = self._refusals
-        told = refusals.told.get(network)
-        if told is not None and now - told < REFUSAL_LOG_INTERVAL:
+        logged_at = refusals.logged_at.get(network)
+        if logged_at is not None and now - logged_at < REFUSAL_LOG_INTERVAL:
             refusals.unsaid[network] += 1
             return None
-        if len(refusals.told) >= MAX_REFUSED_NETWORKS:
-            refusals.told.clear()
+        if len(refusals.logged_at) >= MAX_REFUSED_NETWORKS:
+            refusals.logged_at.clear()
             refusals.unsaid.clear()
-        refusals.told[network] = now
+        refusals.logged_at[network] = now
         return refusals.unsaid.pop(network, 0)
 
     def count_refused_request(self, address: Address, event: str, now: float) -> int | None:
         """See `RefusalLog.count`."""
         return self.refusal_log.count(client_of(address), event, now)
 
-    def logged_in(self, address: Address, user: str, early: EvictableConnection | None = None) -> None:
-        """The connection has logged in. Raises: LimitReached."""
+    def logged_in(self, address: Address, user: str, connection: EvictableConnection | None = None) -> None:
+        """Count a connection for its user. Raises: LimitReached."""
         network = client_of(address)
         if self._number((network, user)) >= self.limits.sessions_per_user:
             msg = "too many sessions of this user from this address"
             raise LimitReached(msg)
         self._change((network, user), 1)
         self._change((network,), -1)
-        self._early.pop(early, None)
+        self._evictable.pop(connection, None)
 
-    def close(self, address: Address, user: str | None, early: EvictableConnection | None = None) -> None:
-        """The connection has ended."""
-        self._early.pop(early, None)
+    def close(self, address: Address, user: str | None, connection: EvictableConnection | None = None) -> None:
+        """Count a connection no more."""
+        self._evictable.pop(connection, None)
         network = client_of(address)
         self._change(ALL, -1)
         self._change((network,) if user is None else (network, user), -1)

@@ -1,7 +1,7 @@
-"""Runs coroutines: that of a session, which waits on its connection or on Deferreds, without a Deferred for each step.
+"""Coroutines on the reactor: a session's waits on its connection or on Deferreds, without a Deferred for each step.
 
 A session's coroutine yields either a Deferred (a store operation, a login) or the object that will resume it later
-by `Task.resume` (its connection). Only what really waits costs more than a generator's step.
+by `Task.resume` (its connection). Only a real wait costs more than a generator's step.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ T = TypeVar("T")
 
 
 def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run it to its end; what it raises is a bug, and logged whole."""
+    """Run a coroutine in the background; an exception is a bug, and logged with its traceback."""
     Deferred.fromCoroutine(coroutine).addErrback(
         lambda failure: log.failure("background work has failed", failure, event="bug")
     )
 
 
 def run_concurrently(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
-    """Run them at the same time; what they return, in their order."""
+    """Run coroutines at the same time; their results, in their order."""
     return gatherResults([Deferred.fromCoroutine(each) for each in works])
 
 
 class TurnOverrun(BaseException):
-    """A session has computed for too long without letting others have the reactor's thread (`turn_limit`).
+    """A session has kept the reactor's thread for too long (`turn_limit`).
 
-    No Exception, as whoever catches these would go on.
+    It is no Exception, as code that catches these would go on.
     """
 
 
 class AbandonableDeferred(Deferred[T]):
-    """A wait that ends when the session that waits for it is cancelled: its coroutine is thrown Cancelled."""
+    """A Deferred whose wait ends when the waiting session is cancelled: Cancelled is raised in its coroutine."""
 
 
 def abandonable(waiting: Deferred[T]) -> AbandonableDeferred[T]:
-    """The same wait as one that may be abandoned."""
+    """Make a wait abandonable."""
     outer: AbandonableDeferred[T] = AbandonableDeferred(lambda _outer: waiting.cancel())
     waiting.addBoth(lambda result: None if outer.called else outer.callback(result))
     return outer
@@ -62,7 +62,7 @@ turn = Turn()
 
 
 class Task:
-    """One coroutine being driven. `done(failure or None)` is called at its end, `pausing()` each time it waits."""
+    """A running coroutine. `done(failure or None)` is called at its end, `pausing()` each time it waits."""
 
     __slots__ = ("_coroutine", "_done", "_pausing", "_seconds", "_waits_for", "began", "cancellation")
 
@@ -80,20 +80,20 @@ class Task:
         self._seconds = seconds
         self._waits_for: Deferred[Any] | None = None
         self.began = 0.0
-        """When the coroutine was last let run."""
+        """When the coroutine was resumed last, by the reactor's clock."""
         self.cancellation = Cancellation()
-        """What the store operations obey that the coroutine waits for."""
+        """Obeyed by the store operations that the coroutine waits for."""
 
     def start(self) -> None:
         """Run to the first wait."""
         self._step(None)
 
     def resume(self, value: object) -> None:
-        """Go on with what the awaited object has to say."""
+        """Continue with the result of the awaited object."""
         self._step(value)
 
     def cancel(self) -> None:
-        """Have store operations that it waits for end early, and end a wait that may be abandoned."""
+        """End early: store operations that it waits for, and an abandonable wait."""
         self.cancellation.request()
         if isinstance(self._waits_for, AbandonableDeferred):
             self._waits_for.cancel()
@@ -106,7 +106,7 @@ class Task:
                 try:
                     waiting = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
                 finally:
-                    # Before `done`: the connection's own work at a session's end is not to be cut.
+                    # Before `done`: the turn limit must not cut the connection's own work at a session's end.
                     turn.task = before
             except StopIteration:
                 self._done(None)
@@ -115,19 +115,19 @@ class Task:
                 self._done(Failure())
                 return
             self._pausing()
-            # isinstance() asks the metaclass of Deferred, in two calls, of each that is none.
+            # isinstance() would call the metaclass of Deferred, twice, for each other object.
             if Deferred not in type(waiting).__mro__ or not self._wait(cast("Deferred[Any]", waiting)):
                 return
             value = error = None
 
     def _wait(self, deferred: Deferred[Any]) -> bool:
-        """True if it had fired already; else the task goes on when it fires. A loop, so that depth never grows."""
+        """Wait for a Deferred; True if it has fired already. The caller loops, so that the stack never grows."""
         if deferred.called and not deferred.paused and not isinstance(deferred.result, Deferred):
-            return True  # the coroutine reads its result by itself
+            return True  # the coroutine takes the result by itself
 
         def take(result: object) -> None:
             self._waits_for = None
-            # A Deferred cannot be asked for a failure while it hands it out: it is thrown in, as Twisted does.
+            # A Deferred that is calling back holds no failure: raise it in the coroutine, as Twisted does.
             if isinstance(result, Failure):
                 abandoned = self.cancellation.requested and result.check(CancelledError)
                 self._step(None, Cancelled() if abandoned else result.value)

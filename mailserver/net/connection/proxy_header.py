@@ -14,7 +14,7 @@ HEADER_TIME = 10.0
 MAX_V1 = 107
 """Octets of a header of version 1, its CRLF included."""
 MAX_V2 = 4096
-"""Octets of a header of version 2 that are read; what may follow the addresses is not used here."""
+"""Octets of a header of version 2 that are read; the fields behind the addresses are not used here."""
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _V1 = re.compile(rb"PROXY (TCP[46]) ([0-9A-Fa-f.:]{2,39}) [0-9A-Fa-f.:]{2,39} ([0-9]{1,5}) [0-9]{1,5}\r\n")
@@ -26,7 +26,7 @@ _V2_ADDRESSES: dict[int, tuple[int, type[IPv4Address | IPv6Address]]] = {
 
 
 class BadHeader(Exception):
-    """What a trusted proxy sent is no header."""
+    """The octets of a trusted proxy are no header."""
 
 
 def read_header(data: bytes) -> tuple[int, IAddress | None] | None:

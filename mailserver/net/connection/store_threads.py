@@ -1,7 +1,7 @@
-"""The one place where blocking store calls leave the reactor: one queue an account, one thread at a time each.
+"""The threads of blocking store calls: a queue for each account, whose calls run one after another.
 
-Twisted's thread pool costs several lock operations and a context a call; a hop to a thread is most of what a small
-read costs, so this one is a queue that is written in C, and threads that wait on it.
+Twisted's thread pool costs several lock operations and a context for each call. The switch to a thread is most of what a
+small read costs, so these threads wait on a queue that is written in C.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class StoreThreads:
-    """A few threads, started when first needed, that run calls in the order given."""
+    """Threads that run calls in the order given, at most `most`; each is started when it is needed first."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -34,7 +34,7 @@ class StoreThreads:
         self._pending = 0
 
     def call(self, function: Callable[[], None]) -> None:
-        """Run it in one of the threads; it must not raise."""
+        """Run a function in one of the threads; it must not raise."""
         self._pending += 1
         if self._pending > len(self._threads) < self._most:
             thread = threading.Thread(target=self._work, name=f"store-{len(self._threads)}", daemon=True)
@@ -43,11 +43,11 @@ class StoreThreads:
         self._calls.put(function)
 
     def done(self) -> None:
-        """One call is over; said on the thread that makes the calls, so that the count needs no lock."""
+        """Count a call that has ended, on the thread that makes the calls: so the count needs no lock."""
         self._pending -= 1
 
     def stop(self, wait: float | None = None) -> None:
-        """End the threads; wait for what was given, for `wait` seconds at most. What goes on ends with the process."""
+        """End the threads; wait for their calls for `wait` seconds at most. A call that goes on ends with the process."""
         deadline = None if wait is None else time.monotonic() + wait
         for _ in self._threads:
             self._calls.put(None)
@@ -62,7 +62,7 @@ class StoreThreads:
 
 
 class AccountRunner:
-    """A `StoreRunner`: operations of one account run in order, in one of the shared threads."""
+    """A `StoreRunner`: runs the operations of one account in order, in one of the shared threads."""
 
     __slots__ = ("_busy", "_queue", "_reactor", "_threads")
 
@@ -73,7 +73,7 @@ class AccountRunner:
         self._busy = False
 
     def run(self, operation: Callable[[], T]) -> Deferred[T]:
-        """The result, or the failure, of the operation. It obeys the cancellation of the session that runs now."""
+        """Run an operation; its result or failure. It obeys the cancellation of the current session."""
         answer: Deferred[T] = Deferred()
         task = turn.task
         cancellation = None if task is None else task.cancellation
@@ -85,7 +85,7 @@ class AccountRunner:
         return answer
 
     def _work(self, operation: Callable[[], Any], cancellation: Cancellation | None, answer: Deferred[Any]) -> None:
-        """In the thread: one operation, so that a busy account does not keep a thread from the others."""
+        """Run one operation in the thread, so that a busy account does not keep a thread from the others."""
         try:
             result = run_obeying(operation, cancellation)
         except BaseException:

@@ -1,14 +1,13 @@
-"""The bytes and the waits of one connection: what its session reads and writes, and what it waits for.
-
-Problems, and what is done about them:
+"""Reading, writing and waiting of one connection.
 
 *   A client that does not read: the transport pauses us as its producer; `drain`, and the next `read`, then wait. So
-    at most one transport buffer and one chunk of an answer are in memory. Taking nothing for `write_timeout` ends it.
+    at most one transport buffer and one piece of an answer are in memory. A client that takes nothing for `write_timeout`
+    is cut.
 *   A client that sends faster than it is served: more than READ_AHEAD unread octets pause reading.
-*   Many writes of a few octets: they are joined and leave when the session waits.
-*   A timer for each read would cost more than a NOOP: one timer is kept, and moved only when a deadline comes nearer.
-*   A session that always has something to do, as a client which pipelines thousands of commands gives it: after MAX_TURN
-    seconds its next `drain` waits for the reactor's next turn.
+*   Many small writes: they are joined, and sent when the session waits.
+*   Deadlines: a timer for each read would cost more than a NOOP. One timer is kept, and set anew only for an earlier deadline.
+*   A client that pipelines thousands of commands, so that its session never waits: after MAX_TURN seconds the next `drain`
+    waits for the reactor's next turn.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from mailserver.session.channel import Wake
 
 READ_AHEAD = 65536
 MAX_JOINED = 65536
-"""Octets that are joined to one write while a session goes on without waiting."""
+"""Octets of writes that are joined while a session does not wait."""
 MAX_TURN = 0.005
-"""Seconds that a session may go on while others wait."""
+"""Seconds that a session may run while others wait."""
 _READING = frozenset({"read", "read-or-poke"})
 WITHIN_COMMAND = frozenset({"drain", "turn"})
-"""What is waited for in the middle of an answer."""
+"""Waits in the middle of an answer."""
 
 
 @types.coroutine
@@ -64,10 +63,10 @@ class Stream(Protocol):
         self._stopping = False
         self._poked = False
         self._detecting = False
-        """Are the client's first octets still to be looked at?"""
+        """Are the client's first octets still to be judged?"""
         self._farewell = context.farewell
         self.received = 0
-        """Octets of the client, and to it: inside TLS, not on the wire."""
+        """Octets from the client, and to it: inside TLS, not on the wire."""
         self.sent = 0
         self._waits_for: str | None = None
         self._deadline: float | None = None
@@ -76,7 +75,7 @@ class Stream(Protocol):
     # --- What Twisted calls
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes of the client."""
+        """Take octets of the client."""
         if self._finished or (self._detecting and not self._receive_first(data)):
             return
         self._input.append(data)
@@ -89,20 +88,20 @@ class Stream(Protocol):
             cast("Any", self.transport).pauseProducing()
 
     def pauseProducing(self) -> None:
-        """The transport's buffer is full."""
+        """Stop writing: the transport's buffer is full."""
         self._output_paused = True
 
     def resumeProducing(self) -> None:
-        """It has room again."""
+        """Write again: the buffer has room."""
         self._output_paused = False
         if self._waits_for == "drain":
             self._resume(None)
 
     def stopProducing(self) -> None:
-        """The transport takes nothing any more; connectionLost follows."""
+        """Stop waiting for room: connectionLost follows."""
         self._output_paused = False
 
-    # --- What the session calls (mailserver.session.channel.Channel)
+    # --- For the session (mailserver.session.channel.Channel)
 
     @property
     def input_ended(self) -> bool:
@@ -110,11 +109,11 @@ class Stream(Protocol):
         return self._ended
 
     def now(self) -> float:
-        """Monotonic seconds of the reactor."""
+        """The reactor's clock, seconds."""
         return self._context.reactor.seconds()
 
     async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
-        """The next bytes, joined; waits first until the client has taken what was written."""
+        """Return the next octets, joined, once the client has taken what was written."""
         if self._output_paused:
             await self.drain()
         deadline: float | None = None
@@ -144,15 +143,15 @@ class Stream(Protocol):
         return data
 
     def write(self, data: bytes) -> None:
-        """Queued until the session waits."""
+        """Queue octets until the session waits."""
         if not self._lost:
             self._output.append(data)
             self._unsent += len(data)
 
     async def drain(self) -> None:
-        """Wait for room in the transport's buffer; what is less than MAX_JOINED octets waits for more, or for a pause.
+        """Wait for room in the transport's buffer. Fewer than MAX_JOINED octets stay queued until the session waits.
 
-        A session that has run for long lets the others go first.
+        A session that has run for MAX_TURN waits for the reactor's next turn.
         """
         if self._unsent >= MAX_JOINED or self._output_paused or self._lost:
             await self._make_room()
@@ -176,7 +175,7 @@ class Stream(Protocol):
             raise ConnectionLost
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; ends early when the client goes."""
+        """Wait. Raises: ConnectionLost when the client goes."""
         deadline = self.now() + seconds
         while self.now() < deadline:
             if self._lost or self._ended:
@@ -184,39 +183,39 @@ class Stream(Protocol):
             await self._wait("sleep", deadline)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
-        """Call it after that time; what it writes leaves at once, if the client takes anything."""
+        """Call it after that time, and send at once what it writes if the transport has room."""
 
-        def ring() -> None:
+        def call_and_flush() -> None:
             call()
             if not self._output_paused:
                 self._flush()
 
-        return self._context.reactor.callLater(seconds, ring)
+        return self._context.reactor.callLater(seconds, call_and_flush)
 
     def poke(self) -> None:
-        """Wake a read that listens for pokes."""
+        """End a read that waits for pokes."""
         self._poked = True
         if self._waits_for == "read-or-poke":
-            # Not from within whoever pokes: it may be in the middle of applying changes.
+            # Later: the caller may be in the middle of applying changes.
             self._context.reactor.callLater(0, self._take_poke)
 
     def close(self) -> None:
-        """The session will read no more; the connection ends when it returns."""
+        """Read no more; the connection ends when the session returns."""
         self._closing = True
 
     @abstractmethod
     def log(self, event: str, **fields: object) -> None:
-        """One line at level info."""
+        """Log an event of this connection."""
 
     # --- Inside
 
     @abstractmethod
     def _receive_first(self, data: bytes) -> bool:
-        """The client's first octets. Are they for the session?"""
+        """Judge the client's first octets; whether they are for the session."""
 
     @abstractmethod
     def _overdue(self) -> None:
-        """A deadline has passed, and nobody waits here: for the first octets, the handshake, or the closing."""
+        """Handle a deadline that has passed while no session waits: of the first octets, the handshake, or the closing."""
 
     async def _wait(self, what: str, deadline: float | None) -> None:
         self._waits_for = what

@@ -1,7 +1,7 @@
-"""The first octets of a connection: TLS at a port of STARTTLS, clear text or nothing at a port of implicit TLS.
+"""Detection of TLS by the first octets: at a port of STARTTLS, and its absence at a port of implicit TLS.
 
-People take SSL/TLS, STARTTLS and their ports for one another, and each side then waits for the other until something
-times out. Here both mistakes end at once, with words where the client can read them.
+Users confuse SSL/TLS, STARTTLS and their ports, and then each side waits for the other until something times out. Here
+both mistakes end at once, with a message where the client can read one.
 
 *   Port of implicit TLS: clear text, or nothing for FIRST_OCTETS_TIME, gets one line of the protocol that names the right
     port and mode, then the end. Nothing is sent in clear text once an octet of a ClientHello has come. A web browser's
@@ -22,11 +22,11 @@ from mailserver.net.connection.stream import Stream
 from mailserver.session.lines import is_http
 
 FIRST_OCTETS_TIME: Final = 10.0
-"""Seconds that a client may send nothing where it has to begin TLS."""
+"""Seconds in which a client must begin TLS at a port of implicit TLS."""
 REJECTION_TIME: Final = 5.0
-"""Seconds that a client has to read why it is turned away, and to close."""
+"""Seconds that a client has to read why it is rejected, and to close."""
 LONGEST_FIRST_LINE: Final = 512
-"""Octets of clear text after which the end of the line is not waited for."""
+"""Octets of clear text after which no end of the line is waited for."""
 ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x0a"
 """A record of TLS with the fatal alert unexpected_message (RFC 8446 6.2), as any version reads it."""
 
@@ -40,12 +40,12 @@ def begins_tls(data: bytes) -> bool:
 
 
 class TlsDetection(Stream):
-    """Of a `net.connection.connection.Connection`, what it does before its session, or TLS, has the octets."""
+    """The part of a `net.connection.connection.Connection` that judges the first octets."""
 
     def __init__(self, context: ListenerContext) -> None:
         super().__init__(context)
         self._clear = b""
-        """What came in clear text where TLS was due."""
+        """Clear text that came where TLS was due."""
         self._is_rejected = False
 
     @abstractmethod
@@ -54,10 +54,10 @@ class TlsDetection(Stream):
 
     @abstractmethod
     def _handshake_deadline(self) -> float:
-        """When a handshake that begins now must be done."""
+        """The time by which a handshake that begins now must be done."""
 
     def _await_first(self) -> None:
-        """The connection is there: wait for TLS, hold the greeting back, or greet."""
+        """Wait for TLS, delay the greeting, or begin the session."""
         context = self._context
         self._detecting = True
         if context.implicit_tls:
@@ -69,7 +69,7 @@ class TlsDetection(Stream):
             self._start()
 
     def _receive_first(self, data: bytes) -> bool:
-        """The client's first octets. Are they for the session?"""
+        """Judge the client's first octets; whether they are for the session."""
         context = self._context
         if not self._clear and context.tls is not None and begins_tls(data):
             self._receive_hello(data)
@@ -111,7 +111,7 @@ class TlsDetection(Stream):
         layer.dataReceived(data)
 
     def _first_octets_overdue(self) -> None:
-        """The wait for the first octets is over."""
+        """Go on without the first octets: their time is over."""
         if not self._context.implicit_tls:
             self._start()
         elif self._clear:
@@ -129,11 +129,11 @@ class TlsDetection(Stream):
         port = getattr(cast("Any", self.transport).getHost(), "port", 0)
         self._reject(self._context.wrong_port_message(port))
 
-    def _reject(self, words: bytes) -> None:
-        """Say that, if anything, and hear nothing more. What still comes is read, as it would undo what was said."""
+    def _reject(self, message: bytes) -> None:
+        """Send a message, if any, and close. What still comes is read: unread octets would make TCP drop the message."""
         self._finished = self._is_rejected = True
         transport = cast("Any", self.transport)
-        transport.write(words)
+        transport.write(message)
         transport.loseWriteConnection()
         if not self._lost:
             self._set_deadline(self.now() + REJECTION_TIME)

@@ -1,4 +1,4 @@
-"""Binding: which sockets are opened for a listener of the configuration, and what stands behind them."""
+"""The sockets of the listeners of a configuration: opening them, and serving them by the factories."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _ADVICE = {
 
 @frozen
 class Bound:
-    """An open socket and what it serves, before anybody listens on it."""
+    """An open socket and its listener, before it accepts clients."""
 
     listener: Listener
     socket: socket.socket
     place: str
     from_systemd: bool = False
-    """systemd has it too, and keeps it open."""
+    """systemd has the socket, too, and keeps it open."""
 
     def remove_file(self) -> None:
-        """That of a Unix socket which nobody is to find any more."""
+        """Remove the file of a Unix socket that is served no more."""
         if self.listener.socket is not None and not self.from_systemd:
             try:
                 self.listener.socket.unlink(missing_ok=True)
@@ -55,14 +55,14 @@ class Bound:
 
 
 def ready_line(listener: Listener, place: str) -> str:
-    """What the log says of a place that is served."""
+    """The log line of a place that is served."""
     if listener.socket is not None:
-        return f"serving {listener.protocol} on {place} ({_kind(listener)}){_who_connects(listener)}"
+        return f"serving {listener.protocol} on {place} ({_kind(listener)}){_rights_text(listener)}"
     return f"serving {listener.protocol} on {place} ({_kind(listener)})"
 
 
-def _who_connects(listener: Listener) -> str:
-    """Of a Unix socket's file, whoever has made it; "" where that cannot be looked at."""
+def _rights_text(listener: Listener) -> str:
+    """The rights of a Unix socket's file; "" where it cannot be read."""
     assert listener.socket is not None
     try:
         status = os.stat(listener.socket)
@@ -88,11 +88,11 @@ def bind(
     rights: Callable[[Listener], SocketRights],
     from_systemd: Callable[[str], socket.socket | None] = lambda _place: None,
 ) -> list[Bound]:
-    """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text.
+    """Open the sockets of a listener, but for the places that are `known`. Raises: OSError, with the place in its text.
 
-    With `shards`, a TCP place has as many sockets, among which the kernel spreads the connections (SO_REUSEPORT), in
-    the order of the shards; a Unix socket is one for all, and its file has the `rights` of its listener.
-    So is one that `from_systemd(place)` gives: what waits in its queue when the server ends is for the next one.
+    With `shards`, a TCP place has as many sockets, in their order, and the kernel spreads the connections among them
+    (SO_REUSEPORT). A Unix socket is one for all shards; its file has the `rights` of its listener. One that
+    `from_systemd(place)` returns is for all, too: connections in its queue wait for the next server.
     """
     if listener.socket is not None:
         place = str(listener.socket)
@@ -112,14 +112,14 @@ def bind(
             continue
         try:
             if shards:
-                # Another server's sockets may share the port with ours, so first ask whether it is free.
+                # Another server's sockets could share the port with these, so test first whether it is free.
                 _open_tcp(address, port).close()
             bound.extend(
                 Bound(listener, _bind_tcp(address, port, shared=bool(shards)), place) for _shard in range(shards or 1)
             )
         except OSError as error:
             if address == "::" and not listener.addresses and error.errno in _NO_IPV6:
-                continue  # a machine without IPv6: nobody asked for it in words
+                continue  # a machine without IPv6, which the configuration does not name
             for other in bound:
                 other.socket.close()
             raise OSError(error.errno, f"cannot listen on {place}: {os.strerror(error.errno or 0)}") from error
@@ -127,14 +127,14 @@ def bind(
 
 
 def places(listener: Listener) -> list[str]:
-    """Where it listens, as `Bound.place` says it."""
+    """The places of a listener, as in `Bound.place`."""
     if listener.socket is not None:
         return [str(listener.socket)]
     return [place_of(address, listener.tcp_port) for address in listener.bind_addresses]
 
 
 def place_of(address: str, port: int) -> str:
-    """How a TCP place is called."""
+    """The name of a TCP place."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
@@ -149,7 +149,7 @@ def _bind_tcp(address: str, port: int, *, shared: bool) -> socket.socket:
 
 
 def _open_tcp(address: str, port: int, *, shared: bool = False) -> socket.socket:
-    """Bound, not listening."""
+    """Open a socket that is bound and does not listen."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -174,13 +174,13 @@ def _bind_unix(path: Path, rights: SocketRights) -> socket.socket:
 
 
 def advice(errors: Iterable[OSError]) -> list[str]:
-    """What to do where places could not be bound, a line for each kind of reason."""
+    """Advice where places could not be bound, a line for each kind of reason."""
     numbers = {error.errno for error in errors}
     return [words for number, words in _ADVICE.items() if number in numbers]
 
 
 class Port:
-    """One socket being served. Raises: OSError when that cannot be."""
+    """A socket that accepts clients. Raises: OSError."""
 
     def __init__(self, bound: Bound, services: FactoryServices, *, shared: bool = False) -> None:
         """`shared`: other processes have the socket, too."""
@@ -189,17 +189,17 @@ class Port:
         self.connections = services.open_connections()
         self._services = services
         self._removed = None if shared else bound
-        """Whose file is to be removed at the end."""
+        """The socket whose file is removed at the end."""
         listen = serve if bound.socket.family == socket.AF_UNIX else services.transports.listen
         self._port = listen(bound.socket, self._make_factory(bound.listener), services.reactor)
 
     @property
     def ready_line(self) -> str:
-        """What the log says of it."""
+        """Its log line."""
         return ready_line(self.listener, self.place)
 
     def change(self, listener: Listener) -> None:
-        """Serve new connections as another listener of the same place says; the socket stays open."""
+        """Serve new connections with the settings of another listener of the same place; the socket stays open."""
         self.listener = listener
         self._port.factory = self._make_factory(listener)
 
@@ -212,7 +212,7 @@ class Port:
         return factory
 
     def drain(self) -> None:
-        """Take what has connected by now, before the last process that could gives the socket up."""
+        """Accept the connections in the queue, before the last process closes the socket."""
         for _ in range(BACKLOG):
             before = self._port.sessionno
             self._port.doRead()
@@ -220,7 +220,7 @@ class Port:
                 return
 
     def stop_listening(self) -> Deferred[None]:
-        """No new connections; a Unix socket's file is removed, where no other process serves it."""
+        """Accept no new connections; remove a Unix socket's file, where no other process serves it."""
         if self._removed is not None:
             self._removed.remove_file()
         return maybeDeferred(cast("Any", self._port.stopListening))

@@ -1,8 +1,8 @@
-"""The listening sockets of the master: for each place one a shard, kept open as long as the place is served.
+"""The listening sockets of the master: one for each shard of a place, open as long as the place is served.
 
-Connections that wait in a socket's queue outlive the worker that would have taken them, as the master has the socket
-too. The number of shards is fixed for the life of the master: closing one of several sockets of a port resets what
-waits in it.
+Connections in a socket's queue outlive the worker that would have accepted them, as the master has the socket, too. The
+number of shards is fixed for the life of the master: closing one of several sockets of a port resets the connections in
+its queue.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from mailserver.net.ipc.master_messages import ListenerSockets
 from mailserver.net.listeners.binding import Bound
 
 SHARED = -1
-"""The shard of what all workers share: a Unix socket, or one that systemd has handed over."""
+"""The shard of a socket that all workers share: a Unix socket, or one that systemd has passed."""
 
 
 class ListenerShards:
-    """Place -> its sockets by shard."""
+    """The sockets of each place, by shard."""
 
     def __init__(self) -> None:
         self._by_place: dict[str, list[Bound]] = {}
 
     @property
     def places(self) -> set[str]:
-        """What is open."""
+        """The places that are open."""
         return set(self._by_place)
 
     def add(self, opened: Sequence[Bound]) -> None:
-        """Keep what `listeners.bind` has opened."""
+        """Keep the sockets that `binding.bind` has opened."""
         for bound in opened:
             self._by_place.setdefault(bound.place, []).append(bound)
 
@@ -40,7 +40,7 @@ class ListenerShards:
         return [bounds[0 if _is_shared(bounds) else shard].socket for bounds in found]
 
     def frames(self, places: set[str]) -> Iterator[tuple[ListenerSockets, list[socket.socket]]]:
-        """For a zygote: the sockets of these places."""
+        """The sockets of these places, as messages to a zygote."""
         entries = [
             ((place, SHARED if _is_shared(bounds) else shard), bound.socket)
             for place, bounds in self._by_place.items()
@@ -52,7 +52,7 @@ class ListenerShards:
             yield ListenerSockets(tuple(key for key, _socket in part)), [opened for _key, opened in part]
 
     def close(self, places: set[str]) -> list[Bound]:
-        """Close them; a Unix socket's file is the caller's to remove."""
+        """Close the sockets of these places; the caller removes the files of Unix sockets."""
         closed = [bound for place in places for bound in self._by_place.pop(place, ())]
         for bound in closed:
             bound.socket.close()

@@ -1,9 +1,9 @@
-"""The PROXY protocol, version 1 and 2, from the networks that a listener trusts.
+"""The PROXY protocol, version 1 and 2, at the listeners of the service (`proxy_from`).
 
-A connection from a trusted network must begin with a header, which names the real client; from anywhere else it is
-served as it is, so that nobody else can claim an address. The header comes before TLS. Once it is read, its reader
-steps aside: the transport then belongs to the protocol behind, as if the client had connected itself, and STARTTLS
-and half-closing work as ever. (Twisted's own wrapper stays between the two, and hides handshakes from the protocol.)
+A connection from a trusted network must begin with a header, which names the client. One from elsewhere is served as it
+is, so that no client can claim another's address. The header comes before TLS. Once it is read, the transport is given to
+the mail protocol, as if the client had connected itself, so that STARTTLS and half-closing work. (Twisted's own wrapper
+stays between the two; `net.connection.transports` copes with it where an endpoint has it.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mailserver.net.log.events import log_event
 
 
 class HeaderReader(Protocol):
-    """Reads one header, then gives its transport to the protocol behind."""
+    """Reads one header, then gives the transport to the mail protocol."""
 
     def __init__(self, factory: Factory, address: IAddress | None, clock: IReactorTime) -> None:
         self._factory = factory
@@ -32,11 +32,11 @@ class HeaderReader(Protocol):
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """A header is due within HEADER_TIME."""
+        """Start the timer of HEADER_TIME."""
         self._timer = self._clock.callLater(HEADER_TIME, self._refuse, "no header in time")
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes of the proxy, the client's behind them."""
+        """Take octets of the proxy, and the client's behind them."""
         self._data += data
         try:
             read = read_header(self._data)
@@ -47,7 +47,7 @@ class HeaderReader(Protocol):
             return
         end, address = read
         rest, self._data = self._data[end:], b""
-        self._forget_timer()
+        self._stop_timer()
         transport = cast("Any", self.transport)
         protocol = self._factory.buildProtocol(address or self._address)
         assert protocol is not None
@@ -57,22 +57,22 @@ class HeaderReader(Protocol):
             protocol.dataReceived(rest)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: ARG002, B008
-        """Gone before its header was read."""
-        self._forget_timer()
+        """Stop the timer: the connection has gone before its header."""
+        self._stop_timer()
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, reason: str) -> None:
         self._data = b""
-        log_event("proxy-header-refused", peer=getattr(self._address, "host", ""), reason=why)
+        log_event("proxy-header-refused", peer=getattr(self._address, "host", ""), reason=reason)
         cast("Any", self.transport).abortConnection()
 
-    def _forget_timer(self) -> None:
+    def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
 
 
 class ProxyProtocolFactory(Factory):
-    """Chooses by the peer whether a PROXY header is expected."""
+    """Makes protocols with a `HeaderReader` in front where the peer is a trusted proxy."""
 
     noisy = False
 
@@ -82,7 +82,7 @@ class ProxyProtocolFactory(Factory):
         self._trusted: list[IPv4Network | IPv6Network] = [ip_network(network, strict=False) for network in trusted]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """With or without the header's reader in front."""
+        """Make the protocol of a client, or of a proxy."""
         host = getattr(addr, "host", None)
         if host is not None:
             peer = ip_address(host.partition("%")[0])

@@ -1,4 +1,4 @@
-"""Listening sockets that systemd hands over (sd_listen_fds(3)): it keeps them open while the server restarts, and who connects waits."""
+"""Listening sockets that systemd passes (sd_listen_fds(3)). It keeps them open while the server restarts, and clients wait."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from mailserver.net.listeners.binding import place_of, places
 
 
 class UnusableSocket(Exception):
-    """What is wrong with a socket that was handed over, in words."""
+    """A passed socket that cannot be served; the text says why."""
 
 
 class SystemdSockets:
-    """The sockets by place, for as long as the process lives: a listener that was taken away may come back."""
+    """The sockets by place, for the life of the process: a listener that was removed may come back."""
 
     def __init__(self, sockets: Iterable[socket.socket] = ()) -> None:
-        """Raises: UnusableSocket for what cannot be served."""
+        """Raises: UnusableSocket."""
         self._by_place: dict[str, socket.socket] = {}
         for opened in sockets:
-            place = _examined(opened)
+            place = _check(opened)
             if place in self._by_place:
                 raise UnusableSocket(f"systemd hands over {place} twice: once is enough for all workers")
             self._by_place[place] = opened
 
     def at(self, place: str) -> socket.socket | None:
-        """A duplicate of the socket of a place, if it was handed over. Raises: OSError."""
+        """A duplicate of the socket of a place; None without one. Raises: OSError."""
         opened = self._by_place.get(place)
         return None if opened is None else opened.dup()
 
     def has(self, place: str) -> bool:
-        """Was the socket of a place handed over? Its file is systemd's then."""
+        """Has systemd passed the socket of a place? Its file is systemd's then."""
         return place in self._by_place
 
     def unserved(self, config: Config) -> list[str]:
-        """A line for each socket that no listener of a configuration is for, with what to do."""
+        """A line for each socket without a listener in a configuration, with what to do."""
         served = {place for listener in config.listeners for place in places(listener)}
         return [
-            f"systemd holds {place} open, where no [[listener]] serves: who connects waits in vain."
+            f"systemd holds {place} open, and no [[listener]] serves it: clients that connect there wait in vain."
             " Take it out of the socket unit, or add the listener"
             for place in self._by_place
             if place not in served
         ]
 
 
-def _examined(opened: socket.socket) -> str:
-    """Its place. Raises: UnusableSocket."""
+def _check(opened: socket.socket) -> str:
+    """Check a socket; its place. Raises: UnusableSocket."""
     if opened.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
         kind = getattr(opened.family, "name", opened.family)
         raise UnusableSocket(f"systemd hands over a socket of {kind}: only ports and Unix sockets are served")

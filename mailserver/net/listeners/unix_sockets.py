@@ -1,8 +1,8 @@
-"""Unix sockets in the file system: made, given away and served without following what a name leads to by then.
+"""Unix sockets in the file system, without races over their names.
 
-The directory may be the service's user's, and who makes the socket may be root: between the making and a chmod or chown
-by name, whoever has become that user could put a link to another file in its place. So both are done to what is opened
-without following links, and found to be a socket that has this one name.
+The directory may belong to the service's user, and the process that makes the socket may be root. Between bind(2) and a
+chmod or chown by name, an attacker who has become that user could put a link to another file in the socket's place. So both are
+applied to a descriptor that is opened without following links, and that is a socket with this one name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(253 * array.array("i").itemsize)
 
 
 def bind_unix(path: Path, mode: int, owner: tuple[int, int] | None = None) -> socket.socket:
-    """A listening socket in place of a stale one; nobody connects before it has its mode and owner (uid, gid).
+    """Open a listening socket in place of a stale one. It takes no client before it has its mode and owner (uid, gid).
 
     Raises: OSError.
     """
@@ -44,7 +44,7 @@ def bind_unix(path: Path, mode: int, owner: tuple[int, int] | None = None) -> so
 
 
 def remove_stale(path: Path) -> None:
-    """Remove a socket file that nobody answers: a dead process's. Raises: OSError, EADDRINUSE if somebody does."""
+    """Remove the socket file of a dead process. Raises: OSError, EADDRINUSE if a process listens there."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -60,7 +60,7 @@ def remove_stale(path: Path) -> None:
 
 
 class UnixTransport(DirectTransport):
-    """The server's side of a connection. A client that passes descriptors is cut: nobody here wants any."""
+    """The server's side of a connection. A client that passes descriptors is cut: no protocol here takes any."""
 
     def doRead(self) -> Any:
         """As the parent."""
@@ -91,7 +91,7 @@ class UnixTransport(DirectTransport):
 
 
 def serve(opened: socket.socket, factory: Any, reactor: Any) -> DirectPort:
-    """Take connections; the socket is the port's from now on. Its file is not."""
+    """Accept connections; the socket is the port's from now on, its file is not."""
     port = DirectPort(opened, factory, reactor, UnixTransport)
     port.startListening()
     return port
