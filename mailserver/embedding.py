@@ -140,7 +140,7 @@ class MailServices(Service):
     async def _reload(self) -> list[str]:
         services = self._running()
         pool = self.reactor.getThreadPool()
-        found = await deferToThreadPool(self.reactor, pool, services.examine)
+        found = await deferToThreadPool(self.reactor, pool, services.check_reload)
         if found.config is None or found.prepared is None or not self.running:
             raise InvalidConfiguration("\n".join(found.lines))
         if faults := services.accept(found.prepared):

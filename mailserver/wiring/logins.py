@@ -61,11 +61,11 @@ class Logins:
             checked=self._checked,
         )
 
-    def take_exposures(self, take: Callable[[ExposureMark], None]) -> None:
+    def set_exposure_recorder(self, take: Callable[[ExposureMark], None]) -> None:
         """Report exposed passwords to `take`, in a process without a master."""
         self._exposures.on_exposed = take
 
-    def take_known(self, file: KnownNetworksFile) -> None:
+    def use_known_networks(self, file: KnownNetworksFile) -> None:
         """Use the table of `file`, in a process without a master."""
         self._known = self._penalties.known = file.known
         file.known.on_change = file.changed

@@ -1,4 +1,4 @@
-"""The objects of a process that serves, made from its configuration. The only place that wires the parts together."""
+"""The objects of a process that serves, made from its configuration. Only this module connects them with one another."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ from mailserver.wiring.reload_check import check_reload, read_policy
 
 STORE_THREADS = 8
 TICKET_ROTATION = 7 * 24 * 3600.0
-"""Seconds after which new keys seal TLS session tickets: who has the old ones can read no later session."""
+"""Seconds after which TLS session tickets get new keys: an attacker who has the old ones can read no later session."""
 HASH_MEMORY_KIB = 2 * MAX_MEMORY_KIB
-"""What the processes that check passwords may use, those of all workers together; each worker may check one hash."""
+"""Memory of the processes that check passwords, in all workers together; each worker may check one hash."""
 CLOSING_TIME, LEAST_CLOSING_TIME, LAST_WAIT = 1.8, 0.2, 0.1
-"""Seconds for operations of the store to end: since the stop began, at least, and for the threads."""
+"""Seconds for operations of the store to end: since the stop began; at least; and for the threads."""
 
 
 def _mechanisms(auth: Auth, protocol: Literal["imap", "pop3", "submission"]) -> Mechanisms:
@@ -75,7 +75,7 @@ def _mechanisms(auth: Auth, protocol: Literal["imap", "pop3", "submission"]) -> 
 
 @frozen
 class Prepared:
-    """A changed configuration with all that one process makes of it."""
+    """A changed configuration with the objects that one process has made of it."""
 
     config: Config
     tls: policy.Prepared
@@ -83,7 +83,7 @@ class Prepared:
 
 
 class Services:
-    """All objects of a running server (`net.service.one_process.SingleProcessServices`)."""
+    """All objects of a process that serves (`net.service.one_process.SingleProcessServices`)."""
 
     def __init__(
         self,
@@ -95,9 +95,9 @@ class Services:
         workers: int = 1,
         mail_root: DirectoryId | None = None,
     ) -> None:
-        """`link`: to the other workers, where there are some, `workers` in all, which share a policy.
+        """`link`: to the other workers, if there are any; `workers` are all, which share a policy.
 
-        `mail_root`: as it was when the server started.
+        `mail_root`: its identity when the server started. Raises: SystemExit.
         """
         self.config = config
         self._reactor = reactor
@@ -134,7 +134,7 @@ class Services:
             raise SystemExit(f"{config.source} [auth] backends: {fault}") from fault
         self._logins = Logins(reactor, link, self._hash_pool, lambda seconds: abandonable(deferLater(reactor, seconds)))
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
-        self._settle()
+        self._apply_config()
 
     def _make_accounts(self, config: Config, mail_root: DirectoryId | None) -> LiveAccounts:
         return LiveAccounts(
@@ -151,8 +151,8 @@ class Services:
             message_cache=MessageCache(call_later=self._reactor.callLater, seconds=self._reactor.seconds),
         )
 
-    def _settle(self) -> None:
-        """What follows from the configuration and holds no state: made anew at each reload."""
+    def _apply_config(self) -> None:
+        """Make the objects without state anew, from the configuration: at the start and at each reload."""
         config = self.config
         self._accounts.max_unused_accounts = config.cache.accounts
         self._accounts.max_unused_messages = config.cache.messages
@@ -174,7 +174,7 @@ class Services:
         self._make_services(config)
 
     def _make_services(self, config: Config) -> None:
-        """What sessions work with."""
+        """Make the services of each protocol's sessions."""
         postmaster = Postmaster(
             config.mail.postmaster,
             config.auth.default_domain or next((each.name for each in config.domains), ""),
@@ -234,7 +234,7 @@ class Services:
         )
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
-        """Sessions of a protocol, each with the settings of the moment it begins."""
+        """Make sessions of a protocol, each with the settings of the time at which it begins."""
         makers: dict[str, Callable[[Channel], Session]] = {
             "imap": lambda channel: ImapSession(channel, self._imap),
             "pop3": lambda channel: Pop3Session(channel, self._pop3),
@@ -245,16 +245,16 @@ class Services:
         return makers[family]
 
     def set_status_query(self, query_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
-        """Whom HTTP sessions ask for the numbers of all workers."""
+        """Set the query by which HTTP sessions get the numbers of all workers."""
         self._ask_status = query_status
 
-    def take_exposures(self, take: Callable[[ExposureMark], None]) -> None:
-        """Whom to tell whose password has come in clear text, where no master is told."""
-        self._logins.take_exposures(take)
+    def set_exposure_recorder(self, take: Callable[[ExposureMark], None]) -> None:
+        """Set the recorder of passwords that came in clear text, in a server without workers."""
+        self._logins.set_exposure_recorder(take)
 
-    def take_known(self, file: KnownNetworksFile) -> None:
-        """The table of known networks that is kept over restarts, where no master keeps it."""
-        self._logins.take_known(file)
+    def use_known_networks(self, file: KnownNetworksFile) -> None:
+        """Use the known networks of a file, in a server without workers."""
+        self._logins.use_known_networks(file)
 
     def start(self) -> None:
         """Start hash processes and the watcher; threads start when they are needed."""
@@ -268,13 +268,13 @@ class Services:
             self._rotation.start(TICKET_ROTATION, now=False)
 
     def cancel_background(self) -> None:
-        """What reads large mailboxes goes on where it stopped, and so does upkeep."""
+        """Cancel scans of large mailboxes and maintenance; the next start resumes them."""
         self._stopping_since = self._stopping_since or self._reactor.seconds()
         self._scans.stop()
         self._upkeep.stop()
 
     async def stop(self) -> None:
-        """End them, accounts first."""
+        """Close the accounts, then end threads and processes."""
         if self._rotation is not None and self._rotation.running:
             self._rotation.stop()
         self._watcher.stop()
@@ -286,7 +286,7 @@ class Services:
         since = self._reactor.seconds() - self._stopping_since
         ends = await closing.addTimeout(max(CLOSING_TIME - since, LEAST_CLOSING_TIME), self._reactor)
         if not all(in_time for in_time, _result in ends):
-            # What it changes has its intent: the next start finishes or undoes it, as after a crash.
+            # Its intent is on disk: the next start finishes or undoes the change, as after a crash.
             log.warn("a store operation does not end: stopping without it", event="store-operation-left")
         self._pool.stop(LAST_WAIT)
 
@@ -322,12 +322,12 @@ class Services:
             **self._logins.status(),
         }
 
-    def take_up_users(self) -> Deferred[None]:
-        """Read the users again, in a thread; done when logins see what has changed."""
+    def reload_users(self) -> Deferred[None]:
+        """Read the users again, in a thread; fires when logins see the changes."""
         return Deferred.fromCoroutine(self._reread_users())
 
-    def examine(self) -> ReloadCheck[Prepared]:
-        """Read and judge the changed file and all that it names; in a thread."""
+    def check_reload(self) -> ReloadCheck[Prepared]:
+        """Read and check the changed file and all that it names; in a thread."""
         checked = check_reload(self.config, self.tls)
         if checked.prepared is None:
             return ReloadCheck(None, checked.lines, None)
@@ -338,18 +338,18 @@ class Services:
         return ReloadCheck(checked.config, checked.lines, prepared, whole=checked.whole)
 
     def prepare(self, config: Config, tls: policy.Prepared | Material) -> Prepared:
-        """What this process needs for a configuration that was checked; in a thread. Raises: BadPair, OSError."""
+        """Make what `accept` and `commit` take, of a configuration that was checked; in a thread. Raises: BadPair, OSError."""
         if isinstance(tls, Material):
             tls = self.tls.prepare_material(tls)
         self._backends.read_ahead()
         return Prepared(config, tls, self._make_next_hop(config))
 
-    def take_certificates(self, change: Change) -> None:
-        """Serve what the master has checked and changed."""
+    def apply_certificates(self, change: Change) -> None:
+        """Serve certificates that the master has checked and changed."""
         self.tls.apply(change)
 
     def accept(self, prepared: Prepared) -> list[str]:
-        """Make new back ends."""
+        """Make new back ends; the faults, in words."""
         try:
             self._backends.add(prepared.config.auth.backends)
         except BackendFault as fault:
@@ -358,12 +358,12 @@ class Services:
         return []
 
     def commit(self, prepared: Prepared) -> list[str]:
-        """From now on new sessions, and the next thing that open ones ask, see the new configuration."""
+        """Use the new configuration for new sessions, and for the next request of open ones."""
         self.config = prepared.config
         lines = in_words(self.tls.commit(prepared.tls))
         self._next_hop = prepared.next_hop
         self._backends.reload()
-        self._settle()
+        self._apply_config()
         return lines
 
     async def _reread_users(self) -> None:

@@ -37,13 +37,13 @@ class SingleProcessServices(ProcessServices, Protocol):
     def tls(self) -> TlsPolicy:
         """For every listener."""
 
-    def take_exposures(self, take: Callable[[ExposureMark], None]) -> None:
+    def set_exposure_recorder(self, take: Callable[[ExposureMark], None]) -> None:
         """Whom to tell whose password has come in clear text; before anybody is served."""
 
-    def take_known(self, file: KnownNetworksFile) -> None:
+    def use_known_networks(self, file: KnownNetworksFile) -> None:
         """The table of known networks and its file; before anybody is served."""
 
-    def examine(self) -> ReloadCheck[Any]:
+    def check_reload(self) -> ReloadCheck[Any]:
         """Judge the configuration as it is on disk now. Runs in a thread and changes nothing."""
 
 
@@ -85,9 +85,9 @@ class MailService(ServiceProcess):
         self._single_process.exposures = self.exposures.__len__
         self._single_process.renewals = self.renewals
         self.exposures.load()
-        self._services.take_exposures(self.exposures.take)
+        self._services.set_exposure_recorder(self.exposures.take)
         self.known.load()
-        self._services.take_known(self.known)
+        self._services.use_known_networks(self.known)
         self._services.set_status_query(AdminQueries(self._single_process).numbers)
         for bound in self.bound:
             try:
@@ -128,7 +128,7 @@ class MailService(ServiceProcess):
         services, serving = self._services, self._serving
         assert services is not None
         assert serving is not None
-        examined = await deferToThreadPool(self.reactor, self.reactor.getThreadPool(), services.examine)
+        examined = await deferToThreadPool(self.reactor, self.reactor.getThreadPool(), services.check_reload)
         lines = examined.lines
         config = examined.config
         if config is None or not self.running:

@@ -67,7 +67,7 @@ class ProcessServices(Protocol):
     def status(self) -> dict[str, Json]:
         """Numbers, or [number, bound], for `mailserver status`."""
 
-    def take_up_users(self) -> Deferred[None]:
+    def reload_users(self) -> Deferred[None]:
         """Read the users again; done when logins see what has changed."""
 
     def set_status_query(self, query_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
@@ -112,7 +112,7 @@ class Serving:
         self._ports: list[Port] = []
         self._retired: list[Port] = []
         self._shutdown = Shutdown(reactor, lambda: [port.connections for port in self._all()])
-        self.answers = answers(self._all, services.status, services.take_up_users, self.event_counters, reactor)
+        self.answers = answers(self._all, services.status, services.reload_users, self.event_counters, reactor)
         """To what the administrator asks, by name."""
         if link is not None:
             ConnectionCountSync(link, reactor, self.counts)

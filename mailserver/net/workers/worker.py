@@ -40,7 +40,7 @@ class WorkerServices(ProcessServices, Protocol):
     def prepare(self, config: Config, tls: Any) -> Any:
         """Make the argument of `accept` and `commit` of a configuration and its certificates. In a thread. Raises: OSError."""
 
-    def take_certificates(self, change: Any) -> None:
+    def apply_certificates(self, change: Any) -> None:
         """Serve a `tls.serving.material.Change`. Raises: BadPair."""
 
 
@@ -189,7 +189,7 @@ class Worker:
     def _take_certificates(self, change: Any, _descriptors: list[int]) -> Deferred[CommitResult]:
         """Make contexts for the certificates that have changed, a fraction of a millisecond each."""
         assert self._services is not None
-        self._services.take_certificates(change)
+        self._services.apply_certificates(change)
         return succeed(CommitResult(()))
 
     def _drop(self, _body: object, _descriptors: list[int]) -> Deferred[None]:
