@@ -1,5 +1,5 @@
-"""Who may log in: names, passwords, back ends, and limits on guessing.
+"""Authentication: names, passwords, back ends, and limits on guessing.
 
-Protocols reach it through `service.py`. Its packages, lowest first: `throttling`, `schemes`, `backends`, `exposure`.
-A plug-in implements `interfaces.py` and tests itself with `conformance.py`. Begin with `service.py`.
+Protocols reach it through `service.py`. Its packages, lowest first, are `throttling`, `schemes`, `backends` and `exposure`.
+A plug-in implements `interfaces.py`, and `conformance.py` tests it. Begin with `service.py`.
 """

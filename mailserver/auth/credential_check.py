@@ -127,7 +127,7 @@ class CredentialCheck:
         """Find the first candidate that a back end lists, and that back end. Raises: AuthUnavailable."""
         for name in candidates:
             for each in self._listing:
-                backend = _asked_by(each, asking)
+                backend = _with_asking(each, asking)
                 user = await _answer(backend.find_user(name))
                 if user is not None:
                     return user, backend
@@ -189,7 +189,7 @@ class CredentialCheck:
             right = await _answer(found[1].verify_password(user, password))
             return "" if right else f"wrong password for {user.name}, or the user is disabled"
         for backend in self._passwords_only:
-            if await _answer(_asked_by(backend, asking).verify_password(user, password)):
+            if await _answer(_with_asking(backend, asking).verify_password(user, password)):
                 return ""
         return f"wrong password for {user.name}, or there is no such user"
 
@@ -268,8 +268,8 @@ async def keys_of(found: tuple[User, IAuthBackend], hash_name: str) -> ScramKeys
     return keys
 
 
-def _asked_by(backend: IAuthBackend, asking: Asking) -> IAuthBackend:
-    return cast("IAuthBackend", backend.asked_by(asking)) if isinstance(backend, GuardedBackend) else backend
+def _with_asking(backend: IAuthBackend, asking: Asking) -> IAuthBackend:
+    return cast("IAuthBackend", backend.with_asking(asking)) if isinstance(backend, GuardedBackend) else backend
 
 
 async def _answer(given: T | Awaitable[T]) -> T:

@@ -243,7 +243,7 @@ class LoginService:
 
 
 def _evidence(claim: Claim) -> Secret:
-    """What distinguishes one guess from another."""
+    """The part of a claim that distinguishes one guess from another."""
     match claim:
         case Credentials(password=password):
             return password

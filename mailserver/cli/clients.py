@@ -152,7 +152,7 @@ def _unknown(
 
 
 def _hosts(config: Config) -> list[str]:
-    return sorted({host for domain in config.certified for host in domain.hosts})
+    return sorted({host for domain in config.domains_and_sites for host in domain.hosts})
 
 
 def _seen(config: Config, user: str | None) -> list[SeenEntry]:

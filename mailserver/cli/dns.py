@@ -95,32 +95,32 @@ def _records(config: Config, domain: Domain) -> list[Record | Note]:
     host = mail_host(config, domain)
     keys: dict[str, list[str]] = {}
     issuers: dict[str, None] = {}
-    for certified in config.certified:
-        serves = host is not None and _covers(certified, host)
-        if certified.name != domain.name and not serves:
+    for table in config.domains_and_sites:
+        serves = host is not None and _covers(table, host)
+        if table.name != domain.name and not serves:
             continue
-        for path in (certified.certificate, *filter(None, (certified.second_certificate,))):
+        for path in (table.certificate, *filter(None, (table.second_certificate,))):
             try:
-                pem = _certificate(config, certified, path)
+                pem = _certificate(config, table, path)
                 digest, issuer = key_digest(pem), issuer_name(pem)
             except (OSError, ValueError) as error:
-                click.echo(f"{path or certified.place}: {error}; its TLSA and CAA records are left out", err=True)
+                click.echo(f"{path or table.place}: {error}; its TLSA and CAA records are left out", err=True)
                 continue
             if host is not None and serves:
                 keys.setdefault(host, []).append(digest)
-            if issuer is not None and certified.name == domain.name:
+            if issuer is not None and table.name == domain.name:
                 issuers[issuer] = None
     return records(config, domain, keys, list(issuers))
 
 
-def _certificate(config: Config, certified: Domain, path: Path | None) -> bytes:
+def _certificate(config: Config, table: Domain, path: Path | None) -> bytes:
     """Of a file, or without one what its first host is served with. Raises: OSError, ValueError, ClickException."""
     if path is None:
         rows = listed(config).data
-        return "".join(row["certificate"] for row in rows if row["host"] == certified.hosts[0]).encode()
+        return "".join(row["certificate"] for row in rows if row["host"] == table.hosts[0]).encode()
     with path.open("rb") as file:
         return file.read(_MAX_CERTIFICATE)
 
 
-def _covers(certified: Domain, host: str) -> bool:
-    return host in certified.hosts or f"*.{host.partition('.')[2]}" in certified.hosts
+def _covers(table: Domain, host: str) -> bool:
+    return host in table.hosts or f"*.{host.partition('.')[2]}" in table.hosts

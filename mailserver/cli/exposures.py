@@ -19,7 +19,7 @@ _HEAD = ("USER", "FIRST", "LAST", "TIMES", "PROTOCOL", "METHOD", "ADDRESS")
 
 @click.group("exposures", cls=FullHelpGroup)
 def exposures() -> None:
-    """List and clear the users whose password came over the network in clear text, who must change it."""
+    """List and clear users whose password was exposed in clear text; they must change it."""
 
 
 @exposures.command("list")

@@ -40,7 +40,7 @@ def load_or_fail(path: Path) -> Config:
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """What to append to a sentence about an unknown word: a similar word, or the known ones."""
+    """The end of a sentence about an unknown word: a similar word, or the known ones."""
     if near := nearest(word, known):
         return f"; did you mean {near}?"
     more = f" and {len(known) - MAX_SUGGESTIONS} more" if len(known) > MAX_SUGGESTIONS else ""

@@ -88,7 +88,7 @@ def probe(
 
 
 def _check_hosts(config: Config, hosts: tuple[str, ...]) -> None:
-    known = [host for domain in config.certified for host in domain.hosts]
+    known = [host for domain in config.domains_and_sites for host in domain.hosts]
     for host in hosts:
         if host not in known:
             raise click.BadParameter(f"no domain has the host {host}{suggestion(host, known)}", param_hint="--name")

@@ -34,7 +34,7 @@ _OFFERED = [name for name, row in schemes.SCHEMES.items() if row.make is not Non
 
 
 _NOLOGIN = "remove the extra field `nologin` from the user's line"
-"""How to undo a change that an administrator made by hand."""
+"""The way to enable a user that was disabled by hand."""
 
 
 def _with_password(function: Callable[..., None]) -> Callable[..., None]:

@@ -47,7 +47,7 @@ def check(config: Config, *, partial: frozenset[str] = frozenset()) -> list[Prob
     return [problem for find in CHECKS for problem in find(config, partial)]
 
 
-def _something_served(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
+def _required_tables(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
     if not config.listeners and "listener" not in partial:
         yield config.problem("[listener]", "", "at least one [[listener]] is needed")
     if not config.domains and "domain" not in partial:
@@ -239,11 +239,11 @@ def _system_user(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
 
 CHECKS: Final[tuple[Callable[[Config, frozenset[str]], Iterator[Problem]], ...]] = (
     _system_user,
-    _something_served,
+    _required_tables,
     check_names.domains,
     check_names.tls,
     check_listeners.listeners,
-    check_listeners.bound_twice,
+    check_listeners.duplicate_ports,
     _mail,
     _auth,
     _minima,

@@ -123,7 +123,7 @@ def _no_passwords(listener: Listener) -> str | None:
     return f"{listener.protocol} carries no passwords" if listener.protocol in ("lmtp", "http") else None
 
 
-def bound_twice(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
+def duplicate_ports(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     """Find listeners with the same port or socket."""
     bound: dict[tuple[int, int], dict[str, Listener]] = {}
     sockets: dict[str, Listener] = {}

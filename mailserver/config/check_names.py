@@ -28,19 +28,19 @@ def domains(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
         names.setdefault(domain.name, domain.place)
         yield from _mta_sts(config, domain, partial)
         yield from _clients(config, domain)
-    for certified in config.certified:
-        if not certified.hosts:
-            yield config.problem(f"{certified.place} hosts", "[]", "needs at least one host name")
-        for host in certified.hosts:
+    for table in config.domains_and_sites:
+        if not table.hosts:
+            yield config.problem(f"{table.place} hosts", "[]", "needs at least one host name")
+        for host in table.hosts:
             if host in hosts:
-                yield config.problem(f"{certified.place} hosts", as_toml(host), f"is already a host of {hosts[host]}")
-            hosts.setdefault(host, certified.place)
-        yield from _acme_domain(config, certified)
-        if certified.certificate is None and certified.key is not None:
-            yield config.problem(f"{certified.place} certificate", "", "is missing; key needs it")
-        if certified.key is None and certified.certificate is not None:
-            yield config.problem(f"{certified.place} key", "", "is missing; certificate needs it")
-        yield from _keys(config, certified)
+                yield config.problem(f"{table.place} hosts", as_toml(host), f"is already a host of {hosts[host]}")
+            hosts.setdefault(host, table.place)
+        yield from _acme_domain(config, table)
+        if table.certificate is None and table.key is not None:
+            yield config.problem(f"{table.place} certificate", "", "is missing; key needs it")
+        if table.key is None and table.certificate is not None:
+            yield config.problem(f"{table.place} key", "", "is missing; certificate needs it")
+        yield from _keys(config, table)
 
 
 def _mta_sts(config: Config, domain: Domain, partial: frozenset[str]) -> Iterator[Problem]:
@@ -64,7 +64,7 @@ def _policy_host(config: Config, domain: Domain, place: str, partial: frozenset[
     if "listener" not in partial and not any(listener.protocol == "https" for listener in config.listeners):
         yield config.problem(place, "", "no [[listener]] of protocol https serves it", warning=True)
     if "domain" not in partial and not any(
-        each in (host, f"*.{domain.name}") for certified in config.certified for each in certified.hosts
+        each in (host, f"*.{domain.name}") for table in config.domains_and_sites for each in table.hosts
     ):
         reason = f"{host} is not a host of the [[domain]] or a [[domain.site]]: senders that fetch it find no valid certificate"
         yield config.problem(place, "", reason, warning=True)
@@ -133,7 +133,7 @@ def acme(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
         acme.challenge == "http-01"
         and acme.webroot is None
         and not plain
-        and any(each.acme for each in config.certified)
+        and any(each.acme for each in config.domains_and_sites)
     ):
         reason = "needs a [[listener]] of protocol http, or a webroot"
         yield config.problem("[acme] challenge", as_toml(acme.challenge), reason)
@@ -165,7 +165,7 @@ def tls(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
         yield config.problem("[tls] private_ca", "", "is missing; private_ca_crl_url needs it")
     if "domain" in partial:
         return
-    hosts: list[str] = [host for domain in config.certified for host in domain.hosts]
+    hosts: list[str] = [host for domain in config.domains_and_sites for host in domain.hosts]
     for place, default in [("[tls]", config.tls.default), *((each.place, each.default) for each in config.listeners)]:
         if default and default not in hosts:
             near = nearest(default, hosts)

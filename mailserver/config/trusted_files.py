@@ -42,7 +42,7 @@ def _problems(config: Config) -> Iterator[Problem]:
     if fault := unsafe(state_dir, readers):
         reason = f"has keys and certificates that other users could change: {fault}"
         yield config.problem("[server] state_dir", as_toml(state_dir), reason)
-    for domain in config.certified:
+    for domain in config.domains_and_sites:
         if domain.key_password_command and (fault := command_fault(domain.key_password_command, readers)):
             # Its arguments may contain a secret.
             yield config.problem(f"{domain.place} key_password_command", "", fault)

@@ -51,7 +51,7 @@ class HttpServices:
         config = self.config
         domains = [domain.name for domain in config.domains]
         own = [f"{label}.{domain}" for label in DISCOVERY_LABELS for domain in domains]
-        hosts = [host for certified in config.certified for host in certified.hosts]
+        hosts = [host for each in config.domains_and_sites for host in each.hosts]
         return frozenset(("localhost", config.server.hostname, *domains, *own, *hosts))
 
     def may_monitor(self, request: Request) -> bool:

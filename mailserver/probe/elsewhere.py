@@ -101,7 +101,7 @@ def _srv(config: Config, names: frozenset[str], name: str, protocol: str, answer
 
 def host_names(config: Config) -> frozenset[str]:
     """All that are served."""
-    return frozenset(host for domain in config.certified for host in domain.hosts)
+    return frozenset(host for domain in config.domains_and_sites for host in domain.hosts)
 
 
 def _is_host(names: frozenset[str], name: str) -> bool:
@@ -140,7 +140,7 @@ def domains_with(config: Config, hosts: Sequence[str]) -> list[Domain]:
     return [
         domain
         for domain in config.domains
-        if not hosts or any(host in hosts for each in domain.certified for host in each.hosts)
+        if not hosts or any(host in hosts for each in domain.with_sites for host in each.hosts)
     ]
 
 
@@ -173,7 +173,7 @@ def _ask(context: ssl.SSLContext, place: Place, domain: Domain) -> bytes:
 
 def _web_host(domain: Domain) -> str:
     """A name of the domain, one made for this if there is one: the mail host may demand certificates."""
-    hosts = [host for each in domain.certified for host in each.hosts if not host.startswith("*.")]
+    hosts = [host for each in domain.with_sites for host in each.hosts if not host.startswith("*.")]
     sites = [host for site in domain.sites for host in site.hosts if not host.startswith("*.")]
     own = f"autoconfig.{domain.name}"
     return own if own in hosts else next(iter((*sites, *hosts)), own)

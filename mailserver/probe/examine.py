@@ -93,7 +93,7 @@ class Examination:
         """
         findings: list[Finding] = []
         rows: list[Row] = []
-        for domain in self._config.certified:
+        for domain in self._config.domains_and_sites:
             # So that the threads only read what is known.
             self._certificates.expected(domain)
         with ThreadPoolExecutor(at_once(self._config)) as pool:

@@ -57,7 +57,7 @@ def names(config: Config, listener: Listener) -> list[Name]:
         Name("wildcard", host.replace("*", "probe", 1), host, domain)
         if host.startswith("*.")
         else Name("exact", host, host, domain)
-        for domain in config.certified
+        for domain in config.domains_and_sites
         for host in domain.hosts
     ]
     default = default_domain(config, listener)
@@ -71,10 +71,10 @@ def default_domain(config: Config, listener: Listener) -> Domain | None:
     """Whose certificate is served to clients that send no name."""
     wanted = listener.default or config.tls.default
     if not wanted:
-        return config.certified[0] if config.certified else None
+        return config.domains_and_sites[0] if config.domains_and_sites else None
     parent = f"*.{wanted.partition('.')[2]}"
     for host in (wanted, parent):
-        for domain in config.certified:
+        for domain in config.domains_and_sites:
             if host in domain.hosts:
                 return domain
     return None
@@ -141,7 +141,7 @@ def _of_pem(octets: bytes) -> frozenset[str]:
 
 def key_files(config: Config) -> Iterator[Finding]:
     """Keys that others of this machine can read."""
-    for domain in config.certified:
+    for domain in config.domains_and_sites:
         for path in (domain.key, domain.second_key):
             if path is not None and (mode := _mode(path)) is not None and mode & stat.S_IRWXO:
                 yield Finding(

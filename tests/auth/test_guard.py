@@ -228,13 +228,13 @@ def test_it_provides_what_the_back_end_does_and_words_its_exceptions() -> None:
 def test_a_flood_leaves_known_users_their_calls_and_clients_take_turns() -> None:
     site = Site()
     for number in range(3 * CONCURRENCY):
-        Task(site.backend.asked_by(Asking(f"198.51.100.{number % 3}", GUESSING)).find_user(f"user{number}"))
+        Task(site.backend.with_asking(Asking(f"198.51.100.{number % 3}", GUESSING)).find_user(f"user{number}"))
     assert len(site.remote.asked) == CONCURRENCY
-    known = Task(site.backend.asked_by(Asking("anna", KNOWN)).find_user("anna"))
+    known = Task(site.backend.with_asking(Asking("anna", KNOWN)).find_user("anna"))
     assert len(site.remote.asked) == CONCURRENCY + 1
     site.remote.asked[-1].callback(User("anna"))
     assert known.outcome() == User("anna")
-    other = Task(site.backend.asked_by(Asking("203.0.113.1", NEW)).find_user("ben"))
+    other = Task(site.backend.with_asking(Asking("203.0.113.1", NEW)).find_user("ben"))
     for waiting in site.remote.asked[:4]:
         waiting.callback(None)
     site.timers.advance(0.0)
@@ -254,7 +254,7 @@ def test_hashes_are_checked_in_the_class_of_whoever_asks_the_back_end() -> None:
     site = Site(Hashing())
     pool = Pool()
     site.remote.hasher = GuardedHasher(pool, site.guard)
-    Task(site.backend.asked_by(Asking("anna", KNOWN)).verify_password(User("anna"), Secret(b"one")))
+    Task(site.backend.with_asking(Asking("anna", KNOWN)).verify_password(User("anna"), Secret(b"one")))
     Task(site.backend.verify_password(User("anna"), Secret(b"two")))
     assert pool.asked == [("anna", KNOWN), ("", NEW)]
 

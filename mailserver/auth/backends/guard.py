@@ -271,7 +271,7 @@ class GuardedBackend:
         self._asking = asking
         alsoProvides(self, *providedBy(backend))
 
-    def asked_by(self, asking: Asking) -> GuardedBackend:
+    def with_asking(self, asking: Asking) -> GuardedBackend:
         """The same back end and guard, with the class and share of a login attempt."""
         return GuardedBackend(self._backend, self._guard, asking)
 

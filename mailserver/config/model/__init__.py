@@ -1,7 +1,7 @@
-"""The configuration as typed, frozen values. One class per table of the TOML file; `load` makes them.
+"""The model of the configuration: a frozen attrs class for each table of the TOML file.
 
-Each key's meaning, default and an example stand beside it, and `describe` turns them into etc/mailserver.toml. What a
-value may look like is said by its type (`kinds`). What values may stand together is said in `check`.
+Each key is declared with its description, default and example; `describe` generates the documents from them. `kinds` has
+the types of single values, and `check` the rules between values. To add a key, add a `setting` to its table's class.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class Domain:
         return f"[domain {self.number}.site {self.site}]" if self.site else f"[domain {self.number}]"
 
     @property
-    def certified(self) -> tuple[Domain, ...]:
+    def with_sites(self) -> tuple[Domain, ...]:
         """The domain itself, and a Domain of the same name for each site."""
         return (self, *(self._of_site(site) for site in self.sites))
 

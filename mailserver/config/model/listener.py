@@ -154,7 +154,7 @@ class Listener:
         return "never" if self.proxy_from else "same host"
 
     @property
-    def proofs_in_clear(self) -> bool:
+    def nonplaintext_without_tls(self) -> bool:
         """Are mechanisms accepted without TLS that send no password?"""
         return not self.implicit_tls and self.ssl in ("yes", "no")
 

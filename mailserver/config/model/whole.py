@@ -44,16 +44,16 @@ class Config:
     """Is it for the factories in another program (`mailserver.embedding`), which need no listeners and no domains?"""
 
     @property
-    def certified(self) -> tuple[Domain, ...]:
+    def domains_and_sites(self) -> tuple[Domain, ...]:
         """All tables with a certificate: the domains, each followed by its sites."""
-        return tuple(each for domain in self.domains for each in domain.certified)
+        return tuple(each for domain in self.domains for each in domain.with_sites)
 
     @property
     def acme_hosts(self) -> tuple[str, ...]:
         """Hosts with certificates from the authority of [acme]."""
         if self.acme is None:
             return ()
-        return tuple(host for each in self.certified if each.acme for host in each.hosts)
+        return tuple(host for each in self.domains_and_sites if each.acme for host in each.hosts)
 
     def problem(self, place: str, value: str, reason: str, near: str = "", *, warning: bool = False) -> Problem:
         """Make a Problem of this file."""

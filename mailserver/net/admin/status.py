@@ -65,7 +65,7 @@ def _listener(port: Port) -> ListenerStatus:
         place=port.place,
         protocol=listener.protocol,
         tls="implicit" if listener.implicit_tls else "STARTTLS" if listener.starttls else "none",
-        cleartext=listener.cleartext != "never" or listener.proofs_in_clear,
+        cleartext=listener.cleartext != "never" or listener.nonplaintext_without_tls,
         connections=len(port.connections),
     )
 

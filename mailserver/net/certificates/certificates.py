@@ -283,7 +283,7 @@ class Certificates:
         try:
             if not await self._in_thread(self._activation.history.was_changed):
                 return
-            hosts = [host for domain in self._config().certified for host in domain.hosts]
+            hosts = [host for domain in self._config().domains_and_sites for host in domain.hosts]
             changed = await self._in_thread(lambda: self._transaction().take_files(hosts))
         except CannotRecord:
             return  # whoever makes a change gets the error

@@ -106,7 +106,7 @@ class ListenerContext:
     implicit_tls: bool
     cleartext: Cleartext
     """From whom passwords are taken without TLS."""
-    proofs_in_clear: bool
+    nonplaintext_without_tls: bool
     """Are mechanisms taken without TLS that send no password?"""
     tls_required: bool
     results_trusted: bool
@@ -150,7 +150,7 @@ class ListenerContext:
             tls=services.transports.tls_factory(creator, services.reactor) if creator is not None else None,
             implicit_tls=listener.implicit_tls,
             cleartext=listener.cleartext,
-            proofs_in_clear=listener.proofs_in_clear,
+            nonplaintext_without_tls=listener.nonplaintext_without_tls,
             tls_required=listener.require_tls,
             results_trusted=listener.trusted_authentication_results,
             logs_in=family != "lmtp",
@@ -170,7 +170,7 @@ class ListenerContext:
             implicit_tls=True,
             tls=None,
             cleartext="never",
-            proofs_in_clear=False,
+            nonplaintext_without_tls=False,
         )
 
     def connection_info(
@@ -195,5 +195,5 @@ class ListenerContext:
             starttls_offered=tls is None and self.tls is not None and not self.implicit_tls,
             tls_required=self.tls_required,
             results_trusted=self.results_trusted,
-            proofs_allowed=self.proofs_in_clear,
+            proofs_allowed=self.nonplaintext_without_tls,
         )

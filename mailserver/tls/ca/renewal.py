@@ -78,7 +78,7 @@ def authority_of(config: Config) -> Path | None:
 def renewables(config: Config, served: Mapping[str, ServedChains]) -> list[Renewable]:
     """Return all served certificates that can be renewed, by any authority, unless another is served in their place."""
     found: dict[tuple[tuple[bytes, ...], tuple[Path, ...]], list[str]] = {}
-    for domain in config.certified:
+    for domain in config.domains_and_sites:
         files = tuple(path for path in (domain.certificate, domain.second_certificate) if path is not None)
         wanted = "file" if files else "added"
         for host in domain.hosts:
@@ -203,7 +203,7 @@ def warnings(config: Config, authority: PublishedCa, now: dt.datetime) -> list[s
 def _unanswered_url(config: Config, authority: PublishedCa) -> str:
     """Warn that nobody serves the list at its URL: clients that check it then refuse every certificate."""
     url = config.tls.private_ca_crl_url
-    own: set[str] = {host for each in config.certified for host in each.hosts}
+    own: set[str] = {host for each in config.domains_and_sites for host in each.hosts}
     if not url or urlsplit(url).hostname not in own:
         return ""
     if not authority.crl:

@@ -243,7 +243,7 @@ class Transaction:
         return entry is not None and entry.content == what
 
     def _domain_of(self, host: str) -> Domain:
-        for domain in self.config.certified:
+        for domain in self.config.domains_and_sites:
             if host in domain.hosts:
                 return domain
         raise ChangeRefused([f"{host}: is no host of a [[domain]]"])
@@ -286,7 +286,7 @@ def _parse(word: str, chain_pem: bytes, key_pem: bytes) -> Pair:
 
 def not_addable(config: Config, host: str) -> str | None:
     """Return why no certificate can be added for a host."""
-    domain = next((each for each in config.certified if host in each.hosts), None)
+    domain = next((each for each in config.domains_and_sites if host in each.hosts), None)
     if domain is None:
         return f"{host}: is no host of a [[domain]]"
     if domain.certificate is None:
@@ -299,7 +299,7 @@ def not_addable(config: Config, host: str) -> str | None:
 
 def managed_hosts(config: Config) -> list[str]:
     """Return the hosts whose domain names no files."""
-    return [host for domain in config.certified if domain.certificate is None for host in domain.hosts]
+    return [host for domain in config.domains_and_sites if domain.certificate is None for host in domain.hosts]
 
 
 def _pairs(served: ContextMap, host: str) -> bytes | None:

@@ -47,7 +47,7 @@ def paths_of(domain: Domain) -> tuple[Path, ...]:
 
 def watched_files(config: Config) -> dict[tuple[str, ...], tuple[Path, ...]]:
     """Return the hosts of each domain with files -> these files; () -> those of the published authority."""
-    found = {domain.hosts: paths_of(domain) for domain in config.certified}
+    found = {domain.hosts: paths_of(domain) for domain in config.domains_and_sites}
     found[()] = published_ca.paths_of(config.tls)
     return {hosts: paths for hosts, paths in found.items() if paths}
 

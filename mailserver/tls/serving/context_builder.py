@@ -66,8 +66,8 @@ def build(
 
     by_host: dict[str, ServedHost] = {}
     outcomes = []
-    hosts = [host for domain in config.certified for host in domain.hosts]
-    for domain in config.certified:
+    hosts = [host for domain in config.domains_and_sites for host in domain.hosts]
+    for domain in config.domains_and_sites:
         find = source.read(domain, now, tls)
         for host in domain.hosts:
             last = old.by_host.get(host)

@@ -238,7 +238,9 @@ class TlsPolicy:
         Without hosts, prepare the private authority alone.
         """
         domains = tuple(
-            attrs.evolve(domain, sites=()) for domain in config.certified if any(host in hosts for host in domain.hosts)
+            attrs.evolve(domain, sites=())
+            for domain in config.domains_and_sites
+            if any(host in hosts for host in domain.hosts)
         )
         of_domains = {host for domain in domains for host in domain.hosts}
         current = self._map

@@ -65,7 +65,7 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
         for fault in ca_faults
     ]
     trusted = reader_trust(config)
-    for domain in config.certified:
+    for domain in config.domains_and_sites:
         faults = [
             *domain_faults(domain, now, config.tls, trusted),
             *_rights(domain, identity, has_master=config.server.workers != 0),
