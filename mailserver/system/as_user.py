@@ -1,7 +1,7 @@
-"""The service's user where we are root: become that user, or run a module of ours as that user by exec.
+"""Run as the configured user where the process is root: become that user, or run a module as that user by exec.
 
-The module, octets in and octets out, is for what a master that is root must not do itself: running somebody's own code,
-talking to strangers.
+A master that is root runs a module so where it must not do the work itself: load code of a back end, talk to servers on
+the internet.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ import os
 import pwd
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mailserver.config.model import Server
+from mailserver.system.children import module_command, module_environment
 
 
 def other_user(server: Server) -> tuple[pwd.struct_passwd, int] | None:
-    """Whom the service will be, and the group, where that is not who we are. Raises: KeyError for an unknown group."""
+    """Return the configured user and group where this process is root and they are not root's, else None.
+
+    None for an unknown user, which is a problem of the configuration. Raises: KeyError for an unknown group.
+    """
     if os.geteuid() != 0 or not server.user:
         return None
     try:
         user = pwd.getpwnam(server.user)
-    except KeyError:  # a Problem of its own
+    except KeyError:
         return None
     if user.pw_uid == 0:
         return None
@@ -35,7 +37,7 @@ def other_user(server: Server) -> tuple[pwd.struct_passwd, int] | None:
 
 
 def become(server: Server) -> None:
-    """Give up root for the configured user, for good. Nothing to do if the process is that user already.
+    """Give up root for the configured user, for good. Do nothing if the process is that user already.
 
     Raises: KeyError for an unknown group.
     """
@@ -50,23 +52,22 @@ def become(server: Server) -> None:
 
 
 class UserProcess:
-    """`python -m MODULE`, once."""
+    """A process that runs `python -m MODULE` once."""
 
     def __init__(self, module: str, other: tuple[pwd.struct_passwd, int] | None) -> None:
-        """As `other`, or as who we are."""
+        """`other`: the user and group to run as, if not those of this process."""
         self._module = module
         self._other = other
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
     def ask(self, octets: bytes, *, seconds: float, longest: int, each: Callable[[bytes], None] | None = None) -> bytes:
-        """What it writes, at most one octet more than `longest`; b"" where it ends or is late without a word.
+        """Write the octets to its input and return its output, at most one octet more than `longest`. Blocks.
 
-        `each` gets every line as it comes; what it raises ends the process. Blocks. Raises: OSError.
+        b"" where the process ends or exceeds the time without output. `each` is called with every line as it comes; an
+        exception of it ends the process. Raises: OSError.
         """
-        package = str(Path(__file__).resolve().parents[2])
-        paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+        environment = module_environment()
         identity: dict[str, Any] = {}
         if self._other is not None:
             user, group = self._other
@@ -74,7 +75,7 @@ class UserProcess:
             groups = os.getgrouplist(user.pw_name, group)
             identity = {"user": user.pw_uid, "group": group, "extra_groups": groups}
         with subprocess.Popen(
-            [sys.executable, "-P", "-m", self._module],
+            module_command(self._module),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -104,12 +105,12 @@ class UserProcess:
                 timer.cancel()
 
     def stop(self) -> None:
-        """End it, from another thread."""
+        """Kill the process; called from another thread."""
         self._stopped = True
         self._kill()
 
     def _kill(self) -> None:
-        """With what it has started."""
+        """Kill the process and its children."""
         process = self._process
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):

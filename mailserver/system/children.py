@@ -1,7 +1,7 @@
-"""Child processes that do what would hold up a server process, as those who use them see them: no Twisted here.
+"""Interfaces of child processes for long work, without Twisted, and how a module of this package is run as one.
 
-Children are started by exec, never by fork of the server. Whoever makes a pool of them passes the ways to start a
-process (`net.ipc.child_processes`), to wait, and to set a timer.
+Children are started by exec, never by a fork of the server. A pool of them is given the functions to start a process
+(`net.ipc.child_processes`), to wait, and to set a timer.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ from typing import Any, Protocol
 
 
 class Child(Protocol):
-    """A started process, as its pool uses it."""
+    """A started process, as a pool uses it."""
 
     def write(self, data: bytes) -> None:
         """Queue bytes for its standard input; dropped once it is dead."""
 
     def kill(self) -> None:
-        """End it at once; nothing happens if it is dead. `ChildEvents.ended` is still called."""
+        """Kill it, unless it is dead. `ChildEvents.ended` is still called."""
 
 
 class ChildEvents(Protocol):
-    """What the spawner tells the pool about one child, on the reactor's thread, never from within `Spawner` itself."""
+    """Callbacks for one child, called on the reactor's thread and never by `Spawner` itself."""
 
     def received(self, data: bytes) -> None:
-        """It wrote these bytes to its standard output."""
+        """Receive bytes from its standard output."""
 
     def ended(self, reason: str) -> None:
-        """It is dead. Called once."""
+        """Handle its end. Called once."""
 
 
 class Spawner(Protocol):
-    """The way to start a process with pipes at its standard input and output; its standard error is the server's."""
+    """Starts processes with pipes at their standard input and output; the standard error is the server's."""
 
     def __call__(self, arguments: Sequence[str], environment: Mapping[str, str], events: ChildEvents) -> Child:
         """Start `arguments[0]` by exec. Raises: OSError."""
 
 
 class Waiting(Protocol):
-    """Something that a coroutine awaits until `callback` is called, once. Twisted's Deferred is one."""
+    """An awaitable that waits until `callback` is called, once. Twisted's Deferred is one."""
 
     def callback(self, result: Any) -> None:
-        """Let whoever awaits go on with `result`. Harmless after the waiting was cancelled."""
+        """Resume the coroutine with `result`. Harmless after the wait was cancelled."""
 
     def __await__(self) -> Generator[Any, Any, Any]: ...
 
 
 class Timer(Protocol):
-    """A call that is to come. What Twisted's callLater returns is one."""
+    """A delayed call. Twisted's IDelayedCall is one."""
 
     def cancel(self) -> None:
-        """Do not make the call; only valid before it was made."""
+        """Cancel the call; only valid before it was made."""
 
 
 def module_command(module: str) -> tuple[str, ...]:
-    """What runs a module of this package.
+    """Return the command that runs a module of this package.
 
-    -P: the working directory, which may be anybody's, is not among the modules of who hears passwords and reads mail.
+    -P: Python does not look for modules in the working directory, which may be writable by others.
     """
     return sys.executable, "-P", "-m", module
 
 
 def module_environment() -> dict[str, str]:
-    """The server's own, and a path on which the child finds this very package, wherever it is started from."""
+    """Return this process's environment, with a PYTHONPATH on which the child finds the same package."""
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}

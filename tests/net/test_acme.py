@@ -12,6 +12,7 @@ from mailserver.config.model import Config
 from mailserver.net.admin.control_socket import BadRequest
 from mailserver.net.certificates import acme as module
 from mailserver.net.certificates.acme import CHECK_INTERVAL, QUIET, AcmeCertificates
+from mailserver.net.connection import coroutines
 from mailserver.tls.acme import acme_state
 from mailserver.tls.acme.acme_concurrency import AT_ONCE, MOST, SLOW, SLOW_AT_ONCE
 from mailserver.tls.acme.child import AcmeError
@@ -142,6 +143,7 @@ def at_once(_reactor: object, _pool: object, call: Any, *given: Any) -> Deferred
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(module, "deferToThreadPool", at_once)
+    monkeypatch.setattr(coroutines, "deferToThreadPool", at_once)
     return World(site_of(tmp_path, [f"h{n}.example.test" for n in range(5)]).config())
 
 
@@ -227,6 +229,7 @@ def test_orders_that_hang_one_after_the_other_do_not_keep_the_account_from_a_cha
 def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """201 hosts of which 200 hang, 70 seconds each, as long as a program that has to be ended takes."""
     monkeypatch.setattr(module, "deferToThreadPool", at_once)
+    monkeypatch.setattr(coroutines, "deferToThreadPool", at_once)
     monkeypatch.setattr(acme_state, "save", lambda _directory, _attempts: None)  # each is synced
     hosts = [f"h{n}.example.test" for n in range(201)]
     world = World(site_of(tmp_path, hosts).config())
@@ -271,6 +274,7 @@ def test_of_two_domains_the_one_that_hangs_is_not_in_front_with_all_of_its_hosts
 
 def test_records_that_hang_hold_up_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "deferToThreadPool", at_once)
+    monkeypatch.setattr(coroutines, "deferToThreadPool", at_once)
     wild = [f"*.w{n}.example.test" for n in range(20)]
     site = site_of(tmp_path, [*wild, "mail.example.test"])
     site.more += '[acme.dns]\nhook = ["/bin/true"]\n'
@@ -354,6 +358,7 @@ def test_two_hundred_that_fail_delay_no_other(tmp_path: Path, monkeypatch: pytes
         return doing.addCallback(lambda _none: call(*given))
 
     monkeypatch.setattr(module, "deferToThreadPool", in_a_moment)
+    monkeypatch.setattr(coroutines, "deferToThreadPool", in_a_moment)
     monkeypatch.setattr(acme_state, "save", lambda _directory, _attempts: None)  # each is synced
     hosts = [f"h{n}.example.test" for n in range(201)]
     world = World(site_of(tmp_path, hosts).config())

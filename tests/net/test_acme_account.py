@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from mailserver.net.admin.control_socket import BadRequest, DataAnswer
 from mailserver.net.certificates import acme_account as module
 from mailserver.net.certificates.acme_account import NO_TABLE, AcmeAccount
+from mailserver.net.connection import coroutines
 from mailserver.tls.acme.child import AcmeError
 from mailserver.tls.changes.transaction import ChangeRefused
 from tests.net.test_acme import at_once, done, site_of
@@ -46,7 +47,7 @@ class World:
 
         for name in ("describe", "deactivate", "roll_over", "finish_roll_over", "revoke"):
             monkeypatch.setattr(module.account, name, ask(name))
-        monkeypatch.setattr(module, "deferToThreadPool", at_once)
+        monkeypatch.setattr(coroutines, "deferToThreadPool", at_once)
         self.account = AcmeAccount(
             SimpleNamespace(getThreadPool=lambda: None),
             config=lambda: self.config,

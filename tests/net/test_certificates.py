@@ -15,6 +15,7 @@ from mailserver.net.admin.control_socket import BadRequest, DataAnswer
 from mailserver.net.certificates import certificate_files
 from mailserver.net.certificates import certificates as module
 from mailserver.net.certificates.certificates import CONFIRMATION, EXPIRY_INTERVAL, Certificates
+from mailserver.net.connection import coroutines
 from mailserver.tls.serving import validation
 from mailserver.tls.serving.context_builder import Outcome
 from mailserver.tls.serving.material import Change
@@ -98,7 +99,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         done.callback(None)
         return done
 
-    for each in (module, certificate_files):
+    for each in (coroutines, certificate_files):
         monkeypatch.setattr(each, "deferToThreadPool", at_once)
     site = Site(tmp_path).add("example.test", [TEST]).add("example.org", [ORG])
     site.managed.add("example.org")

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.net.certificates import private_ca as module
 from mailserver.net.certificates.private_ca import CHECK_INTERVAL, PrivateCertificates
+from mailserver.net.connection import coroutines
 from mailserver.tls.ca import authority as making
 from mailserver.tls.ca import renewal
 from mailserver.tls.ca.renewal import ServedChains
@@ -90,7 +91,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         doing.callback(None)
         return doing
 
-    monkeypatch.setattr(module, "deferToThreadPool", at_once)
+    monkeypatch.setattr(coroutines, "deferToThreadPool", at_once)
     for level in ("info", "warn"):
         monkeypatch.setattr(module.log, level, lambda sentence, **fields: told.append(sentence.format(**fields)))
     return told

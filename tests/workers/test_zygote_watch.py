@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,7 +20,8 @@ from mailserver.net.workers.zygote_watch import EARLY, ZygoteWatch
 class Zygote:
     """As much of a ZygoteProcess as the watch needs of one."""
 
-    pid = 1
+    pid = (1 << 22) + 1
+    """No process has it (PID_MAX_LIMIT, proc(5))."""
     patience = SILENCE
 
     def __init__(self, now: float, ended: Callable[[Any], None]) -> None:
@@ -47,7 +50,7 @@ class World:
         self.started: list[Zygote] = []
         self.refusing = 0
         self.renewed = 0
-        self.watch = ZygoteWatch(self.clock, cast("Any", self.start), list, self.renew, lambda: None)
+        self.watch = ZygoteWatch(self.clock, cast("Any", self.start), list, self.renew)
         self.watch.begin()
 
     def start(self, ended: Callable[[Any], None]) -> Zygote:
@@ -122,6 +125,22 @@ def test_the_one_before_retires_and_its_end_is_no_fault() -> None:
     first.ended(first)
     world.clock.advance(60)
     assert len(world.started) == 2
+
+
+def test_the_ends_of_other_children_are_left_to_whoever_started_them() -> None:
+    """Another service in the same twistd waits for its own children."""
+    true = shutil.which("true")
+    assert true is not None
+    world = World()
+    zygote, other = (os.posix_spawn(true, ["true"], {}, setpgroup=0) for _ in range(2))
+    world.watch._groups = {zygote}
+    for child in (zygote, other):
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    world.watch.reap()
+    assert os.waitpid(other, os.WNOHANG) == (other, 0)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(zygote, os.WNOHANG)
+    assert not world.watch._groups, "nothing of it is left"
 
 
 def test_at_the_end_none_is_replaced() -> None:

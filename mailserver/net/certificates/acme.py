@@ -17,6 +17,7 @@ from twisted.python.threadpool import ThreadPool
 
 from mailserver.config.model import Config
 from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, DataAnswer
+from mailserver.net.connection.coroutines import in_thread
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.log.events import log
 from mailserver.tls.acme import acme_state, renewal_info
@@ -110,8 +111,8 @@ class AcmeCertificates:
     async def _start(self) -> None:
         directory = self._config().server.state_dir
         try:
-            attempts = await self._in_thread(acme_state.all_attempts, directory)
-            self._windows = await self._in_thread(acme_state.all_windows, directory)
+            attempts = await in_thread(self._reactor, acme_state.all_attempts, directory)
+            self._windows = await in_thread(self._reactor, acme_state.all_windows, directory)
         except CannotRecord as error:
             log.error("acme: no certificate can be ordered: {reason}", event="acme-not-possible", reason=str(error))
             if not self._stopped:
@@ -280,7 +281,7 @@ class AcmeCertificates:
         ]
         config = self._config()
         try:
-            found = await self._in_thread(self._ask_windows, config, asked, self._windows, now)
+            found = await in_thread(self._reactor, self._ask_windows, config, asked, self._windows, now)
             for window in found:
                 before = self._windows.get(window.host)
                 if window.explanation and (before is None or window.explanation != before.explanation):
@@ -289,7 +290,7 @@ class AcmeCertificates:
             hosts = {held.host for held in wanted}
             self._windows = {host: each for host, each in self._windows.items() if host in hosts}
             self._windows |= {window.host: window for window in found}
-            await self._in_thread(acme_state.save_windows, config.server.state_dir, found)
+            await in_thread(self._reactor, acme_state.save_windows, config.server.state_dir, found)
         except CannotRecord as error:
             log.warn("acme: {reason}", event="acme-renewal-info-failed", reason=str(error))
         finally:
@@ -307,7 +308,7 @@ class AcmeCertificates:
             return
         self._attempts[host] = attempts
         try:
-            await self._in_thread(acme_state.save, self._config().server.state_dir, attempts)
+            await in_thread(self._reactor, acme_state.save, self._config().server.state_dir, attempts)
         except CannotRecord as error:
             log.warn("acme: {host}: {reason}", event="acme-order-not-saved", host=host, reason=str(error))
         self._start_due()
@@ -318,7 +319,7 @@ class AcmeCertificates:
         try:
             found = await self._in_own_thread(order.obtain)
             ok, lines = await self._offer([host], found.chain_pem, found.key_pem.reveal(), REASON)
-            await self._in_thread(order.close)
+            await in_thread(self._reactor, order.close)
             error, retry_after = "; ".join(lines), 0
         except AcmeError as refused:
             ok, error, retry_after = False, str(refused), refused.retry_after
@@ -352,9 +353,6 @@ class AcmeCertificates:
         if not self._threads.started:
             self._threads.start()
         return deferToThreadPool(self._reactor, self._threads, call)
-
-    def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
 
 
 def current_certificates(policy: TlsPolicy) -> list[CurrentCertificate]:

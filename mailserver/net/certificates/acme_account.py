@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 
 from mailserver.config.model import Config
 from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, DataAnswer
 from mailserver.net.certificates.acme import QUIET, AcmeCertificates
 from mailserver.net.certificates.certificates import Certificates
+from mailserver.net.connection.coroutines import in_thread
 from mailserver.net.log.events import log
 from mailserver.tls.acme import account
 from mailserver.tls.acme.child import AcmeError
@@ -22,8 +22,6 @@ NO_TABLE: Final = "the configuration has no [acme]"
 _UNDER_WAY: Final = (
     f"orders signed with the account's key are running; none will start for {QUIET / 60:g} minutes: try again soon"
 )
-
-T = TypeVar("T")
 
 
 class AcmeAccount:
@@ -53,7 +51,7 @@ class AcmeAccount:
     async def finish(self) -> None:
         """Complete a change of keys that an earlier process has begun."""
         try:
-            finished = await self._in_thread(account.finish_roll_over, self._config())
+            finished = await in_thread(self._reactor, account.finish_roll_over, self._config())
         except (AcmeError, CannotRecord) as error:
             log.warn(
                 "acme: the interrupted change of the account's key cannot be completed: {reason}",
@@ -74,7 +72,7 @@ class AcmeAccount:
             raise BadRequest("takes what: show, update or deactivate")
 
         async def show() -> DataAnswer:
-            row = await self._in_thread(lambda: account.describe(self._config(), update=what == "update"))
+            row = await in_thread(self._reactor, lambda: account.describe(self._config(), update=what == "update"))
             return DataAnswer(dict(row))
 
         return self._answer(self._deactivate() if what == "deactivate" else show())
@@ -98,7 +96,7 @@ class AcmeAccount:
         with self._orders.pause() as quiet:
             if not quiet:
                 return False, [_UNDER_WAY]
-            await self._in_thread(change, self._config())
+            await in_thread(self._reactor, change, self._config())
             log.info("acme: {done}", event="acme-account-changed", done=done)
             ok, lines = await self._reload()
         return ok, [done, *([] if ok else lines)]
@@ -114,7 +112,7 @@ class AcmeAccount:
 
         async def revoke() -> DataAnswer:
             pair, is_served = await self._certificates.recorded(host, int(number) if number else None)
-            by_account = await self._in_thread(account.revoke, self._config(), pair, reason)
+            by_account = await in_thread(self._reactor, account.revoke, self._config(), pair, reason)
             line = f"{host}: revoked, SHA-256 {pair.fingerprint[:16]}, {reason}"
             if not by_account:
                 line += "; its own key signed the request, as this server's account did not order it"
@@ -143,6 +141,3 @@ class AcmeAccount:
             return answer
 
         return Deferred.fromCoroutine(answer())
-
-    def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.internet.threads import deferToThreadPool
 
 from mailserver.config.model import Config
 from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, DataAnswer
 from mailserver.net.certificates.certificate_files import CertificateFiles, Hosts
+from mailserver.net.connection.coroutines import in_thread
 from mailserver.net.log.events import log
 from mailserver.tls.changes import trial
 from mailserver.tls.changes.activation import Activation
@@ -37,8 +37,6 @@ CHANGES: Final = frozenset(
     {"cert-add", "cert-activate", "cert-rollback", "acme-renew", "acme-account", "acme-rollover", "acme-revoke"}
 )
 """Commands that need the right to read keys."""
-
-T = TypeVar("T")
 
 
 class Certificates:
@@ -96,7 +94,7 @@ class Certificates:
         tls, history = self._config().tls, self._activation.history
         history.keep, history.keep_days = tls.history, tls.history_days
         try:
-            await self._in_thread(self._activation.record, self._policy.served, "reload")
+            await in_thread(self._reactor, self._activation.record, self._policy.served, "reload")
         except CannotRecord as error:
             return [str(error)]
         finally:
@@ -134,7 +132,7 @@ class Certificates:
             serving = self._policy.served.by_host.get(host)
             return history.pair(entry.digest), serving is not None and serving.pair.digest == entry.digest
 
-        return self._one_at_a_time(self._in_thread, find)
+        return self._one_at_a_time(in_thread, self._reactor, find)
 
     def revoked(self, fingerprint: str) -> Deferred[None]:
         """Record that an authority revoked a certificate, so that no rollback restores it. Fails: CannotRecord."""
@@ -143,7 +141,7 @@ class Certificates:
             with self._activation.history.transaction():
                 self._activation.history.revoke(fingerprint)
 
-        return self._one_at_a_time(self._in_thread, note)
+        return self._one_at_a_time(in_thread, self._reactor, note)
 
     def renew(self, hosts: Sequence[str], chains: Sequence[bytes], reason: str) -> Deferred[Answer]:
         """The same as `offer` with new certificates for the one or two present keys."""
@@ -194,7 +192,7 @@ class Certificates:
     def _query(self, question: Callable[[], Any]) -> Deferred[DataAnswer]:
         async def ask() -> DataAnswer:
             try:
-                return DataAnswer(await self._in_thread(question))
+                return DataAnswer(await in_thread(self._reactor, question))
             except CannotRecord as error:
                 return DataAnswer([], ok=False, lines=(str(error),))
 
@@ -209,7 +207,7 @@ class Certificates:
     async def _take_files(self, hosts: Hosts, report: bool) -> bool | None:
         async def take() -> bool | None:
             try:
-                changed = await self._in_thread(lambda: self._transaction().take_files(hosts))
+                changed = await in_thread(self._reactor, lambda: self._transaction().take_files(hosts))
             except ChangeRefused as refused:
                 if report:
                     _warn(refused.lines)
@@ -237,7 +235,7 @@ class Certificates:
 
         async def change() -> Answer:
             try:
-                changed = await self._in_thread(lambda: work(self._transaction()))
+                changed = await in_thread(self._reactor, lambda: work(self._transaction()))
             except ChangeRefused as refused:
                 if later and refused.later:
                     raise
@@ -263,17 +261,17 @@ class Certificates:
         served = changed.prepared.map.by_host
         expected = {host: trial.fingerprints(served[host]) for host in changed.hosts}
         demanding = {host for host in expected if served[host].terms.demand.certificates == "required"}
-        faults = await self._in_thread(trial.check_listeners, self._config().listeners, expected, demanding)
+        faults = await in_thread(self._reactor, trial.check_listeners, self._config().listeners, expected, demanding)
         if faults:
             # A worker that was late has been replaced by now.
             await deferLater(self._reactor, CONFIRMATION)
             again = {host: expected[host] for host in faults}
-            faults = await self._in_thread(trial.check_listeners, self._config().listeners, again, demanding)
+            faults = await in_thread(self._reactor, trial.check_listeners, self._config().listeners, again, demanding)
         if not faults:
             return True, lines
         lines += [f"{host}: {fault}" for host, fault in faults.items()]
         try:
-            back = await self._in_thread(lambda: self._transaction().go_back(faults))
+            back = await in_thread(self._reactor, lambda: self._transaction().go_back(faults))
         except ChangeRefused as refused:
             return False, [*lines, *refused.lines]
         return False, [*lines, *await self._serve(back.prepared), *(f"went back: {line}" for line in back.lines)]
@@ -281,10 +279,10 @@ class Certificates:
     async def _take_recorded(self) -> None:
         """Serve what a command has recorded itself because this server was starting and had no control socket yet."""
         try:
-            if not await self._in_thread(self._activation.history.was_changed):
+            if not await in_thread(self._reactor, self._activation.history.was_changed):
                 return
             hosts = [host for domain in self._config().domains_and_sites for host in domain.hosts]
-            changed = await self._in_thread(lambda: self._transaction().take_files(hosts))
+            changed = await in_thread(self._reactor, lambda: self._transaction().take_files(hosts))
         except CannotRecord:
             return  # whoever makes a change gets the error
         except ChangeRefused as refused:
@@ -300,16 +298,13 @@ class Certificates:
         async def check() -> None:
             await self._take_recorded()
             now = dt.datetime.now(dt.UTC)
-            for warning in await self._in_thread(self._expiry.due_warnings, self._policy.describe(), now):
+            for warning in await in_thread(self._reactor, self._expiry.due_warnings, self._policy.describe(), now):
                 log.warn("certificate: {warning}", event="certificate-expires", warning=warning)
 
         checking = self._one_at_a_time(lambda: Deferred.fromCoroutine(check()))
         return checking.addErrback(
             lambda failure: log.failure("the check of expiry dates has failed", failure, event="bug")
         )
-
-    def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
 
 
 def _log(lines: Sequence[str]) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 
 from mailserver.config.model import Config
 from mailserver.net.admin.control_socket import Answer
+from mailserver.net.connection.coroutines import in_thread
 from mailserver.net.log.events import log
 from mailserver.tls.acme.schedule import Attempts
 from mailserver.tls.ca import renewal
@@ -31,8 +31,6 @@ CHECK_INTERVAL: Final = 3600.0
 LOG_INTERVAL: Final = 24 * 3600
 """Seconds in which the same warning is logged once."""
 BY_HAND: Final = "its key has a passphrase: run `mailserver ca renew`"
-
-T = TypeVar("T")
 
 
 class CertificateServer(Protocol):
@@ -93,13 +91,13 @@ class PrivateCertificates:
         self._checking = None
 
     async def _check_once(self) -> None:
-        directory = await self._in_thread(renewal.authority_of, self._config())
+        directory = await in_thread(self._reactor, renewal.authority_of, self._config())
         if directory is None:
             return
         now = self._now()
         try:
             found = renewal.renewables(self._config(), self._served())
-            ca, due, words = await self._in_thread(_read, directory, found, now)
+            ca, due, words = await in_thread(self._reactor, _read, directory, found, now)
         except CaFault as fault:
             self._warn(str(fault))
             return
@@ -117,11 +115,11 @@ class PrivateCertificates:
             return
         ok, lines = True, list[str]()
         try:
-            if await self._in_thread(lambda: ca.is_locked):
+            if await in_thread(self._reactor, lambda: ca.is_locked):
                 self._warn(f"{name}: is due to be renewed, and {BY_HAND}")
                 return
             if what is None:
-                await self._in_thread(self._sign_list, ca)
+                await in_thread(self._reactor, self._sign_list, ca)
             else:
                 ok, lines = await self._certify(ca, what)
         except CaFault as fault:
@@ -137,9 +135,9 @@ class PrivateCertificates:
 
     async def _certify(self, ca: PrivateCa, what: Renewable) -> Answer:
         """Sign certificates, and serve them. Raises: CaFault, OSError."""
-        renewed = await self._in_thread(self._sign, ca, what)
+        renewed = await in_thread(self._reactor, self._sign, ca, what)
         if what.files:
-            await self._in_thread(renewal.write, what, renewed)
+            await in_thread(self._reactor, renewal.write, what, renewed)
             return await self._serving.take_files(what.hosts)
         return await self._serving.renew(what.hosts, renewed.chains, f"renewed by {ca.name}")
 
@@ -157,9 +155,6 @@ class PrivateCertificates:
         if line not in self._warned:
             self._warned[line] = now
             log.warn("private CA: {reason}", event="private-ca-problem", reason=line)
-
-    def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
 
 
 def served_chains(policy: TlsPolicy) -> dict[str, ServedChains]:

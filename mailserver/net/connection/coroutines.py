@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from mailserver.cancellation import Cancellation
@@ -29,6 +30,11 @@ def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
 def run_concurrently(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
     """Run coroutines at the same time; their results, in their order."""
     return gatherResults([Deferred.fromCoroutine(each) for each in works])
+
+
+def in_thread(reactor: Any, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
+    """Call a function in a thread of the reactor's pool."""
+    return deferToThreadPool(reactor, reactor.getThreadPool(), call, *arguments)
 
 
 class TurnOverrun(BaseException):

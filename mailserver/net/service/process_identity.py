@@ -1,8 +1,7 @@
-"""What root makes for the configured user before it becomes that user, and what a process may use."""
+"""Prepare a process that starts as root: directories for the configured user, and the limit of open files."""
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import resource
@@ -11,23 +10,24 @@ from pathlib import Path
 
 from mailserver.config.model import Server
 from mailserver.net.log.events import log
+from mailserver.system.as_user import other_user
 from mailserver.tls.state.history import make_directory
 
 ROOT_RUNTIME_MODE = 0o711
-"""Of root's own runtime_dir: others may pass through, to sockets that are theirs."""
+"""Mode of root's own runtime_dir: other users may pass through it to their sockets."""
 
 SPARE_FILES = 1000
-"""Files beside those of the clients: the store's, the index's, the log's."""
+"""Open files beside the connections: those of the store, of the index and of the log."""
 
 
 def give_runtime_dir(server: Server) -> None:
-    """As root, make the directory of the control socket, for whoever will have the socket in it.
+    """As root, make the directory of the control socket for the user that will own the socket.
 
-    With workers that is root itself: the administrator's command, run by root, believes who answers there, so the user
-    that serves must not be able to put another socket in its place. Without, it is the configured user, to whom one
-    that systemd made is given as well; systemd makes it for root, who is its unit's user. Raises: OSError.
+    With workers that is root: the administrator's command, run by root, trusts the answers of this socket, so the
+    configured user must not be able to replace it. Without workers it is the configured user, who also gets a directory
+    that systemd has made; systemd makes it for root, the user of the unit. Raises: OSError.
     """
-    identity = identity_to_take(server)
+    identity = _identity(server)
     if identity is None:
         return
     directory = server.runtime_dir
@@ -46,7 +46,7 @@ def give_runtime_dir(server: Server) -> None:
 
 
 def _take_back(directory: Path, uid: int) -> None:
-    """Make a directory root's that an earlier start gave to the service's user. One with more than sockets stays as it is."""
+    """Give a directory back to root that an earlier start gave to the configured user, if it has nothing but sockets."""
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if os.fstat(opened).st_uid != uid:
@@ -60,31 +60,26 @@ def _take_back(directory: Path, uid: int) -> None:
 
 
 def give_state_dir(server: Server) -> None:
-    """As root, make the directory of certificates for the configured user, where that one is to read the keys.
+    """As root, make the directory of certificates for the configured user, where that user reads the keys.
 
-    One that is there stays as it is. Raises: OSError.
+    A present one stays as it is. Raises: OSError.
     """
-    identity = identity_to_take(server)
+    identity = _identity(server)
     if identity is not None:
         make_directory(server.state_dir, (identity[0].pw_uid, identity[1]))
 
 
-def identity_to_take(server: Server) -> tuple[pwd.struct_passwd, int] | None:
-    """Whom root must become, and the group; None if nobody else."""
-    if os.getuid() != 0 or not server.user:
-        return None
+def _identity(server: Server) -> tuple[pwd.struct_passwd, int] | None:
     try:
-        user = pwd.getpwnam(server.user)
-        group = grp.getgrnam(server.group).gr_gid if server.group else user.pw_gid
-    except KeyError:  # a problem of the configuration, told as such
+        return other_user(server)
+    except KeyError:  # reported as a problem of the configuration
         return None
-    return (user, group) if user.pw_uid != 0 else None
 
 
 def allow_files(connections: int, sockets: int = 0) -> None:
-    """Raise the limit of open files as far as it may be, and say so if what is to be open does not fit.
+    """Raise the limit of open files as far as allowed, and log a warning if that is too low.
 
-    `sockets`: that listen.
+    `sockets`: number of listening sockets.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + sockets + SPARE_FILES

@@ -46,7 +46,8 @@ from mailserver.net.log.events import log
 from mailserver.net.log.log_file import LogFile
 from mailserver.net.service import systemd
 from mailserver.net.service.known_networks_file import KnownNetworksFile
-from mailserver.net.service.process_identity import allow_files, identity_to_take
+from mailserver.net.service.process_identity import allow_files
+from mailserver.system.as_user import other_user
 from mailserver.tls.acme.acme_state import with_account
 from mailserver.tls.changes.activation import Activation
 from mailserver.tls.serving.policy import Prepared, TlsPolicy
@@ -269,7 +270,7 @@ class ServiceProcess(Service, ABC):
     @property
     def _owner(self) -> tuple[int, int] | None:
         """Whose the Unix sockets are to be, if not this process's own."""
-        identity = identity_to_take(self.config.server)
+        identity = other_user(self.config.server)
         return None if identity is None else (identity[0].pw_uid, identity[1])
 
     @contextlib.contextmanager

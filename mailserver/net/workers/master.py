@@ -109,9 +109,7 @@ class MasterService(ServiceProcess):
         self.supervisor.on_failed = self._worker_failed
         self.supervisor.on_empty = self._worker_none
         self.supervisor.status = AdminQueries(self.supervisor).numbers
-        self._zygotes = ZygoteWatch(
-            reactor, self._start_zygote, self._first_frames, self.supervisor.replace_all, self._reap
-        )
+        self._zygotes = ZygoteWatch(reactor, self._start_zygote, self._first_frames, self.supervisor.replace_all)
         self._reload = WorkerReload(self.supervisor, self._zygotes, self._listener_shards)
         self._checks = LoopingCall(log_exceptions, self._check)
         self._renewals = LoopingCall(log_exceptions, self._zygotes.renew)
@@ -231,7 +229,7 @@ class MasterService(ServiceProcess):
 
     def _worker_ended(self, request: int, worker: int) -> None:
         process = self._forks.pop(request)
-        self._reap()
+        self._zygotes.reap()
         self.supervisor.worker_ended(worker, process)
 
     def _worker_ready(self) -> None:
@@ -254,14 +252,8 @@ class MasterService(ServiceProcess):
         if self._all_ended is not None and not self._all_ended.called:
             self._all_ended.callback(None)
 
-    def _reap(self) -> None:
-        """Wait for whoever has ended, children that others left behind too."""
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-
     def _check(self) -> None:
-        self._reap()
+        self._zygotes.reap()
         self.supervisor.check()
         self._zygotes.check()
 
@@ -339,7 +331,7 @@ class MasterService(ServiceProcess):
             if kill.active():
                 kill.cancel()
             self._zygotes.kill()
-            self._reap()
+            self._zygotes.reap()
             if self._relay is not None:
                 self._relay.close()
 

@@ -298,6 +298,9 @@ def continue_when_parent_dies() -> None:
 
 
 def ignore_signals() -> None:
-    """Ignore signals that a terminal or a service manager sends to all processes: the master acts on them."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
+    """Ignore signals that a terminal or a service manager sends to all processes: the master acts on them.
+
+    SIGTTOU: of a background process group that writes its log to the terminal.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)

@@ -31,7 +31,10 @@ class StartedZygote:
 
 
 def start_zygote(output: int | None = None) -> StartedZygote:
-    """Start it with `output` as its standard output and error, or with those of this process. Raises: OSError."""
+    """Start it with `output` as its standard output and error, or with those of this process. Raises: OSError.
+
+    It leads a process group of its own, by which the master knows the processes that it must wait for.
+    """
     environment = module_environment()
     # The master alone notifies systemd.
     environment.pop("NOTIFY_SOCKET", None)
@@ -43,7 +46,7 @@ def start_zygote(output: int | None = None) -> StartedZygote:
         theirs.set_inheritable(True)
         arguments = [*module_command("mailserver.zygote"), str(theirs.fileno())]
         try:
-            pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)
+            pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=actions, setpgroup=0)
         except OSError:
             ours.close()
             raise

@@ -28,19 +28,19 @@ class ZygoteWatch:
         start: Callable[[Callable[[ZygoteProcess], None]], ZygoteProcess],
         frames: Callable[[], Frames],
         renewed: Callable[[], None],
-        reap: Callable[[], None],
     ) -> None:
         """`start(ended)` starts a zygote, calls `ended(zygote)` at its end and raises OSError; `frames()` are sent to it first.
 
-        `renewed()` replaces the workers of an earlier zygote. `reap()` waits for child processes that have ended.
+        `renewed()` replaces the workers of an earlier zygote.
         """
         self._reactor = reactor
         self._start_one = start
         self._frames = frames
         self._renewed = renewed
-        self._reap = reap
         self._current: ZygoteProcess | None = None
         self._living: set[ZygoteProcess] = set()
+        self._groups: set[int] = set()
+        """Process groups of the zygotes, which their workers and these workers' children belong to."""
         self._wait = 0.0
         self._checked = reactor.seconds()
         self._ending = False
@@ -89,6 +89,19 @@ class ZygoteWatch:
             log.error("the zygote (process {pid}) gives no sign of life: killed", event="zygote-killed", pid=zygote.pid)
             zygote.kill()
 
+    def reap(self) -> None:
+        """Wait for processes that have ended: zygotes, and descendants of them that were left to this process.
+
+        Other child processes of this process, such as those of another service in the same twistd, are not touched.
+        """
+        for group in tuple(self._groups):
+            try:
+                while os.waitpid(-group, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                if all(zygote.pid != group for zygote in self._living):
+                    self._groups.discard(group)
+
     def retire(self) -> None:
         """Have all zygotes fork no more, and replace none; each ends after its last worker."""
         self._ending = True
@@ -109,12 +122,13 @@ class ZygoteWatch:
         except OSError as error:
             raise SystemExit(f"the process that forks workers cannot be started: {error}") from error
         self._living.add(zygote)
+        self._groups.add(zygote.pid)
         self._current = zygote
         return zygote
 
     def _ended(self, zygote: ZygoteProcess) -> None:
         self._living.discard(zygote)
-        self._reap()
+        self.reap()
         if zygote is not self._current:
             return
         self._current = None
