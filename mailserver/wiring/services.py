@@ -83,7 +83,7 @@ class Prepared:
 
 
 class Services:
-    """All objects of a process that serves (`net.service.one_process.SingleProcessServices`)."""
+    """All objects of a process that serves (`net.service.single_process.SingleProcessServices`)."""
 
     def __init__(
         self,

@@ -1,11 +1,13 @@
-"""What the services that twistd runs have in common: `one_process`, and `master` where there are workers.
+"""The start, the reload and the stop of a server: the base of `single_process` and of `net.workers.master`.
 
-Order at start: sockets are bound while the rights to do so are there; then the process becomes the configured user;
-only then anything is read or answered. The end is `serving`'s.
+Start: the sockets are bound while the process has the right to; then it becomes the configured user (with workers, the
+zygote does); only then it reads mail and answers. Stop: `net.serving.serving`.
 
-A reload has two halves. The first judges everything, in a thread where it reads files, and changes nothing: a fault in
-the configuration, or a socket that cannot be bound, ends it there. The second takes it all up, on the reactor's
-thread, and cannot fail.
+Reload, by SIGHUP or `mailserver reload`, has two halves. The first half checks the configuration and everything that it
+names, in a thread, and changes nothing: with a fault, or a socket that cannot be bound, the reload ends here and the
+previous configuration stays. The second half takes the new configuration up, on the reactor's thread, and cannot fail:
+sessions go on, and see the new settings with their next command. `net/workers/reload.py` does both halves over all
+workers. Certificates that change on disk need no reload (`net/certificates/certificates.py`).
 """
 
 from __future__ import annotations
@@ -55,14 +57,14 @@ from mailserver.tls.state.history import CannotRecord
 
 
 class CannotStart(Exception):
-    """Why a daemon does not start. In the foreground a SystemExit says it: no traceback, and the status is 1."""
+    """A daemon cannot start; the text says why. In the foreground SystemExit is raised instead: status 1, no traceback."""
 
 
 class ServiceProcess(Service, ABC):
-    """Binding, signals, the control socket and the order of reloads, for whatever process twistd has made."""
+    """Binding, signals, the control socket and reloads of the process that twistd runs."""
 
     output_log: ILogObserver | None = None
-    """Where the log goes without a `log_file`, if not where twistd would write it."""
+    """Log observer without a `log_file`, if not twistd's own."""
 
     def __init__(
         self, config: Config, reactor: Any, *, daemon: bool = False, log_file: LogFile | None = None, shards: int = 0
@@ -88,14 +90,14 @@ class ServiceProcess(Service, ABC):
         self.ending = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
-        """The application begins its log after this, and asks its component which observer that shall be."""
+        """Set the log observer of the application, which starts its log after this."""
         observer = self.log_file or self.output_log
         if observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, observer)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
-        """Bind, while the process may. Raises: SystemExit, CannotStart with every place that cannot be bound."""
+        """Bind while the process has the right to. Raises: SystemExit, CannotStart with every place that cannot be bound."""
         with self._startup_errors():
             self._bind_all()
 
@@ -106,10 +108,10 @@ class ServiceProcess(Service, ABC):
             self.begin()
 
     def stopService(self) -> Deferred[Any]:
-        """Stop as the module's text says."""
+        """Say farewell to all clients, write pending files, and close the control socket."""
         super().stopService()
         systemd.notify("STOPPING=1")
-        # By default it would end the process in the middle of the commands that may still finish.
+        # The default action would end the process while commands may still finish.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if self._certificates is not None:
             self._certificates.stop()
@@ -121,9 +123,9 @@ class ServiceProcess(Service, ABC):
         return DeferredList([self._close_control(), ending])
 
     def reload(self) -> Deferred[Answer]:
-        """Take up a changed configuration: certificates, settings, listeners. Sessions go on. One at a time."""
+        """Take up a changed configuration: certificates, settings, listeners. Sessions go on. Reloads run one at a time."""
 
-        def tell(answer: Answer) -> Answer:
+        def report(answer: Answer) -> Answer:
             ok, lines = answer
             for line in lines:
                 log.info("reload: {notice}", event="reload-notice", notice=line)
@@ -150,12 +152,12 @@ class ServiceProcess(Service, ABC):
             systemd.notify("READY=1")
             return result
 
-        return self._reloading.run(take_up).addCallback(tell)
+        return self._reloading.run(take_up).addCallback(report)
 
     def follow_certificates(
         self, policy: TlsPolicy, activation: Activation, serve: Callable[[Prepared], Deferred[list[str]]]
     ) -> None:
-        """Keep to the certificates on disk; `serve` has all processes take up some that have changed."""
+        """Follow certificates on disk and renew them; `serve` has all processes serve some that have changed."""
         self._certificates = Certificates(
             self.reactor,
             policy,
@@ -185,17 +187,17 @@ class ServiceProcess(Service, ABC):
         )
 
     def renewals(self) -> list[Json]:
-        """A row for each host whose certificate an ACME authority gives."""
+        """Return a row for each host whose certificate an ACME authority issues."""
         return [] if self._acme is None else self._acme.renewals()
 
     def find_account(self) -> None:
-        """Before anything is served: who answers an ACME authority must know the account."""
+        """Read the ACME account before any client is served: a worker needs it to answer the authority."""
         try:
             self.config = with_account(self.config)
         except CannotRecord as error:
             log.warn("acme: {reason}", event="acme-not-possible", reason=str(error))
 
-    # --- For the kinds of services
+    # --- Steps that the subclasses have
 
     @abstractmethod
     def begin(self) -> None:
@@ -203,31 +205,31 @@ class ServiceProcess(Service, ABC):
 
     @abstractmethod
     def end(self) -> Deferred[Any]:
-        """Take no new connections, say farewell, and end."""
+        """Accept no new connections, say farewell to all clients, and end."""
 
     @abstractmethod
     async def take_up(self) -> Answer:
-        """A reload's two halves."""
+        """Do both halves of a reload."""
 
     @abstractmethod
     def worker_pool(self) -> WorkerPool:
-        """Who answers what the administrator asks."""
+        """Return the processes that answer the administrator's queries."""
 
     def is_ready(self, listeners: int) -> None:
-        """From now on the control socket and signals are answered."""
+        """Open the control socket and take signals, once everything is served."""
         self._open_control()
         if self._certificates is not None:
             self._certificates.start()
         self._follow_renewals()
-        signal.signal(signal.SIGHUP, lambda _number, _frame: self.reactor.callFromThread(self._hang_up))
+        signal.signal(signal.SIGHUP, lambda _number, _frame: self.reactor.callFromThread(self._reload_by_signal))
         choice = choose_transports(self.config.server.transport, self.reactor)
         log.info("{notice}", event="transport", notice=choice.line)
         log.info("ready: {listeners} listeners", event="ready", listeners=listeners)
         systemd.notify("READY=1")
         self._watchdog = systemd.watchdog(self.reactor)
 
-    def settle_sockets(self, config: Config) -> list[str]:
-        """Give Unix sockets that stay open the rights that a changed configuration says; what was done, in words."""
+    def set_socket_rights(self, config: Config) -> list[str]:
+        """Give open Unix sockets the rights that a changed configuration says; return what was done, in sentences."""
         before = {listener.socket: listener for listener in self.config.listeners}
         lines = []
         for listener in config.listeners:
@@ -246,11 +248,11 @@ class ServiceProcess(Service, ABC):
         return lines
 
     def take_end_signals(self) -> None:
-        """Twisted's handlers come with the running reactor; theirs would end the process by the signal, not with 0."""
+        """Replace the reactor's handlers once it runs: with its own the process would end by the signal, not with status 0."""
         self.reactor.callWhenRunning(self.reactor.callLater, 0, self._take_end_signals)
 
     def bind_new(self, config: Config, known: set[str], opened: list[Bound]) -> list[str]:
-        """Bind what is not `known`, into `opened`; what cannot be bound, in words."""
+        """Bind the places that are not `known`, into `opened`; return what cannot be bound, in sentences."""
         errors: list[OSError] = []
         self._allow_sockets(config)
         for listener in config.listeners:
@@ -269,7 +271,7 @@ class ServiceProcess(Service, ABC):
 
     @property
     def _owner(self) -> tuple[int, int] | None:
-        """Whose the Unix sockets are to be, if not this process's own."""
+        """Owner of Unix sockets, if not the user of this process."""
         identity = other_user(self.config.server)
         return None if identity is None else (identity[0].pw_uid, identity[1])
 
@@ -280,11 +282,11 @@ class ServiceProcess(Service, ABC):
         except SystemExit as error:
             if not self._daemon:
                 raise
-            # twistd's first process hears of an Exception, and waits for ever after a SystemExit.
+            # twistd's first process is told of an Exception, but waits for ever after a SystemExit.
             raise CannotStart(str(error)) from error
 
     def _allow_sockets(self, config: Config) -> None:
-        """Let this process open those that listen, each twice, as what serves one may have a duplicate."""
+        """Raise the limit of open files for the listening sockets, each twice, as a port may have a duplicate."""
         count = sum(len(places(listener)) for listener in config.listeners)
         allow_files(0 if self.shards else config.limits.connections, 2 * count * max(1, self.shards))
 
@@ -349,7 +351,7 @@ class ServiceProcess(Service, ABC):
             log.warn("the control socket is not removed: {reason}", event="control-socket-left", reason=str(error))
         return maybeDeferred(cast("Any", control).stopListening)
 
-    def _hang_up(self) -> None:
+    def _reload_by_signal(self) -> None:
         self.reload().addErrback(lambda failure: log.failure("the reload has failed", failure, event="bug"))
 
     def _take_end_signals(self) -> None:
@@ -360,6 +362,6 @@ class ServiceProcess(Service, ABC):
         if not self.ending:
             self.ending = True
             log.info("stopping", event="stopping")
-            # At its exit Python would look through all objects for cycles, which takes longer than the rest of the end.
+            # Python collects garbage at exit, which would take longer than the rest of the stop.
             atexit.register(gc.freeze)
             self.reactor.stop()

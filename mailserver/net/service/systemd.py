@@ -1,4 +1,4 @@
-"""What systemd is told of the service, and the sockets that it hands over: sd_notify(3), sd_listen_fds(3)."""
+"""Notify systemd of the service's state, and take the sockets that it hands over: sd_notify(3), sd_listen_fds(3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.python.systemd import ListenFDs
 
 
 def notify(*words: str) -> None:
-    """Tell it, where it listens; nothing depends on it."""
+    """Send a notification where systemd listens for it; errors are ignored."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return
@@ -24,7 +24,7 @@ def notify(*words: str) -> None:
 
 
 def reloading() -> None:
-    """A reload begins; `notify("READY=1")` ends it."""
+    """Notify that a reload begins; `notify("READY=1")` ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
@@ -45,7 +45,7 @@ def take_sockets() -> list[socket.socket]:
 
 
 def watchdog(reactor: Any) -> LoopingCall | None:
-    """Signs of life as often as it wants them, as long as the reactor turns."""
+    """Send signs of life as often as systemd wants them, as long as the reactor runs."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:

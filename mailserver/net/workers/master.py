@@ -297,7 +297,7 @@ class MasterService(ServiceProcess):
                 bound.socket.close()
                 bound.remove_file()
             return False, [*lines, *faults, "nothing was taken up"]
-        lines += self.settle_sockets(config)
+        lines += self.set_socket_rights(config)
         self._served, self.config = served, config
         self.supervisor.memory_limit = config.limits.worker_memory
         lines += await self._reload.commit(workers, served, new_places)

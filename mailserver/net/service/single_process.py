@@ -1,4 +1,4 @@
-"""The service that twistd runs where there are no workers: a single process does everything."""
+"""The service that twistd runs without workers: one process binds, serves and reloads."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from mailserver.tls.serving.policy import Prepared, TlsPolicy
 
 
 class SingleProcessServices(ProcessServices, Protocol):
-    """Services that also judge the files of a reload, where no other process does."""
+    """Services of a process that checks a reload itself."""
 
     activation: Activation | None
 
     @property
     def tls(self) -> TlsPolicy:
-        """For every listener."""
+        """The TLS policy of all listeners."""
 
     def set_exposure_recorder(self, take: Callable[[ExposureMark], None]) -> None:
-        """Whom to tell whose password has come in clear text; before anybody is served."""
+        """Call `take(mark)` for each exposed password; called before any client is served."""
 
     def use_known_networks(self, file: KnownNetworksFile) -> None:
-        """The table of known networks and its file; before anybody is served."""
+        """Use the table of known networks that is kept in a file; called before any client is served."""
 
     def check_reload(self) -> ReloadCheck[Any]:
-        """Judge the configuration as it is on disk now. Runs in a thread and changes nothing."""
+        """Check the configuration on disk. Runs in a thread and changes nothing."""
 
 
-class MailService(ServiceProcess):
-    """All in one process: listeners around the services."""
+class SingleProcessService(ServiceProcess):
+    """The service of a server without workers."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class MailService(ServiceProcess):
         self.bound.clear()
 
     def end(self) -> Deferred[Any]:
-        """Farewell to the sessions, then the services' end."""
+        """Say farewell to all clients, then stop the services."""
         self._turn_limit.stop()
         services = self._services
         if services is None or self._serving is None:
@@ -114,7 +114,7 @@ class MailService(ServiceProcess):
         return self._serving.stop().addCallback(lambda _none: Deferred.fromCoroutine(services.stop()))
 
     def worker_pool(self) -> WorkerPool:
-        """The one process, that asks itself."""
+        """Return this process, for the administrator's queries."""
         assert self._single_process is not None
         return self._single_process
 
@@ -124,7 +124,7 @@ class MailService(ServiceProcess):
         return succeed([])
 
     async def take_up(self) -> Answer:
-        """Judge in a thread, then take up."""
+        """Check the configuration in a thread, then take it up."""
         services, serving = self._services, self._serving
         assert services is not None
         assert serving is not None
@@ -133,7 +133,7 @@ class MailService(ServiceProcess):
         config = examined.config
         if config is None or not self.running:
             return False, [*lines, "nothing was taken up"]
-        # Sockets last: nothing may fail once they are open.
+        # Sockets last: nothing may fail after they are open.
         faults = services.accept(examined.prepared)
         opened: list[Bound] = []
         if not faults:
@@ -143,6 +143,6 @@ class MailService(ServiceProcess):
                 bound.socket.close()
                 bound.remove_file()
             return False, [*lines, *faults, "nothing was taken up"]
-        lines += [*self.settle_sockets(config), *services.commit(examined.prepared), *serving.change(config, opened)]
+        lines += [*self.set_socket_rights(config), *services.commit(examined.prepared), *serving.change(config, opened)]
         self.config = config
         return examined.whole, lines
