@@ -30,15 +30,15 @@ def saslprep(text: str) -> str:
         mapped = (" " if stringprep.in_table_c12(each) else each for each in text if not stringprep.in_table_b1(each))
         prepared = unicodedata.ucd_3_2_0.normalize("NFKC", "".join(mapped))
     if not prepared:
-        raise Unpreparable("nothing is left of it")
+        raise Unpreparable("it is empty after normalisation")
     for each in prepared:
         if any(prohibits(each) for prohibits in _PROHIBITED):
-            raise Unpreparable("it holds a control character, or one without a certain look (RFC 4013 2.3)")
+            raise Unpreparable("it has a control character, or another that is prohibited (RFC 4013 2.3)")
         if stringprep.in_table_a1(each):
-            raise Unpreparable("it holds a character that Unicode 3.2 does not know (RFC 4013 2.5)")
+            raise Unpreparable("it has a character that is unassigned in Unicode 3.2 (RFC 4013 2.5)")
     if any(stringprep.in_table_d1(each) for each in prepared):
-        # RFC 3454 6: text from right to left begins and ends so, and holds nothing of the other direction.
+        # RFC 3454 6: right-to-left text begins and ends with such a character, and has none of the other direction.
         ends = stringprep.in_table_d1(prepared[0]) and stringprep.in_table_d1(prepared[-1])
         if not ends or any(stringprep.in_table_d2(each) for each in prepared):
-            raise Unpreparable("it mixes directions of writing (RFC 4013 2.4)")
+            raise Unpreparable("it mixes left-to-right and right-to-left text (RFC 4013 2.4)")
     return prepared

@@ -34,12 +34,12 @@ _NONCE = re.compile(r"[!-+\--~]+")
 _EXTENSION = re.compile(r"[A-Za-z]=[^\0]+")
 
 _STRIPPED = (
-    "the client could bind to TLS and believes that this was not offered, though it was: somebody in between changes"
-    " the list of mechanisms. Where a proxy of your own ends TLS, take the -PLUS mechanisms out of [auth] mechanisms"
+    "the client supports channel binding but did not see that it was offered: a man in the middle may have changed the list of"
+    " mechanisms. If a proxy of your own terminates TLS, remove the -PLUS mechanisms from [auth] mechanisms"
 )
 _OTHER_BINDING = (
-    "the client is not at the other end of this TLS connection: somebody in between has one with each of us. Where a"
-    " proxy of your own ends TLS, take the -PLUS mechanisms out of [auth] mechanisms"
+    "the client is not the peer of this TLS connection: a man in the middle may have a connection with each side. If a"
+    " proxy of your own terminates TLS, remove the -PLUS mechanisms from [auth] mechanisms"
 )
 
 
@@ -170,7 +170,7 @@ class Scram:
             return
         if self._binding is not None and given.startswith(header):
             raise _Refused(_OTHER_BINDING)
-        raise _Refused("c= does not repeat how client-first-message began: somebody in between has changed that")
+        raise _Refused("c= does not repeat the start of client-first-message: a man in the middle may have changed it")
 
 
 def _text(message: bytes) -> str:

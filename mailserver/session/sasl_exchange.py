@@ -86,8 +86,8 @@ class ExposedExchange:
         self._channel = channel
         self._authenticator = authenticator
         self._method = mechanism.upper()
-        telling = sends_password(self._method)
-        self._mechanism: Mechanism | None = MECHANISMS[self._method].make(Situation(), False) if telling else None
+        sends = sends_password(self._method)
+        self._mechanism: Mechanism | None = MECHANISMS[self._method].make(Situation(), False) if sends else None
 
     def take(self, line: bytes) -> None:
         """The client's next line, as it was sent; the initial response, if there is one, is the first."""

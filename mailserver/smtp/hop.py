@@ -100,7 +100,7 @@ class HopSession:
     async def ask(self, start: Callable[[], None]) -> Reply:
         """Send a command and return its reply. Raises: RelayDown, from then on always."""
         if self.down is None and self.unsolicited:
-            self.down = RelayDown("the next hop has gone, or speaks out of turn")
+            self.down = RelayDown("the next hop has closed the connection, or has sent an unsolicited reply")
         return await self.converse(start)
 
     async def converse(self, start: Callable[[], None]) -> Reply:

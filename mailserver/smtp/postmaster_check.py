@@ -31,7 +31,7 @@ def check(config: Config) -> list[Problem]:
         # Another back end has users: they are not known without a lookup.
         return [] if user else [config.problem(place, "", _MISSING, warning=True)]
     if user and user not in there:
-        reason = f"no users file has that user: mail to {NAME} is kept in an account that nobody reads"
+        reason = f"no users file has that user: mail to {NAME} is kept in an account without a user"
         return [config.problem(place, f'"{named}"', reason, warning=True)]
     own = {name.partition("@")[2] or config.auth.default_domain for name in there if name.partition("@")[0] == NAME}
     if not user and set(domains) - own:
@@ -40,8 +40,8 @@ def check(config: Config) -> list[Problem]:
 
 
 _MISSING = (
-    "is missing: mail to postmaster of a domain without such a user is kept in an account that nobody reads;"
-    " name the user who is to get it (RFC 5321 4.5.1)"
+    "is missing: mail to postmaster of a domain without such a user is kept in an account that has no user;"
+    " set it to the user who is to get that mail (RFC 5321 4.5.1)"
 )
 
 

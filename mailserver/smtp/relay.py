@@ -59,17 +59,17 @@ class ReplyReader:
             del self._buffer[: end + 1]
             found = _LINE.fullmatch(line)
             if found is None or end > MAX_REPLY_LINE or len(self._lines) >= MAX_REPLY_LINES:
-                raise RelayDown("the next hop's answer is not SMTP")
+                raise RelayDown("the next hop's reply is not SMTP")
             code = int(found[1])
             if self._lines and code != self._code:
-                raise RelayDown("the next hop's answer is not SMTP")
+                raise RelayDown("the next hop's reply is not SMTP")
             self._code = code
             self._lines.append(_printable(found[3] or b""))
             if found[2] != b"-":
                 lines, self._lines = self._lines, []
                 return _reply(code, lines)
         if len(self._buffer) > MAX_REPLY_LINE:
-            raise RelayDown("the next hop's answer has no end")
+            raise RelayDown("the next hop's reply has a line without end")
         return None
 
 
@@ -139,7 +139,7 @@ class Exchange:
         while self.outcome is None and not self.tls_due and (reply := self._reader.next_reply()) is not None:
             self._advance(reply)
         if self.tls_due and self._reader.pending:
-            raise RelayDown("the next hop sent something between its answer to STARTTLS and the handshake")
+            raise RelayDown("the next hop sent data between its reply to STARTTLS and the TLS handshake")
 
     def tls_started(self) -> None:
         """The handshake is done."""
@@ -245,7 +245,7 @@ class Exchange:
     def _refusal(self) -> _Conversation:
         reply = yield b""
         if reply.code // 100 in {2, 3}:
-            raise RelayDown("the next hop takes a message that it has not got")
+            raise RelayDown("the next hop accepted a message before its end")
         return reply
 
     def _open(self) -> _Conversation:
@@ -280,7 +280,7 @@ class Exchange:
             _require((yield from self._ask(_base64(name))), 334, "the next hop refuses AUTH")
             answer = yield from self._ask(_base64(password))
         else:
-            raise RelayDown("the next hop offers no way to log in that is known here")
+            raise RelayDown("the next hop offers no AUTH mechanism that is supported here")
         _require(answer, 235, "the next hop refuses our login")
         return answer
 
@@ -291,4 +291,4 @@ def _base64(data: bytes) -> str:
 
 def _require(reply: Reply, code: int, sentence: str) -> None:
     if reply.code != code:
-        raise RelayDown(f"{sentence} (it says {reply.code})")
+        raise RelayDown(f"{sentence} (reply {reply.code})")

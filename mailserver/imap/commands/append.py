@@ -50,14 +50,14 @@ async def append(session: Session, command: Command) -> str:
     reader.read_end()
     if date is not None and date not in DATES:
         # The file could not hold it: the next scan would find another date. "NO - error in flags or date/time" (RFC 3501 6.3.11).
-        raise Cannot("no date before 1902 or after 2445 is kept")
+        raise Cannot("dates before 1902 or after 2445 cannot be stored")
     announced = session.input.announced
     if announced is None:
         raise BadSyntax("expected the message as a literal")
     if announced.size > session.services.mail.max_message_size:
         raise TooBig("the message is larger than APPENDLIMIT")
     if announced.size == 0:
-        raise BadMessage("an empty message is not kept")
+        raise BadMessage("a message must not be empty")
     account = session.account
     assert account is not None
     target = session.services.namespace.to_store(name)

@@ -42,7 +42,7 @@ def login_allowed(session: Session) -> None:
 def tls_offered(session: Session) -> None:
     """Raises: BadSyntax where TLS cannot be started."""
     if not session.channel.info.starttls_offered:
-        raise BadSyntax("TLS is on already" if session.channel.info.tls else "TLS is not offered here")
+        raise BadSyntax("TLS is active already" if session.channel.info.tls else "TLS is not offered here")
 
 
 def offer_starttls(session: Session) -> list[str]:
@@ -69,7 +69,7 @@ async def starttls(session: Session, command: Command) -> str:
     if session.input.buffered:
         session.channel.log("plaintext-behind-starttls")
         session.bye("bytes were sent behind STARTTLS")
-        raise BadSyntax("nothing may be sent behind STARTTLS before TLS is on")
+        raise BadSyntax("nothing may be sent behind STARTTLS before TLS is active")
 
     async def start() -> None:
         await session.channel.start_tls()
@@ -92,7 +92,7 @@ async def login(session: Session, command: Command) -> str:
 
 
 def _read_login(reader: Reader) -> Credentials:
-    """Raises: BadSyntax; AuthFailed for a name that nobody can have."""
+    """Raises: BadSyntax; AuthFailed for a name that no user can have."""
     reader.read_sp()
     name = reader.read_astring()
     reader.read_sp()

@@ -102,7 +102,7 @@ class _Work:
     def check(self, searching: SearchRun) -> None:
         """Raises: LimitReached for one that has compared more than any client needs."""
         if self._compared + searching.work > MAX_COMPARED:
-            raise LimitReached("too many search keys for so much mail: use fewer")
+            raise LimitReached("the search compares too much text: use fewer search keys")
 
     def add(self, searching: SearchRun) -> None:
         """Add the cost of another part of the mailbox."""

@@ -1,4 +1,4 @@
-"""What a session is told of changes that others make, and when."""
+"""Unsolicited responses: the changes of other sessions, and the commands at whose end they are sent."""
 
 from __future__ import annotations
 
