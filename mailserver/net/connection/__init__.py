@@ -1,5 +1,5 @@
-"""One client connection: a Twisted protocol below, a `mailserver.session.channel.Channel` above.
+"""One client connection: a Twisted protocol below, a `mailserver.session.channel.Channel` above, which is all that sessions see.
 
-It detects TLS, enforces limits and time-outs, and runs the session's coroutine. Listeners make connections; sessions see
-only the channel. Begin with `connection.py`; `store_threads.py` is where blocking store calls leave the reactor.
+Begin with `factories.py`: `net.listeners` and `mailserver.embedding` use these. `acceptance.py` finds and counts the client,
+`connection.py` runs its session and ends it, `stream.py` reads and writes. `store_threads.py` runs blocking store calls.
 """

@@ -182,7 +182,7 @@ class Acceptance(TlsDetection):
         if cleartext != "same host":
             return cleartext == "always"
         if proxy_wrapper(self.transport) is not None:
-            return False  # a proxy's address says nothing of the client's
+            return False  # the proxy may be on the client's host or on any other
         own, _port = address_of(cast("Any", self.transport).getHost())
         return peer == own
 
@@ -256,7 +256,7 @@ class Acceptance(TlsDetection):
             named = client.user or '(client_user is "any", or its field holds no name, or several)'
             self.log("client-certificate", subject=client.subject, names=named, fingerprint=client.fingerprint)
         elif (shown := certificate_of_endpoint(connection)) is not None:
-            # Nobody's name: no domain has asked for it, so none would take it for its users.
+            # Without a user: no domain has asked for it, so none trusts it.
             fingerprint = shown.fingerprint(hashes.SHA256()).hex()
             self.log("client-certificate", subject=shown.subject.rfc4514_string(), fingerprint=fingerprint)
 

@@ -6,7 +6,7 @@ could take all connections without ever logging in: then the oldest connection t
 The numbers are those of all workers. They stand in a table of this process: it counts its own connections, and other workers
 send it theirs (`net.serving.state_sync`). So a limit may be passed while that takes, 100
 milliseconds and the way: no worker lets in more than the limit by itself, so that N workers let in at most N times the
-limit, where as many come to each of them at once; and nobody more until there are fewer than the limit again.
+limit, if as many clients come to each of them at once. No more are accepted until there are fewer than the limit again.
 """
 
 from __future__ import annotations

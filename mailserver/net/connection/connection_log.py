@@ -23,7 +23,7 @@ class ConnectionLog:
         self._context = context
         self._login: LoginRecord | None = None
         self._program = ""
-        """What the client has said that it is."""
+        """The client's program, by its ID."""
         self.user: str | None = None
         """The user who has logged in."""
         self.has_logout = False

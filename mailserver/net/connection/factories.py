@@ -41,7 +41,7 @@ class ConnectionFactory(Factory):
         self._services = services
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        """Make the protocol of a client at `addr`; None, which closes the connection, while nobody is served."""
+        """Make the protocol of a client at `addr`; None, which closes the connection, while the services do not run."""
         return Connection(self.context, addr) if self._services.running else None
 
 

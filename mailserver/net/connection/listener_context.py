@@ -1,4 +1,4 @@
-"""What a connection is made with: the services of its process, and the settings of its listener."""
+"""The context of connections: the services of the process, and the settings of the listener."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TlsCreators(Protocol):
 
 
 class FactoryServices(Protocol):
-    """What the factories of a process share; `mailserver.embedding.MailServices` for those of another program."""
+    """The services that the factories of a process share; `mailserver.embedding.MailServices` for those of another program."""
 
     @property
     def running(self) -> object:
@@ -90,14 +90,14 @@ class FactoryServices(Protocol):
 
 @frozen
 class ListenerContext:
-    """What all connections of one listener share. `make` derives it from the services and the listener."""
+    """The values that all connections of one listener share. `make` derives them from the services and the listener."""
 
     protocol: str
     make_session: MakeSession
     farewell: bytes
-    """Sent to a client when the service stops; empty where the protocol has no such line."""
+    """The line to a client when the service stops; empty where the protocol has none."""
     refusal: bytes
-    """The greeting of a connection too many, where it can be sent without TLS."""
+    """The greeting of a connection over the limit, where it can be sent without TLS."""
     reactor: IReactorTime
     counts: ConnectionCounts
     event_counters: EventCounters
@@ -105,7 +105,7 @@ class ListenerContext:
     """For STARTTLS, or for implicit TLS; None where TLS is not offered."""
     implicit_tls: bool
     cleartext: Cleartext
-    """From whom passwords are taken without TLS."""
+    """The clients that may send passwords without TLS."""
     nonplaintext_without_tls: bool
     """Are mechanisms taken without TLS that send no password?"""
     tls_required: bool
@@ -120,9 +120,9 @@ class ListenerContext:
     greeting_delay: float
     """Seconds for which the greeting is held back where TLS is started by a command."""
     early_tls: EarlyTls
-    """What becomes of a ClientHello before that greeting."""
+    """The treatment of a ClientHello before that greeting."""
     wrong_port_message: Callable[[int], bytes]
-    """What a client gets at this TCP port that does not begin TLS where it is implicit."""
+    """The answer to a client that does not begin TLS at this TCP port, where it is implicit."""
     open_connections: OpenConnections
     client_log: ClientLog | None = None
     """Records logins; None for none."""

@@ -1,8 +1,8 @@
-"""What lies between a connection and its socket, where an endpoint of Twisted has put something there.
+"""The layers that an endpoint of Twisted puts between a connection and its socket.
 
-`ssl:` and `TLSMemoryBIOFactory` put a TLS layer below the protocol, `haproxy:` a reader of the PROXY header. Both connect
-the protocol at once. The handshake is done when `handshakeCompleted` is called; that the header has come is told to
-nobody, so it is watched here. Only public interfaces are used, but for the name of the class that reads the header.
+`ssl:` and `TLSMemoryBIOFactory` have a TLS layer there, `haproxy:` a reader of the PROXY header. Both connect the protocol
+at once. TLS calls `handshakeCompleted` later. The reader of the header calls nothing when the header has come, so it is
+observed here. Only public interfaces are used, but for the name of that reader's class.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def proxy_wrapper(transport: object) -> HAProxyProtocolWrapper | None:
 
 
 def place_of_host(transport: Any) -> str:
-    """Where a connection arrived, for the log: "192.0.2.1:143", or the path of a Unix socket."""
+    """The place at which a connection arrived, for the log: "192.0.2.1:143", or the path of a Unix socket."""
     address = transport.getHost()
     host = getattr(address, "host", None)
     if host is not None:
@@ -61,7 +61,7 @@ class ProxyHeaderObserver:
         wrapper.dataReceived = self._received  # type: ignore[method-assign]
 
     def stop(self) -> None:
-        """Let the wrapper go: together they would wait for a search for cycles. Repeating it is harmless."""
+        """Observe no more, which ends the cycle of references; repeating it is harmless."""
         vars(self._wrapper).pop("dataReceived", None)
 
     def _received(self, data: bytes) -> None:

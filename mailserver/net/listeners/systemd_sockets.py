@@ -54,7 +54,7 @@ def _check(opened: socket.socket) -> str:
     name = opened.getsockname()
     place = place_of(*name[:2]) if isinstance(name, tuple) else os.fsdecode(name).replace("\0", "@")
     if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise UnusableSocket(f"systemd hands over {place}, where nobody can connect: only ListenStream= is served")
+        raise UnusableSocket(f"systemd hands over {place}, which accepts no connections: only ListenStream= is served")
     if name[0] == "::" and not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         raise UnusableSocket(
             f"systemd hands over {place} for IPv4, too: the socket unit needs BindIPv6Only=ipv6-only,"
