@@ -17,7 +17,6 @@ FIRST = ("workers", "interop", "live", "hostile", "disk", "stress", "oracle", "s
 """Folders of tests/ in the order of their start; the others follow."""
 SPLIT = (
     "tests/disk/",
-    "tests/hostile/test_costs.py",
     "tests/store/test_faults.py",
     "tests/store/test_maildir_full_disk.py",
     "tests/workers/test_certificates.py",

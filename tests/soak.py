@@ -26,6 +26,7 @@ EXHAUSTIVE = (
     "tests/store/test_crash.py",
     "tests/store/test_powercut.py",
     "tests/store/test_faults.py",
+    "tests/store/maildir/text_index/test_damage.py",
     "tests/workers/test_certificates.py",
     "tests/workers/test_kill.py",
     "tests/stress/test_stress.py",

@@ -17,6 +17,7 @@ import pytest
 from mailserver.store.maildir.account import text_index
 from mailserver.store.maildir.account.index_report import report
 from mailserver.store.query import Body
+from tests import sweeps
 from tests.store.disk import USER, account_root, open_store
 from tests.store.maildir.text_index.searches import WORDS, build, indexed, read, search
 from tests.store.samples import message, put
@@ -188,7 +189,7 @@ def test_a_builder_that_is_killed(root, account):
     chooser = random.Random(5)
     for number in range(150):
         put(account, data=message(body=f"needle {number} " + " ".join(chooser.choices(WORDS, k=800))))
-    for turn in range(8):
+    for turn in range(sweeps.choose(3, whole=20)):
         with subprocess.Popen([sys.executable, "-c", BUILDER, root], stdout=subprocess.PIPE) as builder:
             assert builder.stdout is not None
             assert builder.stdout.readline() == b"ready\n"
