@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailserver.cli.control import ask, asked_config
+from mailserver.cli.control import ask, server_config
 from mailserver.system.atomic_file import replace_file
 from mailserver.tls.ca.authority import issue
 from tests.live.client import Client, eventually, logged_in
@@ -37,7 +37,7 @@ def server(started: Server) -> Iterator[Server]:
     for path, content in {started.config: text.encode(), **pairs}.items():
         if path.read_bytes() != content:
             replace_file(path, content)
-    answer = ask(asked_config(started.config), "reload")
+    answer = ask(server_config(started.config), "reload")
     assert answer.ok, answer.lines
 
 

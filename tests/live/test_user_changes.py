@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mailserver.cli import main
-from mailserver.cli.control import ask, asked_config
+from mailserver.cli.control import ask, server_config
 from mailserver.store.maildir.account import relocation
 from tests.live.client import Client
 from tests.live.conftest import no_bug
@@ -36,7 +36,7 @@ def add(server: Server, name: str) -> None:
     """As `mailserver user add` does, with an entry that costs nothing."""
     with open(server.dir / "users", "a") as file:
         file.write(f"{name}:{{PLAIN}}geheim\n")
-    assert ask(asked_config(server.config), "users").ok
+    assert ask(server_config(server.config), "users").ok
 
 
 def logged_in(server: Server, name: str, protocol: str = "imaps") -> Client:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailserver.cli.control import ask, asked_config
+from mailserver.cli.control import ask, server_config
 from tests.live.client import Client
 from tests.live.conftest import no_bug
 from tests.server import Server
@@ -50,7 +50,7 @@ def test_a_server_starts_with_lines_that_cannot_be_used_and_tells_of_them(server
     ):
         assert words in told
     assert answer(server, "imaps", *server.user_of("example.test")).startswith(b"a OK")
-    taken_up = ask(asked_config(server.config), "reload")
+    taken_up = ask(server_config(server.config), "reload")
     assert taken_up.ok
     assert any("broken@example.test: warning:" in line for line in taken_up.lines)
     checked = server.run_cli("check", "--config", str(server.config))
