@@ -18,7 +18,7 @@ INDEX_FILES = tuple("mailserver-index.sqlite" + end for end in ("", "-wal", "-sh
 
 
 def open_store(root: str, bounds: Bounds | None = None) -> MaildirStore:
-    """A store without special-use folders, as another process would open it; the ballast is there as a file only."""
+    """A store without special-use folders, as another process would open it; the reserved space is there as a file only."""
     os.makedirs(root, exist_ok=True)
     path = os.path.join(root, reserved_space.FILE_NAME)
     if not os.path.exists(path):

@@ -317,7 +317,7 @@ class Run:
         return None if self._operation.base == "empty" else self._open_account()
 
     def _open_account(self) -> Any:
-        # Not by `open_store`, which would put the ballast back that was given up.
+        # Not by `open_store`, which would put the reserved space back that was given up.
         store = MaildirStore(self.root, summarise, special_use={}, hostname="host.example.test")
         return store.account(USER)
 

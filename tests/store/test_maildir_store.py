@@ -197,7 +197,7 @@ def test_a_mailbox_is_deleted_though_its_files_cannot_be_removed_yet(store, tmp_
     assert left not in os.listdir(account.root)
 
 
-def test_the_ballast_lies_at_the_root_of_all_mail(store, tmp_path):
+def test_the_reserved_space_lies_at_the_root_of_all_mail(store, tmp_path):
     store.account(USER)
     store.account("bert@example.test")
     assert (tmp_path / "mail" / reserved_space.FILE_NAME).stat().st_size == reserved_space.SIZE

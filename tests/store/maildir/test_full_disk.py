@@ -11,7 +11,10 @@ PREPARE = """\
 import contextlib, os, sys
 import pytest
 from mailserver.errors import NoSpace
-from mailserver.store.maildir import ballast, intent, keywords, safeio, scan, uidlist
+from mailserver.store.maildir.disk import reserved_space, safeio
+from mailserver.store.maildir.format import keywords, uidlist
+from mailserver.store.maildir.home import intent
+from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.home.folders import Layout
 from mailserver.store.maildir.format.keywords import Keywords
 from mailserver.store.maildir.disk.lock import AccountLock, dotlock
@@ -130,20 +133,20 @@ def test_nothing_is_half_made_without_inodes(tmp_path):
     )
 
 
-def test_the_ballast_gives_room_on_a_full_disk(tmp_path):
+def test_the_reserved_space_gives_room_on_a_full_disk(tmp_path):
     run(
         tmp_path,
         "size=20m",
         """
-        assert ballast.ensure(root)
+        assert reserved_space.ensure(root)
         fill()
         with pytest.raises(NoSpace):
             keywords.write(root + "/dovecot-keywords", Keywords(("new",)))
-        assert ballast.release(root)
+        assert reserved_space.release(root)
         keywords.write(root + "/dovecot-keywords", Keywords(("new",)))
-        assert not ballast.ensure(root), "there is just the room that it gave"
+        assert not reserved_space.ensure(root), "there is just the room that it gave"
         os.unlink(root + "/filler")
-        assert ballast.ensure(root)
+        assert reserved_space.ensure(root)
         """,
     )
 

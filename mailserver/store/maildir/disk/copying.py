@@ -1,4 +1,4 @@
-"""Octets of one open file added to another within the kernel, by the rules of `safeio`."""
+"""Copying between open files within the kernel, by the rules of `safeio`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _COPY_CHUNK = 1 << 20
 
 
 def copy_part(source: int, offset: int, count: int, target: int) -> None:
-    """Add those octets of another open file at the descriptor's position, within the kernel where it can. Not synced.
+    """Copy octets of another open file to the descriptor's position, within the kernel where it can. Not synced.
 
-    Raises: NoSpace, StoreUnavailable (also where the source ends before).
+    Raises: NoSpace, StoreUnavailable (also if the source is too short).
     """
     end = offset + count
     while offset < end:

@@ -1,7 +1,7 @@
-"""Directories on disk, made and removed by the rules of `safeio`.
+"""Making and removing directories, by the rules of `safeio`.
 
-`mkdir`, `rmdir`, `remove_tree`, `discard_tree` and `sweep` do not sync; `make_directories` and `rename_tree` are durable
-when they return.
+`mkdir`, `rmdir`, `remove_tree`, `discard_tree` and `sweep` do not sync. `make_directories` and `rename_tree` are
+durable when they return.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def mkdir(path: str, mode: int = MODE) -> None:
 
 
 def make_directories(path: str, mode: int = MODE, *, top: str | None = None) -> None:
-    """Make a directory and its missing parents, durably; harmless when it exists. Raises: NoSpace, StoreUnavailable.
+    """Make a directory and its missing parents, durably. Harmless if it exists. Raises: NoSpace, StoreUnavailable.
 
-    `top`: a directory above it, from which on names are synced also where the directories are there already: somebody
-    may have made them whose sync failed.
+    `top`: a directory above it. The names below it are synced even if the directories exist already: another process
+    may have made them, and its sync may have failed.
     """
     missing = []
     while path and not os.path.isdir(path):
@@ -67,7 +67,7 @@ def rmdir(path: str) -> None:
 
 
 def rename_tree(old: str, new: str) -> None:
-    """Rename a directory with all below it, durably; back where that cannot be synced.
+    """Rename a directory with all below it, durably. If that cannot be synced, rename it back.
 
     Raises: FileNotFoundError, OSError (ENOTEMPTY), NoSpace, StoreUnavailable.
     """
@@ -83,9 +83,9 @@ def rename_tree(old: str, new: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory and all below it, links and not what they point to; no sync. Harmless when it is gone.
+    """Remove a directory and all below it; links are removed, not followed. No sync. Harmless if it is gone.
 
-    Go on after what cannot be removed, then raise. Raises: StoreUnavailable.
+    Continue after a failure, then raise. Raises: StoreUnavailable.
     """
     kept: Exception | None = None
     try:
@@ -111,7 +111,7 @@ def remove_tree(path: str) -> None:
 
 
 def discard_tree(path: str) -> None:
-    """Remove what is of no use any more, a file or a directory with all below it; what cannot be removed, later."""
+    """Remove a useless file or directory with all below it. What cannot be removed is removed later."""
     try:
         if os.path.isdir(path) and not os.path.islink(path):
             remove_tree(path)
@@ -122,7 +122,8 @@ def discard_tree(path: str) -> None:
 
 
 def sweep(directory: str, pattern: re.Pattern[str]) -> int:
-    """Remove the files whose names match, left by dead processes; how many. No sync. What the disk keeps, later.
+    """Remove the files with matching names, left by dead processes. Return their number. No sync; failures are retried
+    later.
 
     Raises: FileNotFoundError, StoreUnavailable when the directory cannot be read.
     """
@@ -134,7 +135,7 @@ def sweep(directory: str, pattern: re.Pattern[str]) -> int:
 
 
 def sync_directories(directories: Iterable[str]) -> None:
-    """Make the names in them safe, in the order given, each once; those behind one that fails are left alone, and noted.
+    """Sync directories in the given order, each once. After a failure the rest is not synced, but noted.
 
     Raises: FileNotFoundError, NoSpace, StoreUnavailable.
     """

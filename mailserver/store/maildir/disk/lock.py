@@ -1,29 +1,29 @@
 """The two locks of an account: ours, and Dovecot's.
 
-`AccountLock` is a flock(2) on a file that is never deleted, each holder with a descriptor of its own. It ends with its
-process, so a start after a kill never waits; it excludes two threads of one process as well as two processes. (fcntl
-locks do not: the same process is granted one twice, and closing any descriptor of the file gives it up.)
+`AccountLock` is a flock(2) on a file that is never deleted, with a descriptor for each holder. It ends with its
+process, so a start after a kill never waits. It excludes two threads of one process as well as two processes. (fcntl
+locks do not: one process gets the same lock twice, and closing any descriptor of the file releases it.)
 
-`dotlock` makes `dovecot-uidlist.lock`, for the time that uidlist, keywords or new names of a mailbox change: this is
-the lock that Dovecot knows. It is always taken inside the account's lock, several in path order.
+`dotlock` makes `dovecot-uidlist.lock` while uidlist, keywords or new names of a mailbox change: Dovecot knows this
+lock. It is always taken inside the account's lock, several in path order.
 
-`MaildropLock` is another flock, on a file of its own, that a POP3 session may hold for as long as it lasts.
+`MaildropLock` is another flock, on a file of its own, which a POP3 session may hold for its whole life.
 
-A dotlock outlives its process, so there are rules for a stale one. It holds `pid:host`, and is removed at once if that
-is a dead process of this host, or ourselves (whoever asks holds the account's lock: it is a leftover of an earlier
-process with our pid), or a process that started after the lock was made (the pid was given anew). So is one without
-content that is older than this machine's start: a power cut lets the name survive what it held. Any other one, be it
-another host's or an unreadable one, is removed when neither it nor the file it protects has changed for two minutes,
-which is Dovecot's own rule.
+A dotlock outlives its process, so there are rules for a stale one. It contains `pid:host`. It is removed at once if the
+process is a dead one of this host; or this process, which holds the account's lock, so that it is a leftover of an
+earlier process with the same pid; or a process that started after the lock was made, so that the pid was reused. An
+empty one is removed at once if it is older than this machine's start: after a power cut the name may survive its
+content. Any other one, of another host or unreadable, is removed when neither it nor the file it protects has changed
+for two minutes: Dovecot's own rule.
 
-Each holder of the account's lock leaves its stamp in the lock file. Who finds its own there knows that nobody else has
-changed the account since it let go of it, and need not ask the index what it wrote there itself.
+Each holder of the account's lock leaves a stamp in the lock file. A holder that finds its own stamp knows that nobody
+else has changed the account meanwhile, and need not read again what it wrote to the index.
 
-Behind the stamp the file has room for `notes`: what the holder leaves for the next one, whoever that is. Its octets are
-there from the file's beginning, so that a note needs neither room on the disk nor a sync; it may not outlive the machine.
+After the stamp the file has room for `notes` to the next holder. These octets are allocated from the file's beginning,
+so a note needs neither space nor a sync; it need not outlive the machine.
 
-Removing is done by renaming the lock to a name of our own and looking at what was got: between look and removal it may
-have become another program's fresh lock, which is then put back.
+A stale lock is removed by renaming it to a name of our own and checking what was renamed: meanwhile it may have become
+another program's fresh lock, which is then put back.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ MAILDROP_FILE_NAME = "mailserver-maildrop-lock"
 WAIT = 10.0
 """Seconds until InUse."""
 STALE_AFTER = 120.0
-"""Seconds without a change after which a dotlock of which nothing else is known is removed."""
+"""Seconds without a change after which a dotlock of unknown owner is removed."""
 _LONGEST_NAP = 0.005
-"""Seconds, by half more at times: below `scan_process.PAUSE`, in which a long work lets others in."""
+"""Seconds, at times half more: less than `scan_process.PAUSE`, in which long work lets other holders in."""
 _START_MARGIN = 1.0
 _STAMP_SIZE = 16
 _NOTES_AT = 32
 _SIZE = 4096
 """Octets of the lock file: a block of the file system."""
 NOTES_ROOM = _SIZE - _NOTES_AT
-"""Octets of notes that there is room for."""
+"""Largest size of notes in octets."""
 _NO_STAMP = bytes(_STAMP_SIZE)
 
 
@@ -64,18 +64,18 @@ class AccountLock:
     """The lock of the account whose root directory is `root`. Not reentrant; one object for each holder."""
 
     def __init__(self, root: str, wait: float | None = None) -> None:
-        """`wait` is in seconds, WAIT unless said."""
+        """`wait` in seconds; default WAIT."""
         self._path = os.path.join(root, FILE_NAME)
         self._wait = wait
         self._fd = -1
         self._stamp = os.urandom(_STAMP_SIZE)
         self.alone = False
-        """Once taken: nobody else has held it since this object held it last."""
+        """Once held: no other object has held it since this one did."""
         self.noted = False
-        """Once taken: there are notes."""
+        """Once held: there are notes."""
 
     def __enter__(self) -> Self:
-        """Take it. Raises: InUse after the wait, NoSpace, StoreUnavailable."""
+        """Acquire it. Raises: InUse after the wait, NoSpace, StoreUnavailable."""
         assert self._fd < 0, "the lock is not reentrant"
         fd = _open_lock_file(self._path, os.path.dirname(self._path))
         try:
@@ -99,14 +99,14 @@ class AccountLock:
             os.close(fd)
 
     def notes(self) -> bytes:
-        """What a holder before has left; none if they cannot be read. While it is held."""
+        """Return the notes of an earlier holder; none if they cannot be read. Only while it is held."""
         try:
             return os.pread(self._fd, NOTES_ROOM, _NOTES_AT).rstrip(b"\0") if self.noted else b""
         except OSError:
             return b""
 
     def leave_notes(self, notes: bytes) -> bool:
-        """Leave these, at most NOTES_ROOM octets that end in no NUL, in place of others; whether that could be done."""
+        """Write notes, at most NOTES_ROOM octets that do not end in NUL, in place of others. False if that fails."""
         try:
             if len(notes) > NOTES_ROOM or os.pwrite(self._fd, notes.ljust(NOTES_ROOM, b"\0"), _NOTES_AT) != NOTES_ROOM:
                 return False
@@ -118,9 +118,9 @@ class AccountLock:
 
 
 class MaildropLock:
-    """The maildrop of the account whose root directory is `root`, held from here to `release` or the process's end.
+    """The lock on the maildrop of the account at `root`, from here to `release` or the process's end.
 
-    Not waited for: whoever comes second is told at once (RFC 1939 4). Raises: InUse, NoSpace, StoreUnavailable.
+    It does not wait: the second session gets an error at once (RFC 1939 4). Raises: InUse, NoSpace, StoreUnavailable.
     """
 
     def __init__(self, root: str) -> None:
@@ -135,7 +135,7 @@ class MaildropLock:
             raise InUse("another session has the maildrop locked")
 
     def release(self) -> None:
-        """Give it up; may be called on any thread, for it never waits."""
+        """Release it. On any thread, as it never waits."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             try:
@@ -145,7 +145,7 @@ class MaildropLock:
 
 
 def disturb(root: str) -> None:
-    """Make the next holder of the account's lock, whoever it is, look at everything. Raises: StoreUnavailable."""
+    """Clear the stamp, so that the next holder of the account's lock rereads everything. Raises: StoreUnavailable."""
     with safeio.boundary(), contextlib.suppress(FileNotFoundError):
         fd = os.open(os.path.join(root, FILE_NAME), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
@@ -156,7 +156,7 @@ def disturb(root: str) -> None:
 
 @contextlib.contextmanager
 def dotlock(path: str, wait: float = WAIT) -> Iterator[None]:
-    """Hold Dovecot's lock file `path`; the caller holds the account's lock.
+    """Hold Dovecot's lock file `path`. The caller holds the account's lock.
 
     Raises: InUse after the wait, FileNotFoundError (no directory), NoSpace, StoreUnavailable.
     """
@@ -168,7 +168,7 @@ def dotlock(path: str, wait: float = WAIT) -> Iterator[None]:
 
 
 def take_dotlock(path: str, wait: float = WAIT) -> tuple[int, int]:
-    """Make the lock file; what tells it from another, for `release_dotlock`. Raises as `dotlock`."""
+    """Make the lock file. Return its identity for `release_dotlock`. Raises as `dotlock`."""
     host = os.uname().nodename
     temporary = f"{path}.{host}.{os.getpid()}.{os.urandom(8).hex()}"
     fd = safeio.open_new(temporary)
@@ -186,9 +186,9 @@ def take_dotlock(path: str, wait: float = WAIT) -> tuple[int, int]:
 
 
 def release_dotlock(path: str, mine: tuple[int, int]) -> bool:
-    """Remove the lock file if it still is the one that was made: others may have taken it for stale. Whether it is gone.
+    """Remove the lock file unless another program took it for stale and replaced it. True if it is gone.
 
-    Never raises for the disk: what was done under the lock is done.
+    Never raises for the disk: the work under the lock is done.
     """
     try:
         if _identity(os.lstat(path)) == mine:
@@ -201,7 +201,7 @@ def release_dotlock(path: str, mine: tuple[int, int]) -> bool:
 
 
 def remove_if_stale(path: str) -> bool:
-    """Remove a dotlock that nobody holds; whether trying anew makes sense. Raises: StoreUnavailable."""
+    """Remove a dotlock without an owner. True if another attempt makes sense. Raises: StoreUnavailable."""
     try:
         with safeio.boundary():
             status = os.lstat(path)
@@ -216,7 +216,7 @@ def remove_if_stale(path: str) -> bool:
     except FileNotFoundError:
         return True
     if _identity(os.lstat(removed)) != _identity(status):
-        # Somebody else removed the stale one and made this: give it back.
+        # Another process removed the stale one and made this one: put it back.
         with contextlib.suppress(FileExistsError):
             safeio.link(removed, path, or_copy=False)
     safeio.discard(removed)
@@ -224,11 +224,11 @@ def remove_if_stale(path: str) -> bool:
 
 
 def is_stale(path: str, status: os.stat_result) -> bool:
-    """Whether the dotlock, whose lstat is `status`, belongs to nobody. Raises: FileNotFoundError."""
+    """Tell whether the dotlock, whose lstat is `status`, has no owner. Raises: FileNotFoundError."""
     try:
         content = safeio.read_file(path)
     except StoreUnavailable:
-        # Not a regular file, or not to be read: only its age speaks.
+        # Not a regular file, or unreadable: only its age counts.
         content = b""
     if not content.strip(b"\0 \n") and status.st_ctime < boot_time() - _START_MARGIN:
         return True
@@ -248,20 +248,19 @@ def is_stale(path: str, status: os.stat_result) -> bool:
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
-    """What tells a lock file from the next one, which may get the same inode."""
+    """The identity of a lock file, also against a later one with the same inode."""
     return status.st_ino, status.st_mtime_ns
 
 
 def _leave_stamp(fd: int, stamp: bytes) -> tuple[bool, bool]:
-    """Whether it was there, and whether there are notes; it is there afterwards, or no stamp at all, so that everybody
-    looks at everything.
+    """Write the stamp. Return whether it was there already, and whether there are notes.
 
-    Raises: StoreUnavailable.
+    If it cannot be written, the file has no stamp, so that every holder rereads everything. Raises: StoreUnavailable.
     """
     try:
         found = os.pread(fd, _NOTES_AT, 0)
     except OSError:
-        # A directory in place of the file: the account may only be read.
+        # A directory in place of the file: the account is read-only.
         return False, False
     noted = found[_STAMP_SIZE : _STAMP_SIZE + 1] == b"1"
     if found[:_STAMP_SIZE] == stamp:
@@ -273,16 +272,16 @@ def _leave_stamp(fd: int, stamp: bytes) -> tuple[bool, bool]:
             return False, noted
     except OSError as error:
         if error.errno == errno.EBADF:
-            # Opened for reading: who may not write here changes nothing either.
+            # Opened for reading: a process that may not write here changes nothing either.
             return False, noted
-    # A full disk. Another's stamp must not stay.
+    # The disk is full. Another holder's stamp must not stay.
     with safeio.boundary():
         os.ftruncate(fd, 0)
     return False, False
 
 
 def _open_lock_file(path: str, stand_in: str) -> int:
-    """`stand_in`: the directory that is locked instead where nobody may make the file."""
+    """`stand_in`: the directory to lock instead if the file cannot be made."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     with contextlib.suppress(OSError):
         return os.open(path, flags | os.O_RDWR)
@@ -295,7 +294,7 @@ def _open_lock_file(path: str, stand_in: str) -> int:
         except OSError as error:
             if error.errno not in {errno.EACCES, errno.EROFS}:
                 raise
-        # An account that may only be read: nobody makes the file, so a directory can stand for it.
+        # A read-only account: nobody can make the file, so a directory can replace it.
         try:
             return os.open(path, flags | os.O_RDONLY)
         except FileNotFoundError:
@@ -313,7 +312,7 @@ def _try_flock(fd: int) -> bool:
 
 
 def try_link(temporary: str, path: str) -> bool:
-    """Whether the lock `path` could be made. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
+    """Tell whether the lock `path` could be made. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
     try:
         safeio.link(temporary, path, or_copy=False)
     except FileExistsError:
@@ -332,7 +331,7 @@ def wait_for(attempt: Callable[[], bool], wait: float, cleared: Callable[[], boo
             return
         if late:
             raise InUse
-        # Random, so that waiters do not march in step.
+        # Random, so that waiters do not run in step.
         time.sleep(nap * (0.5 + os.urandom(1)[0] / 256))
         nap = min(nap * 2, _LONGEST_NAP)
 

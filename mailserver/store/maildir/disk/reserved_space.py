@@ -1,8 +1,8 @@
-"""A file that takes space, to be given up when the disk is full.
+"""Reserved disk space, released when the disk is full.
 
 A database with a write-ahead log cannot be opened on a full disk, and expunging needs a little room. So each mail root
-holds 4 MiB that are removed at the first ENOSPC, and taken again when there is space. The file begins with a text that
-says so, for whoever finds it.
+has a file of 4 MiB. It is removed at the first ENOSPC, and made again when there is space. The file begins with a text
+that explains it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ expunged, and makes it again when there is space. It holds no mail. You may
 delete it at any time, and leave it out of backups. There is one in each mail
 root ([mail] root). More: "A full disk" in docs/operations.md.
 """
-"""What the file begins with; the rest is zeros."""
+"""The beginning of the file; the rest is zeros."""
 _explained: set[str] = set()
-"""Paths of those that have been seen by this process to begin with the text, as those of older versions do not."""
+"""Paths of files whose text this process has checked: older versions made them without it."""
 
 
 def ensure(root: str) -> bool:
-    """Take the space if it is not taken; whether it is taken now. One stat when nothing is to be done.
+    """Reserve the space. Return whether it is reserved now. One stat if nothing is to be done.
 
-    Never raises for want of space or rights: mail goes on without it. It is taken again only when twice as much would
+    Never raises for want of space or rights: mail goes on without it. It is reserved again only if twice as much would
     stay free, so that it does not come and go.
     """
     path = os.path.join(root, FILE_NAME)
@@ -39,7 +39,7 @@ def ensure(root: str) -> bool:
         if os.stat(path).st_size >= SIZE:
             _explain(path)
             return True
-        # Left half-made by a process that died.
+        # Incomplete, from a process that died.
         safeio.unlink(path)
     except FileNotFoundError:
         pass
@@ -66,7 +66,7 @@ def ensure(root: str) -> bool:
 
 
 def release(root: str) -> bool:
-    """Give the space back; whether there was any to give. Never raises."""
+    """Release the space. Return whether there was any. Never raises."""
     with contextlib.suppress(OSError, StoreUnavailable):
         safeio.unlink(os.path.join(root, FILE_NAME))
         return True
@@ -74,7 +74,7 @@ def release(root: str) -> bool:
 
 
 def _explain(path: str) -> None:
-    """Give the text to a file that an older version made, once in a process. What hinders that does not matter."""
+    """Add the text to a file of an older version, once in a process. Failures do not matter."""
     if path in _explained:
         return
     _explained.add(path)

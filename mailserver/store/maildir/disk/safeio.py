@@ -1,30 +1,30 @@
-"""Every durable change on disk goes through here, and `directories`: what was synced survives a power cut, what was not
-may vanish.
+"""Durable file operations. All changes on disk are made here and in `directories`. What was synced survives a power
+cut; the rest may vanish.
 
 Problems:
 
-*   rename(2), link(2), unlink(2), mkdir(2) and open(O_CREAT) change a directory; they are lost by a power cut until
-    that directory has been synced. The data of a file are lost until the file has been synced. One does not do the
-    other.
-*   A file that is written over in place can be torn; one that is renamed before it was synced can be empty.
+*   rename(2), link(2), unlink(2), mkdir(2) and open(O_CREAT) change a directory. A power cut undoes them until that
+    directory is synced. A file's data are lost until the file is synced. One sync does not include the other.
+*   A file that is overwritten in place can be torn. One that is renamed before it was synced can be empty.
 *   An append can be short: a disk that fills takes the first half of a line.
-*   write(2) and fsync(2) fail, for want of space or by the device; the caller needs to know which of the two.
-*   A sync that failed once may succeed when it is tried again, and prove nothing: the kernel tells an error once, and
-    takes the data for written.
+*   write(2) and fsync(2) fail for want of space or by the device; the caller needs to know which of the two.
+*   A sync that failed once may succeed the next time and prove nothing: the kernel reports an error once, and takes the
+    data for written.
 
 Rules:
 
 *   Files are replaced only by `replace`: a temporary file in the same directory, fsync, rename, fsync of the directory.
-*   What raises has been taken back, as far as the disk lets it. What could not be synced is in `unsynced`, names that
-    could not be removed are in `leftovers`, until an account takes both over (see the module `unsynced`).
-*   `append` writes whole lines in one write(2) and syncs; a short write is cut off again and refused.
-*   `rename`, `link`, `unlink`, `open_new` do not sync: who changes many names in a directory calls `sync_directory`
-    once. `replace` and `append` are durable when they return.
-*   ENOSPC, EDQUOT, EFBIG are NoSpace. ENOENT, EEXIST, ENOTEMPTY, EISDIR, ELOOP pass as the OSError they are:
-    they are answers ("somebody else was here"), and the caller knows what they mean. All else is StoreUnavailable.
+*   An operation that raises has been undone, as far as the disk lets it. `unsynced` has the paths that could not be
+    synced, and `leftovers` the names that could not be removed, until an account takes both over (see the module
+    `unsynced`).
+*   `append` writes whole lines in one write(2) and syncs. A short write is cut off again and refused.
+*   `rename`, `link`, `unlink`, `open_new` do not sync: a caller that changes many names in a directory calls
+    `sync_directory` once. `replace` and `append` are durable when they return.
+*   ENOSPC, EDQUOT, EFBIG are NoSpace. ENOENT, EEXIST, ENOTEMPTY, EISDIR, ELOOP stay the OSError they are: the caller
+    knows what they mean ("another process was here"). All else is StoreUnavailable.
 
-For tests: `hook` is called at each `point(name)`, where it may end the process; `recorder` is told of each change in
-order, so that what a power cut leaves at any moment can be replayed.
+For tests: `hook` is called at each `point(name)`, where it may end the process. `recorder` gets each change in order,
+so that the state after a power cut at any moment can be replayed.
 
 Rejected: O_SYNC files (a sync for each of several writes), renameat2(RENAME_NOREPLACE) (not on every file system; names
 of messages are unique, and directories are renamed under the account's lock).
@@ -58,23 +58,23 @@ hook: Callable[[str], None] | None = None
 """Set by tests: called at each `point`."""
 
 recorder: Recorder | None = None
-"""Set by tests: told of each change."""
+"""Set by tests: gets each change."""
 
 unsynced: set[str] = set()
-"""Directories whose last sync failed, and files that must be written anew, as their sync failed. Of all threads."""
+"""Directories whose last sync failed, and files to be rewritten after a failed sync. Shared by all threads."""
 
 leftovers: set[str] = set()
-"""Files and directories of no use any more that could not be removed. Of all threads."""
+"""Useless files and directories that could not be removed. Shared by all threads."""
 
 
 def point(name: str) -> None:
-    """A named place between two steps, such as "delivery.after-rename". Free unless a test has set `hook`."""
+    """Mark a point between two steps, such as "delivery.after-rename". Free unless a test has set `hook`."""
     if hook is not None:
         hook(name)
 
 
 def failure(error: OSError) -> Exception:
-    """What to raise for an error of the operating system: NoSpace, StoreUnavailable, or the error itself."""
+    """Return the exception for an error of the operating system: NoSpace, StoreUnavailable, or the error itself."""
     if error.errno in _NO_SPACE:
         return NoSpace()
     if error.errno in _ANSWERS:
@@ -84,7 +84,7 @@ def failure(error: OSError) -> Exception:
 
 @contextlib.contextmanager
 def boundary() -> Iterator[None]:
-    """Translate OSErrors of the block as `failure` does: for reads that have no function here."""
+    """Translate OSErrors of the block as `failure` does, for reads that have no function here."""
     try:
         yield
     except OSError as error:
@@ -92,7 +92,7 @@ def boundary() -> Iterator[None]:
 
 
 def open_new(path: str, mode: int = FILE_MODE) -> int:
-    """A descriptor, for reading and writing, of a file that did not exist.
+    """Create a file for reading and writing. Return its descriptor.
 
     Raises: FileExistsError, NoSpace, StoreUnavailable.
     """
@@ -106,7 +106,7 @@ def open_new(path: str, mode: int = FILE_MODE) -> int:
 
 
 def open_existing(path: str, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of an existing regular file; never waits for a FIFO nor follows a link.
+    """Open an existing regular file. Return its descriptor. Never waits for a FIFO nor follows a link.
 
     Raises: FileNotFoundError, StoreUnavailable (also for anything that is not a regular file).
     """
@@ -114,7 +114,7 @@ def open_existing(path: str, flags: int = os.O_RDONLY) -> int:
 
 
 def open_with_status(path: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_result]:
-    """The same, raising the same, with the file's status, which had to be asked for anyway."""
+    """Do `open_existing`; return the file's status, too, which is needed anyway. Raises the same."""
     fd = open_unasked(path, flags)
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
@@ -124,7 +124,7 @@ def open_with_status(path: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_
 
 
 def open_unasked(path: str, flags: int = os.O_RDONLY) -> int:
-    """The same without asking what it is, for who knows how many octets there must be and reads no more.
+    """Do `open_existing` without checking the file's type, for callers that know its size and read no more.
 
     Raises: FileNotFoundError, StoreUnavailable.
     """
@@ -137,7 +137,7 @@ def open_unasked(path: str, flags: int = os.O_RDONLY) -> int:
 
 
 def read_file(path: str) -> bytes:
-    """The whole of a regular file. Raises: FileNotFoundError, StoreUnavailable."""
+    """Read a whole regular file. Raises: FileNotFoundError, StoreUnavailable."""
     fd = open_existing(path)
     try:
         return _read_all(fd)
@@ -179,7 +179,7 @@ def sync(fd: int) -> None:
 
 
 def truncate(fd: int, size: int) -> None:
-    """Cut the file. Not synced. Raises: StoreUnavailable."""
+    """Truncate the file. Not synced. Raises: StoreUnavailable."""
     try:
         os.ftruncate(fd, size)
     except OSError as error:
@@ -189,7 +189,7 @@ def truncate(fd: int, size: int) -> None:
 
 
 def set_mtime(fd: int, nanoseconds: int) -> None:
-    """Set the file's modification time, which is a message's INTERNALDATE, since 1970. Not synced.
+    """Set the file's modification time, a message's INTERNALDATE, since 1970. Not synced.
 
     Raises: NoSpace, StoreUnavailable.
     """
@@ -202,7 +202,7 @@ def set_mtime(fd: int, nanoseconds: int) -> None:
 
 
 def append(path_or_fd: str | int, data: bytes) -> int:
-    """Add `data` at the end of an existing file, whole or not at all, and fdatasync; the file's new size.
+    """Append to an existing file, whole or not at all, and fdatasync. Return the file's new size.
 
     The caller holds the lock that keeps other writers out. Raises: FileNotFoundError, NoSpace, StoreUnavailable.
     """
@@ -222,7 +222,7 @@ def append(path_or_fd: str | int, data: bytes) -> int:
             if written and recorder is not None:
                 recorder.record(Change("write", path_of(fd), offset=start, data=data[:written]))
             if written < len(data):
-                # A torn last line would be read as another one.
+                # A torn last line would be read as another line.
                 _cut_back(fd, start)
         if written < len(data):
             raise NoSpace
@@ -230,7 +230,7 @@ def append(path_or_fd: str | int, data: bytes) -> int:
         try:
             os.fdatasync(fd)
         except OSError:
-            # Nobody knows what of it is on disk: take it back as far as that goes.
+            # It is unknown how much of it is on disk: undo it as far as possible.
             _cut_back(fd, start)
             raise
     except OSError as error:
@@ -249,21 +249,21 @@ def _cut_back(fd: int, size: int) -> None:
 
 
 def temporary_name(path: str) -> str:
-    """A name beside `path` that nobody else uses; what is left under such names is swept at the next start."""
+    """Return an unused name beside `path`. The next start sweeps leftovers with such names."""
     temporary = f"{path}.{os.getpid()}.{next(_temporary)}.tmp"
     with contextlib.suppress(FileNotFoundError):
-        # Left by a dead process that had our pid.
+        # From a dead process with the same pid.
         unlink(temporary)
     return temporary
 
 
 def replace(path: str, data: bytes, mode: int = FILE_MODE) -> None:
-    """Make `path` hold exactly `data`; a reader, and a power cut, see the old file or the new one.
+    """Replace the content of `path`: readers and power cuts see the old file or the new one.
 
-    Where the directory cannot be synced the old file is put back. Raises: NoSpace, StoreUnavailable, FileNotFoundError
-    when the directory is missing.
+    If the directory cannot be synced, the old file is put back. Raises: NoSpace, StoreUnavailable, FileNotFoundError if
+    the directory is missing.
     """
-    # Open, so that its data stay while the name is the new file's.
+    # Kept open, so that its data stay while the name is the new file's.
     old = -1
     with contextlib.suppress(FileNotFoundError, StoreUnavailable):
         old = open_existing(path)
@@ -286,7 +286,7 @@ def replace(path: str, data: bytes, mode: int = FILE_MODE) -> None:
 
 
 def _put(path: str, data: bytes, mode: int) -> None:
-    """As `replace`, but the name is not synced."""
+    """Do `replace` without syncing the name."""
     temporary = temporary_name(path)
     fd = open_new(temporary, mode)
     try:
@@ -303,7 +303,7 @@ def _put(path: str, data: bytes, mode: int) -> None:
 
 
 def rename(old: str, new: str) -> None:
-    """Change a name; no sync. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
+    """Rename a file; no sync. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
     try:
         os.rename(old, new)
     except OSError as error:
@@ -313,7 +313,7 @@ def rename(old: str, new: str) -> None:
 
 
 def link(old: str, new: str, *, or_copy: bool = True) -> None:
-    """Give a file a second name; where the file system refuses that, make a synced copy with the same times.
+    """Link a file. If the file system refuses that, make a synced copy with the same times.
 
     The new name is not synced. Raises: FileNotFoundError, FileExistsError, NoSpace, StoreUnavailable.
     """
@@ -349,7 +349,7 @@ def copy(old: str, new: str) -> None:
 
 
 def unlink(path: str) -> None:
-    """Remove a name; no sync. Raises: FileNotFoundError, StoreUnavailable."""
+    """Unlink a file; no sync. Raises: FileNotFoundError, StoreUnavailable."""
     try:
         os.unlink(path)
     except OSError as error:
@@ -359,7 +359,7 @@ def unlink(path: str) -> None:
 
 
 def discard(path: str) -> None:
-    """Remove a name that is of no use any more, if it is there; where that fails, later. Never raises for the disk."""
+    """Remove a useless file if it is there, later if that fails. Never raises for the disk."""
     try:
         unlink(path)
     except FileNotFoundError:
@@ -369,7 +369,7 @@ def discard(path: str) -> None:
 
 
 def keep_for_later(path: str, error: Exception) -> None:
-    """It could not be removed: whoever takes the account's lock next tries again."""
+    """Record a file that could not be removed: the next holder of the account's lock tries again."""
     leftovers.add(path)
     _log.warning("%s cannot be removed yet: %r", path, error)
 
@@ -393,5 +393,5 @@ def sync_directory(path: str) -> None:
 
 
 def path_of(fd: int) -> str:
-    """The file's name now; asked only for a recorder."""
+    """Return the file's current name; only for a recorder."""
     return os.readlink(f"/proc/self/fd/{fd}")

@@ -1,7 +1,7 @@
-"""Usual names of special-use folders (RFC 6154), as mail programs have made them, in twenty languages.
+"""Common names of special-use folders (RFC 6154), as mail programs make them, in twenty languages.
 
-English comes first, as programs fall back to it. No name stands under two uses: a word that means spam in one
-language and waste paper in another is left out.
+English comes first, as programs fall back to it. No name has two uses: a word that means spam in one language and trash
+in another is left out.
 """
 
 from __future__ import annotations
@@ -103,4 +103,4 @@ COMMON_NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("アーカイブ", "存档", "归档", "封存", "보관함"),
     ),
 }
-"""By use, without the backslash; where several are there, the first counts."""
+"""By use, without the backslash; the first existing name counts."""

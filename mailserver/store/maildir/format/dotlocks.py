@@ -1,8 +1,8 @@
-"""Dovecot's lock of a mailbox, as an account object takes it: one file, linked into one mailbox after the other.
+"""Dovecot's mailbox lock as an account object takes it: one file, linked into each mailbox that is locked.
 
-Making a file costs several times what a further name for one costs, and a delivery holds the lock for a millisecond. So
-the file that says `pid:host` is made once, in the account's root. Its ctime, which a link moves, tells when the lock was
-taken. The rules for stale ones are those of `lock`.
+Making a file costs several times as much as a link, and a delivery holds the lock for a millisecond. So the file with
+`pid:host` is made once, in the account's root. Its ctime, which a link changes, tells when the lock was taken. The
+rules for stale ones are those of `lock`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mailserver.store.maildir.format.uidlist import LOCK_NAME
 _log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "mailserver-dotlock"
-"""What the names of the files begin with that are linked as dotlocks."""
+"""Beginning of the names of files that are linked as dotlocks."""
 
 
 class _Holding:
-    """`Dotlocks.holding`."""
+    """Context manager of `Dotlocks.holding`."""
 
     __slots__ = ("_directories", "_dotlocks", "_taken", "_with_room")
 
@@ -39,7 +39,7 @@ class _Holding:
     def __enter__(self) -> None:
         take = self._dotlocks.take
         try:
-            # In path order, as everybody takes them.
+            # In path order, as all processes take them.
             for directory in sorted(self._directories):
                 if self._dotlocks.is_held(directory):
                     continue
@@ -61,7 +61,7 @@ class _Holding:
 
 
 class Dotlocks:
-    """Dovecot's locks of one account's mailboxes, for one account object; used inside the account's lock."""
+    """Dovecot's locks on one account's mailboxes, for one account object; used inside the account's lock."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -71,16 +71,16 @@ class Dotlocks:
         self._pid = 0
         self._held: dict[str, tuple[int, int] | None] = {}
         self._left: dict[str, tuple[int, int]] = {}
-        """Locks that could not be removed, by path, and what tells them from others."""
+        """Locks that could not be removed: path to identity."""
 
     def holding(
         self, directories: Iterable[str], with_room: Callable[[Callable[[], None]], None] | None = None
     ) -> AbstractContextManager[None]:
-        """Hold those of these mailboxes that are not held already, each taken inside `with_room`. Raises as `take`."""
+        """Hold the locks of these mailboxes that are not held already, each taken inside `with_room`. Raises as `take`."""
         return _Holding(self, directories, with_room)
 
     def take(self, directory: str, wait: float | None = None) -> None:
-        """Lock that mailbox. Raises: InUse after the wait, FileNotFoundError (no directory), NoSpace, StoreUnavailable."""
+        """Lock a mailbox. Raises: InUse after the wait, FileNotFoundError (no directory), NoSpace, StoreUnavailable."""
         path = f"{directory}/{LOCK_NAME}"
         if self._left:
             self.remove_left()
@@ -91,20 +91,20 @@ class Dotlocks:
             try:
                 self._link(path, patience)
             except FileNotFoundError:
-                # The mailbox is gone; or our file is, as somebody who starts sweeps.
+                # The mailbox is gone; or our file is, swept by a process that started.
                 if os.path.lexists(self._file):
                     raise
                 self._make()
                 self._link(path, patience)
         except StoreUnavailable:
-            # Another file system, or no more links to a file: with a file of its own.
+            # Another file system, or too many links: use a file of its own.
             self._held[directory] = lock.take_dotlock(path, patience)
             return
         self._held[directory] = None
         safeio.point("dotlock.taken")
 
     def release(self, directory: str) -> None:
-        """Unlock it, unless others have taken the lock for stale. Where the disk hinders it, the next time."""
+        """Unlock it, unless another program took the lock for stale. If the disk hinders it, try again next time."""
         path = f"{directory}/{LOCK_NAME}"
         own = self._held.pop(directory)
         if own is not None:
@@ -112,7 +112,7 @@ class Dotlocks:
                 self._left[path] = own
             return
         try:
-            # The other name of our file keeps its inode from being given to another lock.
+            # The file's other name keeps its inode from being reused by another lock.
             status = os.lstat(path)
             if status.st_ino == self._inode:
                 safeio.unlink(path)
@@ -124,21 +124,21 @@ class Dotlocks:
 
     @property
     def some_left(self) -> bool:
-        """Are there locks that could not be removed?"""
+        """True if there are locks that could not be removed."""
         return bool(self._left)
 
     def remove_left(self) -> None:
-        """Remove those that could not be removed before. Inside the account's lock."""
+        """Remove the locks that could not be removed before. Inside the account's lock."""
         for path, own in list(self._left.items()):
             if os.path.dirname(path) in self._held or lock.release_dotlock(path, own):
                 del self._left[path]
 
     def is_held(self, directory: str) -> bool:
-        """Whether Dovecot is kept out of that mailbox now."""
+        """Tell whether Dovecot is kept out of that mailbox now."""
         return directory in self._held
 
     def close(self) -> None:
-        """Remove the file; the next lock makes it anew."""
+        """Remove the file. The next lock makes it anew."""
         if self._pid == os.getpid():
             self.remove_left()
             safeio.discard(self._file)

@@ -1,11 +1,11 @@
-"""Names of message files: `1276528487.M364837P9451.host,S=1355,W=1394:2,FS` and everything else that is found.
+"""Names of message files: `1276528487.M364837P9451.host,S=1355,W=1394:2,FS` and all others that exist.
 
-The base is what comes before the first ":", as Dovecot reads it: it never changes while the message lives, and it is
-what dovecot-uidlist knows. After ":2," stand the flag letters in ASCII order: D (draft), F (flagged), R (answered),
-S (seen), T (deleted), P (passed: kept, not shown), and a to z for the mailbox's keywords. Letters that mean nothing to
-us, and whatever follows a ",", are kept through every change. No name ever makes these functions raise.
+The base is the part before the first ":", as Dovecot reads it. It never changes while the message lives, and
+dovecot-uidlist lists it. After ":2," come the flag letters in ASCII order: D (draft), F (flagged), R (answered), S
+(seen), T (deleted), P (passed: kept, not shown), and a to z for the mailbox's keywords. Unknown letters, and everything
+after a ",", survive every change. These functions raise for no name.
 
-Names are str as os.fsdecode makes them (surrogates for bytes that are not UTF-8): os.fsencode gives the bytes back.
+Names are str as os.fsdecode makes them (surrogates for bytes that are not UTF-8); os.fsencode gives the bytes back.
 """
 
 from __future__ import annotations
@@ -28,61 +28,61 @@ _counter = itertools.count(1)
 
 
 class MaildirName(NamedTuple):
-    """A file name in parts; `format()` gives exactly the name that was parsed."""
+    """A file name in parts. `format()` returns exactly the parsed name."""
 
     base: str
-    """What identifies the message, before the first ":"."""
+    """The message's identity: the part before the first ":"."""
     info: str | None
-    """What follows that ":", None when there is none. Flags are in it only when it begins with "2,"."""
+    """The part after that ":", None without one. It has flags only if it begins with "2,"."""
 
     @classmethod
     def parse(cls, name: str) -> MaildirName:
-        """Any name."""
+        """Parse any name."""
         base, colon, info = name.partition(":")
         return cls(base, info if colon else None)
 
     @property
     def letters(self) -> str:
-        """Flag letters as they stand, "" when there are none."""
+        """The flag letters as they stand, "" if there are none."""
         return letters_of_info(self.info)
 
     @property
     def mask(self) -> int:
-        """The flags as a mask of store.interfaces."""
+        """The flags as a mask of store.flags."""
         return flags_mask(self.letters)
 
     @property
     def size(self) -> int | None:
-        """Octets on disk as S= claims. A claim of whoever named the file: never what is told a client unchecked."""
+        """Octets on disk according to S=: a claim that must be checked before a client sees it."""
         return _number(_SIZE, self.base)
 
     @property
     def virtual_size(self) -> int | None:
-        """Octets with CRLF line ends as W= claims; no more to be trusted than S=."""
+        """Octets with CRLF line ends according to W=: a claim as well."""
         return _number(_VIRTUAL_SIZE, self.base)
 
     def with_mask(self, mask: int) -> MaildirName:
-        """The same message with these flags; letters that are no flags of ours, and what follows them, are kept."""
+        """Return the same message with these flags. Unknown letters, and what follows them, are kept."""
         return MaildirName(self.base, _changed_info(self.info, mask))
 
     @staticmethod
     def suffix_with_mask(suffix: str, mask: int) -> str:
-        """As `with_mask`, of what follows the base: "" or ":2,FS", say."""
+        """Do `with_mask` for the part after the base: "" or ":2,FS", say."""
         return ":" + _changed_info(suffix[1:] if suffix else None, mask)
 
     def format(self) -> str:
-        """The file name."""
+        """Return the file name."""
         return self.base if self.info is None else f"{self.base}:{self.info}"
 
 
 def base_of(name: str) -> str:
-    """What identifies the message: the name up to the first ":"."""
+    """Return the message's identity: the name up to the first ":"."""
     return name.partition(":")[0]
 
 
 @functools.lru_cache(maxsize=4096)
 def letters_of_info(info: str | None) -> str:
-    """The flag letters in what follows the first ":" of a name."""
+    """Return the flag letters in the part after the first ":" of a name."""
     if info is None or not info.startswith("2,"):
         return ""
     return info[2:].partition(",")[0]
@@ -90,7 +90,7 @@ def letters_of_info(info: str | None) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def flags_mask(letters: str) -> int:
-    """Mask of store.interfaces for flag letters; letters that mean nothing to us count nothing."""
+    """Return the mask for flag letters; unknown letters count nothing."""
     mask = 0
     for letter in letters:
         mask |= _LETTER_BITS.get(letter, 0)
@@ -99,22 +99,22 @@ def flags_mask(letters: str) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def flag_letters(mask: int, others: str = "") -> str:
-    """Letters for a mask, together with `others` that are no flags of ours (such as P), in ASCII order, each once."""
+    """Return the letters for a mask and the unknown letters `others` (such as P), in ASCII order, each once."""
     kept = {letter for letter in others if letter not in _LETTER_BITS}
     return "".join(sorted(kept | {letter for letter, bit in _LETTER_BITS.items() if mask & bit}))
 
 
 @functools.lru_cache(maxsize=4096)
 def other_letters(letters: str) -> str:
-    """Those of the letters that are no flags of ours, to be kept."""
+    """Return the unknown letters, which are to be kept."""
     return "".join(letter for letter in letters if letter not in _LETTER_BITS)
 
 
 def new_base(host: str | None = None, *, size: int | None = None, virtual_size: int | None = None) -> str:
-    """A base that no other process, thread or call makes, with `,S=` and `,W=` when they are known.
+    """Make a base that is unique among processes, threads and calls, with `,S=` and `,W=` if they are known.
 
-    Sorted as text, bases of one process stand in the order they were made.
-    The pid is read at each call, for a process may fork; the random part covers a clock that was set back.
+    Sorted as text, bases of one process are in the order they were made. The pid is read at each call, as a process may
+    fork. The random part covers a clock that was set back.
     """
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     unique = f"M{nanoseconds // 1000:06d}P{os.getpid()}Q{next(_counter)}R{os.urandom(4).hex()}"
@@ -122,7 +122,7 @@ def new_base(host: str | None = None, *, size: int | None = None, virtual_size: 
 
 
 def sized(base: str, size: int | None, virtual_size: int | None) -> str:
-    """The base with the sizes added that are known."""
+    """Add the known sizes to a base."""
     if size is not None:
         base += f",S={size}"
     if virtual_size is not None:
@@ -132,7 +132,7 @@ def sized(base: str, size: int | None, virtual_size: int | None) -> str:
 
 @functools.lru_cache(maxsize=16)
 def escaped_host(host: str) -> str:
-    """A host name as it may stand in a file name: what would end the name or the base is written \\ooo."""
+    """Escape a host name for a file name: characters that would end the name or the base become \\ooo."""
     text = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else f"\\{ord(c) & 0o777:03o}" for c in host[:64])
     return text or "localhost"
 

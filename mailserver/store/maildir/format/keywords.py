@@ -1,11 +1,11 @@
-"""dovecot-keywords: which keyword a letter a to z in a file name stands for.
+"""dovecot-keywords: the keywords of the letters a to z in file names.
 
 Lines are `0 Name`: the number of the letter (0 is a) and the keyword. The file is replaced before the first file name
-carries a new letter, so no letter is ever without its name. Letters end at 26: a mailbox takes no 27th keyword. Names
-are compared without regard to case (RFC 3501 2.3.2). The file is written under the same locks as dovecot-uidlist.
+gets a new letter, so every letter has its name. There are 26 letters, so a mailbox refuses a 27th keyword. Letter case
+does not count in names (RFC 3501 2.3.2). The file is written under the same locks as dovecot-uidlist.
 
-A name in the file that is no atom (another program's "My label") would break responses: it stays in the file, its
-letter stays taken, and no client sees either.
+A name in the file that is no atom (another program's "My label") would break responses. It stays in the file and its
+letter stays taken, but no client sees it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Keywords:
     """The keywords of a mailbox."""
 
     names: tuple[str, ...] = ()
-    """By letter; "" where a letter has no name for clients."""
+    """By letter; "" if a letter has no name for clients."""
     hidden: tuple[tuple[int, str], ...] = ()
-    """Letters whose names in the file are no atoms: taken, not shown."""
+    """Letters whose names in the file are no atoms: taken, but not shown."""
 
     @property
     def full(self) -> bool:
-        """No further keyword can be taken: PERMANENTFLAGS has no \\* then."""
+        """True if there is no room for another keyword: PERMANENTFLAGS then has no \\*."""
         return self._free() is None
 
     def _free(self) -> int | None:
@@ -43,7 +43,7 @@ class Keywords:
         return next((number for number in range(MAX_KEYWORDS) if number not in taken), None)
 
     def bit(self, name: str) -> int | None:
-        """The flag bit of a system flag or keyword; None when the mailbox does not have it."""
+        """Return the bit of a system flag or keyword; None if the mailbox does not have it."""
         if name.startswith("\\"):
             return SYSTEM_FLAGS.get("\\" + name[1:].capitalize())
         wanted = name.lower()
@@ -53,22 +53,22 @@ class Keywords:
         return None
 
     def mask(self, names: Iterable[str]) -> int:
-        """The mask of those of the names that the mailbox has."""
+        """Return the mask of those of the names that the mailbox has."""
         mask = 0
         for name in names:
             mask |= self.bit(name) or 0
         return mask
 
     def flags(self, mask: int) -> list[str]:
-        """Names for a mask, system flags first; letters without a name are left out."""
+        """Return the names for a mask, system flags first, without letters that have no name."""
         found = [name for name, bit in SYSTEM_FLAGS.items() if mask & bit]
         found += [name for number, name in enumerate(self.names) if name and mask >> (KEYWORD_BIT + number) & 1]
         return found
 
     def including(self, names: Iterable[str]) -> Keywords:
-        """These and further keywords (system flags among them are no keywords); self if there is nothing new.
+        """Return these with further keywords, not counting system flags; self if nothing is new.
 
-        The lowest free letters are taken. Raises: LimitReached for a 27th, BadSyntax for what is no atom.
+        New keywords get the lowest free letters. Raises: LimitReached for a 27th, BadSyntax for one that is no atom.
         """
         result = self
         for name in names:
@@ -86,7 +86,7 @@ class Keywords:
 
 
 def read(path: str) -> Keywords:
-    """The file's keywords; none when there is no file. Lines that make no sense are passed over.
+    """Read the file's keywords; none without a file. Invalid lines are skipped.
 
     Raises: StoreUnavailable.
     """

@@ -1,8 +1,8 @@
-"""A message file as it is sent: every line ends in CRLF, whatever the file has.
+"""A message file in the form in which it is sent: every line ends in CRLF, whatever the file has.
 
-A file that has CRLF throughout is read as it is. One with bare LFs is converted while it is read: a table with one number
-for each 64 KiB of the file says where that part begins in what is sent, so any range costs no more than its own length
-and no copy is kept. A bare CR stays what it is.
+A file with CRLF throughout is read as it is. One with bare LFs is converted while it is read: a table has the offset in
+the sent form for each 64 KiB of the file. So any range costs no more than its own length, and no copy is kept. A bare
+CR stays.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class PlainFile:
     def __init__(self, fd: int, size: int, date: int) -> None:
         self.size = size
         self.date = date
-        """The file's mtime, which is INTERNALDATE, in seconds since 1970."""
+        """The file's mtime, INTERNALDATE, in seconds since 1970."""
         self._fd = fd
 
     def read(self, offset: int = 0, count: int | None = None) -> bytes:
-        """Those octets, fewer at the end."""
+        """Read these octets; fewer at the end."""
         end = self.size if count is None else min(self.size, offset + count)
         return _read(self._fd, offset, end)
 
     def read_now(self, offset: int, count: int) -> bytes | None:
-        """Those octets, or the first of them, if the page cache has them: nothing is waited for, not even a disk.
+        """Read the first of these octets if the page cache has them, without waiting even for a disk.
 
-        None where `read` must be asked, also for its errors and at the end.
+        None: only `read` can tell, also for errors and at the end.
         """
         buffer = bytearray(min(count, max(0, self.size - offset)))
         try:
@@ -45,7 +45,7 @@ class PlainFile:
         return bytes(buffer[:got]) or None
 
     def close(self) -> None:
-        """Give the descriptor back. Harmless when repeated."""
+        """Close the file. Repeating it is harmless."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -60,7 +60,7 @@ class ConvertedFile(PlainFile):
         self._starts = starts
 
     def read(self, offset: int = 0, count: int | None = None) -> bytes:
-        """Those octets, fewer at the end."""
+        """Read these octets; fewer at the end."""
         end = self.size if count is None else min(self.size, offset + count)
         if offset >= end:
             return b""
@@ -74,7 +74,7 @@ class ConvertedFile(PlainFile):
         return b"".join(parts)[offset - first : end - first]
 
     def read_now(self, offset: int, count: int) -> bytes | None:  # noqa: ARG002 - as in the parent
-        """None: converting is work for a thread."""
+        """Return None: converting is work for a thread."""
         return None
 
     def _convert(self, block: int) -> bytes:
@@ -85,14 +85,14 @@ class ConvertedFile(PlainFile):
 
 
 def open_file(path: str, size: int | None = None) -> PlainFile:
-    """Open it; `size` is what it is known to have as sent.
+    """Open a message; `size` is its known size as sent.
 
-    Raises: FileNotFoundError, StoreUnavailable (also for what is no regular file).
+    Raises: FileNotFoundError, StoreUnavailable (also for anything that is not a regular file).
     """
     fd, status = safeio.open_with_status(path)
     try:
         raw_size = status.st_size
-        # As long on disk as sent means that there is nothing to convert.
+        # The same size on disk as sent: there is nothing to convert.
         starts = None if size == raw_size else _measure(fd, raw_size)
     except BaseException:
         os.close(fd)
@@ -102,7 +102,7 @@ def open_file(path: str, size: int | None = None) -> PlainFile:
 
 
 def read_small(path: str, size: int | None, limit: int) -> bytes | None:
-    """A message whole, as sent; None if it has more than `limit` octets, or not the known `size` any more.
+    """Read a whole message, as sent. None if it has more than `limit` octets, or not the known `size`.
 
     Raises: FileNotFoundError, StoreUnavailable.
     """
@@ -111,7 +111,7 @@ def read_small(path: str, size: int | None, limit: int) -> bytes | None:
         return None if found is None else found[0]
     if size > limit:
         return None
-    # Nothing but a message has just so many octets: its status would cost a call for each.
+    # Only a message has exactly this size: no need for a stat of each.
     fd = safeio.open_unasked(path)
     try:
         return _read_small(fd, size, size, limit)
@@ -122,7 +122,7 @@ def read_small(path: str, size: int | None, limit: int) -> bytes | None:
 
 
 def read_dated(path: str, size: int | None, limit: int) -> tuple[bytes, int] | None:
-    """The same with the file's mtime, in seconds since 1970."""
+    """Do `read_small`; return the file's mtime, too, in seconds since 1970."""
     fd, status = safeio.open_with_status(path)
     try:
         data = _read_small(fd, status.st_size, size, limit)
@@ -132,11 +132,11 @@ def read_dated(path: str, size: int | None, limit: int) -> tuple[bytes, int] | N
 
 
 def _read_small(fd: int, expected: int, size: int | None, limit: int) -> bytes | None:
-    """`expected` is how long the file should be at most: as sent, no message is shorter than on disk."""
+    """`expected`: the largest possible size on disk, as no message is longer there than as sent."""
     if expected > limit:
         return None
     try:
-        # One octet more than there should be tells whether there are.
+        # One octet more shows whether there is more.
         data = os.read(fd, expected + 1)
     except OSError as error:
         raise safeio.failure(error) from error
@@ -149,23 +149,23 @@ def _read_small(fd: int, expected: int, size: int | None, limit: int) -> bytes |
 
 
 def to_crlf(data: bytes) -> bytes:
-    """The same with every line ended by CRLF."""
+    """Return the same with every line ended by CRLF."""
     if b"\r" not in data:
         return data.replace(b"\n", b"\r\n")
     if not has_bare_lf(data):
         return data
-    # A pattern that looks behind each LF takes six times as long as both of these.
+    # A pattern with a lookbehind for each LF takes six times as long as these two.
     return data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 def has_bare_lf(data: bytes) -> bool:
-    """Does a line end without CR?"""
-    # To count single octets takes three times as long as to leave them out.
+    """Tell whether a line ends without CR."""
+    # Counting single octets takes three times as long as removing them.
     return len(data) - len(data.replace(b"\n", b"")) != data.count(b"\r\n")
 
 
 def _measure(fd: int, raw_size: int) -> array[int] | None:
-    """Where each block begins in what is sent, and the whole size last; None without bare LFs."""
+    """Return the offset of each block in the sent form, and the whole size last; None without bare LFs."""
     starts = array("Q", [0])
     sent = 0
     last = b""

@@ -20,7 +20,7 @@ from mailserver.types import SLASH
 
 @frozen
 class LevelEncoding:
-    """How the levels of mailbox names are written on disk."""
+    """The encoding of levels of mailbox names on disk."""
 
     utf8: bool = False
     """UTF-8 instead of modified UTF-7."""
@@ -40,7 +40,7 @@ class LevelEncoding:
         return re.compile(rf"{re.escape(self.escape)}([0-9a-f]{{2}})")
 
     def encode(self, level: str) -> str:
-        """A level as it stands on disk. Raises: ValueError."""
+        """Encode a level for the disk. Raises: ValueError."""
         text = level if self.utf8 else _encode_printable(level)
         if not self.escape:
             return text
@@ -49,7 +49,7 @@ class LevelEncoding:
         return self._special.sub(lambda match: f"{self.escape}{ord(match[0]):02x}", text)
 
     def decode(self, text: str) -> str:
-        """The level that this stands for. Raises: ValueError for anything that `encode` does not make."""
+        """Decode a level. Raises: ValueError for anything that `encode` does not make."""
         level = text
         if self.escape:
             level = self._escaped.sub(lambda match: chr(int(match[1], 16)), text)
@@ -64,7 +64,7 @@ class LevelEncoding:
 
 
 def _encode_printable(level: str) -> str:
-    """Modified UTF-7 of each part between slashes, which are printable."""
+    """Encode each part between slashes, which are printable."""
     return SLASH.join(map(modified_utf7.encode, level.split(SLASH)))
 
 

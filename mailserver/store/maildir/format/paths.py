@@ -1,4 +1,4 @@
-"""Where the parts of one mailbox lie."""
+"""The paths of one mailbox."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class MailboxPaths:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.new = f"{directory}/new"
-        """Delivered, not yet seen by any session."""
+        """New messages that no session has reported yet."""
         self.cur = f"{directory}/cur"
-        """Seen, or with flags."""
+        """Reported messages, and messages with flags."""
         self.uidlist = f"{directory}/{uidlist.FILE_NAME}"
         """UIDs."""
         self.keywords = f"{directory}/{keywords.FILE_NAME}"
         """Keyword letters."""
 
     def place(self, place: int) -> str:
-        """new/ for 0, cur/ for 1."""
+        """Return new/ for 0, cur/ for 1."""
         return self.cur if place else self.new

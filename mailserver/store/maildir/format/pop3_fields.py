@@ -26,7 +26,7 @@ _VISIBLE: Final = re.compile(rb"[!-~]+")
 
 
 def read(path: str, *, names: bool = False) -> dict[UID, Pop3Record]:
-    """The records of a uidlist, most often none, or with `names` all; {} where there is no list.
+    """Read the records of a uidlist, mostly none; with `names` those of all messages. {} without a list.
 
     Raises: StoreUnavailable.
 
@@ -70,5 +70,5 @@ def _records(lines: bytes, *, names: bool) -> dict[UID, Pop3Record]:
 
 
 def _visible(octets: bytes) -> str:
-    """As text, "" where no answer line could hold it."""
+    """Return the text, "" if no answer line could hold it."""
     return octets.decode("ascii") if len(octets) <= MAX_OCTETS and _VISIBLE.fullmatch(octets) else ""

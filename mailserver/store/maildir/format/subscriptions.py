@@ -25,7 +25,7 @@ _SPECIAL = re.compile("[\0\t\r\n\x01]")
 
 
 def read(root: str, encoding: names.LevelEncoding = names.PLAIN) -> frozenset[str]:
-    """Subscribed names; none when there is no file. Raises: StoreUnavailable."""
+    """Read the subscribed names; none without a file. Raises: StoreUnavailable."""
     try:
         data = safeio.read_file(os.path.join(root, FILE_NAME))
     except FileNotFoundError:

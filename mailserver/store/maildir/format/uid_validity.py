@@ -17,13 +17,13 @@ FILE_NAME = "dovecot-uidvalidity"
 
 
 def new_uid_validity(floor: int = 0) -> UIDValidity:
-    """The time in seconds, above `floor` where that leaves room, 1 to 2**32 - 1 (RFC 3501 2.3.1.1)."""
+    """Return the time in seconds, or a value above `floor` where there is room, 1 to 2**32 - 1 (RFC 3501 2.3.1.1)."""
     now = max(1, int(time.time()) & 0xFFFFFFFF)
     return UIDValidity(max(now, floor + 1) if floor < 0xFFFFFFFF else now)
 
 
 def next_uid_validity(root: str) -> UIDValidity:
-    """A value for a new mailbox, above all given in this account, by the counter, durably.
+    """Return a value for a new mailbox, durably: above all earlier ones of this account.
 
     The caller holds the account's lock. Raises: NoSpace, StoreUnavailable.
     """
@@ -38,7 +38,7 @@ def next_uid_validity(root: str) -> UIDValidity:
     values = [int(last, 16)] if last else []
     names = [f"{FILE_NAME}.{last}"] if last and os.path.lexists(f"{path}.{last}") else []
     if not names:
-        # The two disagree, or there is no counter: only now the directory, which holds every folder, is read.
+        # The two differ, or there is no counter: only then is the directory read, which has every folder.
         prefix = FILE_NAME + "."
         with safeio.boundary():
             names = [name for name in os.listdir(root) if re.fullmatch(re.escape(prefix) + "[0-9a-f]{8}", name)]
@@ -55,7 +55,7 @@ def next_uid_validity(root: str) -> UIDValidity:
 
 
 def _write(path: str, text: bytes) -> None:
-    """Replace the file without a sync: after a power cut that spoilt it the other one's name, which is synced, counts."""
+    """Replace the file without a sync. If a power cut spoils it, the other file's name counts, which is synced."""
     temporary = safeio.temporary_name(path)
     fd = safeio.open_new(temporary)
     try:

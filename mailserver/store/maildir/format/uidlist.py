@@ -59,7 +59,7 @@ _FEW_LINES = 64
 
 
 class Signature(NamedTuple):
-    """What tells one state of the file from another."""
+    """The identity of one state of the file."""
 
     dev: int
     inode: int
@@ -68,13 +68,13 @@ class Signature(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """What was appended after a known state."""
+    """The part that was appended after a known state."""
 
     entries: list[tuple[UID, str]]
     """UID and base, rising."""
     signature: Signature
     damaged: bool
-    """Something in it could not be read, or it does not end in LF: `rewrite`."""
+    """Part of it is invalid, or it does not end in LF: `rewrite` is needed."""
 
 
 @define
@@ -84,31 +84,31 @@ class UidList:
     path: str
     uid_validity: UIDValidity
     uid_next: UID
-    """Above every UID of the list, and what its header says."""
+    """Above every UID of the list, and at least the value in its header."""
     guid: MailboxId
     entries: dict[str, UID]
     """By base, in the order of rising UIDs."""
     signature: Signature
-    """The state of the file that was read."""
+    """The state of the file when it was read."""
     damaged: bool = False
-    """Must be rewritten: Dovecot would throw it away, or read something else."""
+    """It must be rewritten: Dovecot would drop it, or read something else."""
     lines: int = 0
-    """Lines with a UID; more than entries when names stand twice."""
+    """Lines with a UID; more than entries if a name stands twice."""
     header_missing: frozenset[str] = frozenset()
-    """Of "V", "N", "G" those made up, as the file did not have them."""
+    """The fields of "V", "N", "G" that the file did not have, and that were made up."""
 
     @property
     def is_long(self) -> bool:
-        """Whether its dead lines may be worth removing; those of a mere handful are not."""
+        """True if its dead lines may be worth removing; a handful is not."""
         return self.lines >= _FEW_LINES
 
     def worth_rewriting(self, alive: int) -> bool:
-        """Whether a quarter of the lines are dead when those of `alive` names have a file."""
+        """Tell whether a quarter of the lines is dead, if `alive` names have a file."""
         return self.is_long and (self.lines - alive) * 4 >= self.lines
 
 
 def signature(path: str) -> Signature | None:
-    """The state of the file now; None when there is none. Raises: StoreUnavailable."""
+    """Return the current state of the file; None without a file. Raises: StoreUnavailable."""
     try:
         return _signature(os.stat(path))
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def signature(path: str) -> Signature | None:
 
 
 def new_guid() -> MailboxId:
-    """16 random bytes."""
+    """Return 16 random bytes."""
     return MailboxId(os.urandom(16))
 
 
@@ -130,12 +130,12 @@ def create(path: str, uid_validity: UIDValidity, guid: MailboxId | None = None, 
 
 
 def unwritten(path: str, uid_validity: UIDValidity, guid: MailboxId | None = None, uid_next: int = 1) -> UidList:
-    """A list without messages that is to be written."""
+    """Make a list without messages that is not written yet."""
     return UidList(path, uid_validity, UID(uid_next), guid or new_guid(), {}, Signature(0, 0, 0, 0))
 
 
 def create_with(listed: UidList, lines: bytes) -> Signature:
-    """Write an unwritten list with these lines, durably, all or none; the file's state.
+    """Write an unwritten list with these lines, durably, all or none. Return the file's state.
 
     Raises: NoSpace, StoreUnavailable, FileNotFoundError (no directory).
     """
@@ -144,16 +144,16 @@ def create_with(listed: UidList, lines: bytes) -> Signature:
 
 
 def read(path: str) -> UidList:
-    """The list as it stands, `damaged` if it needs `rewrite`. Raises: FileNotFoundError, StoreUnavailable."""
+    """Read the list; `damaged` is set if it needs `rewrite`. Raises: FileNotFoundError, StoreUnavailable."""
     data, state = _read_from(path, 0)
     first, newline, body = data.partition(b"\n")
     if not newline:
-        # A torn header could say a shorter, wrong number.
+        # A torn header could have a shorter, wrong number.
         first = b""
     fields, damaged = parse_header(first)
     version_1 = first.split(b" ", 1)[:1] == [b"1"]
     if damaged and not version_1 and LINE.fullmatch(first):
-        # No header at all: what looks like a message is one.
+        # No header at all: a line that looks like a message is one.
         body = data
     pairs = parse_lines(body, version_1=version_1)
     uids = [uid for uid, _ in pairs]
@@ -162,7 +162,7 @@ def read(path: str) -> UidList:
         pairs = only_rising(pairs, 0)
     entries = cast("dict[str, UID]", {base: uid for uid, base in pairs})
     if len(entries) != len(pairs):
-        # The order of the dict is that of the UIDs: a name that stands twice belongs where it stands last.
+        # The dict is in the order of the UIDs: a name that stands twice belongs to its last place.
         entries = cast("dict[str, UID]", {base: uid for uid, base in pairs if entries[base] == uid})
     last = pairs[-1][0] if pairs else 0
     if len(uids) != body.count(b"\n") or not data.endswith(b"\n"):
@@ -182,7 +182,7 @@ def read(path: str) -> UidList:
 
 
 def read_header(path: str) -> tuple[UIDValidity, MailboxId] | None:
-    """UIDVALIDITY and GUID, from the first line alone; None when it does not tell both.
+    """Read UIDVALIDITY and GUID from the first line alone; None if one of them is missing.
 
     Raises: FileNotFoundError, StoreUnavailable.
     """
@@ -199,10 +199,10 @@ def read_header(path: str) -> tuple[UIDValidity, MailboxId] | None:
 
 
 def read_tail(path: str, known: Signature, last_uid: int = 0) -> Tail | None:
-    """What was appended since `known`; None when it is another file, or is not the old one with more behind it.
+    """Read the part that was appended since `known`; None if the file was replaced or rewritten.
 
-    `last_uid` is the UID of the last line then (0: not known); it guards against a replaced file that got the same
-    inode. Raises: FileNotFoundError, StoreUnavailable.
+    `last_uid` is the UID of the last line then (0: unknown). It guards against a replaced file with the same inode.
+    Raises: FileNotFoundError, StoreUnavailable.
     """
     start = max(0, known.size - 1024)
     data, state = _read_from(path, start)
@@ -222,7 +222,8 @@ def read_tail(path: str, known: Signature, last_uid: int = 0) -> Tail | None:
 
 
 def append(path: str, entries: Sequence[tuple[int, str]]) -> Signature:
-    """Add a line for each (UID, base), rising and above all before, durably and all or none; the file's new state.
+    """Append a line for each (UID, base), rising and above all earlier ones: durably, all or none. Return the new
+    state.
 
     A torn last line is cut off first. Raises: FileNotFoundError, NoSpace, StoreUnavailable.
     """
@@ -230,7 +231,7 @@ def append(path: str, entries: Sequence[tuple[int, str]]) -> Signature:
 
 
 def append_lines(path: str, data: bytes) -> Signature:
-    """The same with lines that are made already."""
+    """Do `append` with lines that are formatted already."""
     fd = safeio.open_existing(path, os.O_RDWR)
     try:
         cut_torn_line(fd)
@@ -242,7 +243,7 @@ def append_lines(path: str, data: bytes) -> Signature:
 
 
 def cut_torn_line(fd: int) -> None:
-    """Cut the file to its last LF, as a torn `4` would join with the `5 :name` that follows."""
+    """Truncate the file to its last LF, as a torn `4` would join with the `5 :name` that follows."""
     with safeio.boundary():
         size = end = os.fstat(fd).st_size
         while end and os.pread(fd, 1, end - 1) != b"\n":
@@ -258,12 +259,11 @@ def rewrite(
     keep: Collection[str] | Callable[[str], bool] | None = None,
     add: Iterable[tuple[int, str]] = (),
 ) -> UidList:
-    """Replace the file by one that holds the entries of `known` that `keep` (bases; None is all), then those of `add`.
+    """Replace the file by the entries of `known` that `keep` has (bases; None is all), then those of `add`.
 
-    `keep` must have the base of each listed file that is there (`scan.bases_there`), unless `add` lists it.
-    UIDVALIDITY, UIDNEXT and GUID are those of `known`, which the caller may have set. Extension fields and the names
-    with their flags are kept as they stand in the file; header letters unknown to us too. Returns the new list.
-    Raises: NoSpace, StoreUnavailable.
+    `keep` must have the base of each listed file that exists (`scan.bases_there`), unless `add` lists it. UIDVALIDITY,
+    UIDNEXT and GUID are those of `known`, which the caller may have set. Extension fields, the names with their flags,
+    and unknown header letters are kept. Returns the new list. Raises: NoSpace, StoreUnavailable.
     """
     try:
         data = safeio.read_file(known.path)
@@ -307,13 +307,13 @@ def _signature(status: os.stat_result) -> Signature:
 def _known_signature(path: str) -> Signature:
     known = signature(path)
     if known is None:
-        # Somebody removes files under our lock.
+        # Another program removes files under our lock.
         raise StoreUnavailable
     return known
 
 
 def _read_from(path: str, start: int) -> tuple[bytes, Signature]:
-    """The file from `start`, with the state that these bytes are: one that grew meanwhile is told by its size."""
+    """Read the file from `start`, with the state of these bytes: a file that grew meanwhile has another size."""
     fd = safeio.open_existing(path)
     try:
         with safeio.boundary():

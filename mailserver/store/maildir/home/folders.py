@@ -1,13 +1,13 @@
-"""Maildir++: a mailbox "A/B" is the directory `.A.B` beside cur/, new/ and tmp/ of INBOX, which is the root itself.
+"""Maildir++ folders: a mailbox "A/B" is the directory `.A.B` beside cur/, new/ and tmp/ of INBOX, the root itself.
 
-Problems: a name that is a path (`..`, `/`), one that says the same as another (INBOX in other letters, a "." that is a
-separator on disk, modified UTF-7 written in two ways), one too long for a directory; directories that are no mailboxes;
-links that lead out of the account, or to another mailbox of it.
+Problems: a name that is a path (`..`, `/`), that means the same as another (INBOX in other letters, a "." that is a
+separator on disk, modified UTF-7 in two forms), or that is too long for a directory; directories that are no mailboxes;
+links out of the account, or to another mailbox of it.
 
 Rules: each level is checked before it becomes part of a path. A directory is listed only under the name that leads back
-to it, and only if it is a real directory with a real cur/. Links are not followed. Names of ours in the root never
-begin with a dot, as Dovecot would list them. A mailbox is made under a name without a dot and renamed when whole; it is
-deleted by renaming it away first: no mailbox is listed that cannot be opened.
+to it, and only if it is a real directory with a real cur/. Links are not followed. Our own names in the root never
+begin with a dot, as Dovecot would list them. A mailbox is made under a name without a dot, and renamed when it is
+complete. It is deleted by renaming it away first. So no mailbox is listed that cannot be opened.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/]")
 
 
 class Layout:
-    """Where the mailboxes of one account lie."""
+    """The paths of one account's mailboxes."""
 
     def __init__(self, root: str, encoding: names.LevelEncoding = names.PLAIN) -> None:
         """`root` is INBOX's directory.
@@ -51,17 +51,17 @@ class Layout:
         self._encoding = encoding
 
     def path(self, name: str) -> str:
-        """The directory of a mailbox, whether there or not. Raises: BadMailboxName."""
+        """Return the directory of a mailbox, whether it exists or not. Raises: BadMailboxName."""
         name = canonical(name)
         if name == INBOX:
             return self.root
         return os.path.join(self.root, self.directory_name(name))
 
     def directory_name(self, name: str) -> str:
-        """`.A.B` for "A/B" (not for INBOX). Raises: BadMailboxName."""
+        """Return `.A.B` for "A/B" (not for INBOX). Raises: BadMailboxName."""
         encoding = self._encoding
         if name.startswith("~") and not encoding.escape:
-            # Dovecot opens none of that name.
+            # Dovecot does not open this name.
             raise BadMailboxName('the name begins with "~"')
         levels = canonical(name).split("/")
         if len(levels) > MAX_LEVELS:
@@ -74,7 +74,7 @@ class Layout:
         return directory
 
     def name(self, directory_name: str) -> str | None:
-        """The mailbox name of a directory `.A.B`; None if no name leads to it."""
+        """Return the mailbox name of a directory `.A.B`; None if no name leads to it."""
         if not directory_name.startswith("."):
             return None
         try:
@@ -86,7 +86,7 @@ class Layout:
         return name
 
     def mailboxes(self) -> list[str]:
-        """Names of the mailboxes that exist, sorted, INBOX first. One readdir, and one lstat for each directory.
+        """Return the names of existing mailboxes, sorted, INBOX first. One readdir, and one lstat for each directory.
 
         Raises: StoreUnavailable, also when the account is gone.
         """
@@ -107,7 +107,7 @@ class Layout:
         return [INBOX, *found] if is_mailbox(self.root) else found
 
     def has_room(self, more: int, limit: int) -> bool:
-        """Whether so many mailboxes more are no more than the limit. One readdir, while that is far.
+        """Tell whether so many more mailboxes stay within the limit. One readdir, far from the limit.
 
         Raises: StoreUnavailable.
         """
@@ -116,11 +116,11 @@ class Layout:
         return most + more <= limit or len(self.mailboxes()) + more <= limit
 
     def exists(self, name: str) -> bool:
-        """Whether it is a mailbox now. Raises: BadMailboxName."""
+        """Tell whether it is a mailbox now. Raises: BadMailboxName."""
         return is_mailbox(self.path(name))
 
     def create(self, name: str, uid_validity: UIDValidity, guid: MailboxId | None = None) -> str:
-        """Make a mailbox with an empty uidlist, whole or not at all, durably; its directory.
+        """Make a mailbox with an empty uidlist, whole or not at all, durably. Return its directory.
 
         Parents need no directory in Maildir++. Raises: BadMailboxName, MailboxExists, NoSpace, StoreUnavailable.
         """
@@ -145,15 +145,15 @@ class Layout:
         return path
 
     def undo_create(self, name: str) -> None:
-        """Remove a mailbox that has just been made, and that nobody has been told of, if the disk lets it.
+        """Remove a new mailbox that no client knows yet, if the disk lets it.
 
-        Else it stays, empty: later it may have mail.
+        Otherwise it stays, empty; it may get mail later.
         """
         with contextlib.suppress(OSError, MailError):
             directories.discard_tree(self.retire(name))
 
     def retire(self, name: str) -> str:
-        """Take a mailbox out of the tree, durably, by renaming its directory; where its mail is now, for `remove_tree`.
+        """Remove a mailbox from the tree, durably, by renaming its directory. Return the new path, for `remove_tree`.
 
         Raises: BadMailboxName, NoSuchMailbox, StoreUnavailable.
         """
@@ -165,12 +165,13 @@ class Layout:
         return retired
 
     def sweep(self) -> int:
-        """Remove what interrupted `create`, `retire`, `safeio.replace` and dotlocks left; how many things.
+        """Remove what interrupted `create`, `retire`, `safeio.replace` and dotlocks left. Return the number of
+        removals.
 
-        The files that living processes link as dotlocks go too: they make them anew.
+        The files that running processes link as dotlocks go too: they make them anew.
 
-        Looks into every mailbox, not into its cur/ and new/: for the first taking of the account's lock, which the
-        caller holds, after a start. Raises: StoreUnavailable.
+        Reads every mailbox, but not its cur/ and new/: for the first acquisition of the account's lock after a start,
+        which the caller holds. Raises: StoreUnavailable.
         """
         with safeio.boundary():
             left = [name for name in os.listdir(self.root) if name.startswith((_UNFINISHED, _DELETED))]
@@ -179,7 +180,7 @@ class Layout:
         count = len(left)
         intents = os.path.join(self.root, intent.DIRECTORY)
         for directory in {self.root, *map(self.path, self.mailboxes()), intents}:
-            # A mailbox may be deleted by another program meanwhile, and many accounts have no intents.
+            # Another program may delete a mailbox meanwhile, and many accounts have no intents.
             with contextlib.suppress(FileNotFoundError):
                 count += directories.sweep(directory, _LEFTOVER)
         return count
@@ -190,26 +191,26 @@ class Layout:
                 raise FileExistsError
             directories.rename_tree(unfinished, path)
         except OSError as error:
-            # A directory that is no mailbox stands in the way: nobody can see it, and it is not ours to empty.
+            # A directory that is no mailbox is in the way: no client can see it, and we may not empty it.
             raise BadMailboxName("something else has that name on disk") from error
 
 
 def canonical(name: str) -> str:
-    """The name with its first level, if it says INBOX in any case, in capitals (RFC 3501 5.1; children as Dovecot)."""
+    """Return the name with INBOX in capitals if its first level says INBOX (RFC 3501 5.1; children as in Dovecot)."""
     first, slash, rest = name.partition("/")
     return f"{INBOX}{slash}{rest}" if first.isascii() and first.upper() == INBOX else name
 
 
 def parents(name: str) -> list[str]:
-    """The names above it: a/b/c has a and a/b."""
+    """Return the names above it: a/b/c has a and a/b."""
     levels = name.split("/")
     return ["/".join(levels[:depth]) for depth in range(1, len(levels))]
 
 
 def check_level(level: str, *, escaped: bool = False, slashes: bool = False) -> None:
-    """Raises BadMailboxName for one level of a name that no directory can have, or that is not one name.
+    """Check one level of a name. Raises BadMailboxName if no directory can have it, or if it is not one name.
 
-    `escaped`: dots are escaped on disk; `slashes`: so are slashes, which stand as `SLASH` here.
+    `escaped`: dots are escaped on disk. `slashes`: so are slashes, which are `SLASH` here.
     """
     if not level:
         raise BadMailboxName("a level of the name is empty")
@@ -222,7 +223,7 @@ def check_level(level: str, *, escaped: bool = False, slashes: bool = False) -> 
 
 
 def identity(directory: str) -> tuple[MailboxId, UIDValidity] | None:
-    """GUID and UIDVALIDITY of the mailbox that is there now; None when there is none that is whole."""
+    """Return GUID and UIDVALIDITY of the mailbox that is there now; None without a complete one."""
     try:
         header = uidlist.read_header(os.path.join(directory, uidlist.FILE_NAME))
     except FileNotFoundError:
@@ -233,20 +234,20 @@ def identity(directory: str) -> tuple[MailboxId, UIDValidity] | None:
 
 
 def is_mailbox(path: str) -> bool:
-    """A real directory with a real cur/. Raises: StoreUnavailable."""
+    """Tell whether this is a real directory with a real cur/. Raises: StoreUnavailable."""
     return _is_directory(path) and _is_directory(os.path.join(path, "cur"))
 
 
 def is_no_mailbox(path: str) -> bool:
-    """Is that the directory of a mailbox that is just being made, or of one that is deleted?"""
+    """Tell whether this is the directory of a mailbox that is being made or deleted."""
     return os.path.basename(path).startswith((_UNFINISHED, _DELETED))
 
 
 def missing(name: str) -> MailError:
-    """What to raise where a mailbox is not there.
+    """Return the exception for a mailbox that is not there.
 
-    Every account has an INBOX (RFC 3501 5.1): where its directory is gone, or holds something else, as when a file system
-    is not mounted, that is no reason for an MTA to return mail.
+    Every account has an INBOX (RFC 3501 5.1). If its directory is gone, or something else, as when a file system is not
+    mounted, an MTA must not return mail for that reason.
     """
     if name == INBOX:
         return StoreUnavailable("the account's INBOX is not on the disk: its cur must be a real directory")
@@ -254,7 +255,7 @@ def missing(name: str) -> MailError:
 
 
 def complete(path: str) -> None:
-    """Make those of cur/, new/ and tmp/ that are missing, durably (programs that copy drop empty ones).
+    """Make missing cur/, new/ and tmp/, durably (programs that copy drop empty ones).
 
     Raises: FileNotFoundError when the mailbox is gone, NoSpace, StoreUnavailable.
     """

@@ -1,16 +1,16 @@
-"""The directory of an account: its lock, its index, and room on its disk. All that operations of the store share.
+"""An account's directory: its lock, its index, and its share of disk space. All operations of the store share it.
 
 Rules:
 
-*   What changes anything runs inside `locked()`. Taking the lock finishes or undoes what a dead holder left.
-*   While nobody else has held the lock, the rows of the index that this object wrote last are not read again.
-*   Files first, index after. Once files have changed nothing fails for the index's sake: `update` drops an index that
+*   Changes are made inside `locked()`. Acquiring the lock finishes or undoes what a dead holder left.
+*   While no other process has held the lock, the index rows that this object wrote last are not read again.
+*   Files first, index after. Once files have changed, nothing fails because of the index: `update` drops an index that
     cannot be written, and the next use makes it anew from the files.
-*   What is to be acknowledged as done runs inside `changing()`, which refuses while something of the account could not be
-    made safe on the disk, be it by another process (`unsynced`).
-*   Reading needs no lock, but for making an index that is absent or unusable.
-*   On a full disk the ballast is given up first; where that is not enough the index is built in memory, and the one on
-    disk is tried again some seconds later.
+*   Changes that will be acknowledged are made inside `changing()`. It refuses while something of the account could not
+    be made safe on the disk, by this process or another (`unsynced`).
+*   Reading needs no lock, except to make an index that is absent or unusable.
+*   On a full disk the reserved space is released first. If that is not enough, the index is built in memory, and the
+    one on disk is tried again some seconds later.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 INDEX_NAME: Final = "mailserver-index.sqlite"
 DISK_RETRY: Final = 5.0
-"""Seconds between attempts to get from an index in memory back to the one on disk."""
+"""Seconds between attempts to return from an index in memory to the one on disk."""
 
 _MOST_PATHS: Final = 256
 
@@ -58,32 +58,32 @@ class Home:
         self.layout = Layout(root, settings.encoding)
         self.boot = boot_id()
         self.names: dict[MailboxId, str] = {}
-        """Where mailboxes in use were last found."""
+        """The last known names of mailboxes in use."""
         self.counts: dict[MailboxId, tuple[ModSeq, tuple[int, int, int]]] = {}
         """Numbers of messages, unseen and deleted ones, as of a modseq."""
         self.expected_names = ExpectedNames()
         self.text_index: TextSearch | None = None
         """Set by the account, unless it is switched off."""
         self.something_due = False
-        """An intent waits to be settled: the next look at a mailbox takes the lock for it."""
+        """An intent is due: the next operation on a mailbox acquires the lock to settle it."""
         self.unsettled: set[str] = set()
-        """Ids of the intents that have been logged as not to be settled."""
+        """Ids of intents that could not be settled, and were logged."""
         self.due: set[str] = set()
-        """Ids of intents that are due though their names on the disk could not be made to say so."""
+        """Ids of intents that are due, but whose files could not be renamed to say so."""
         self.steps = Steps()
         self.untidied: dict[int, int] = {}
-        """Messages expunged since a mailbox's uidlist was last looked at for dead lines, by key."""
+        """Messages expunged since a mailbox's uidlist was last checked for dead lines, by key."""
         self.most_unseen: int | None = None
-        """Mailboxes with more new files than that are not to be read here; set by `bounded`."""
+        """Mailboxes with more new files than this are not read here; set by `bounded`."""
         self.dotlocks = Dotlocks(root)
         self.unsafe = unsynced.Unsafe()
-        """What could not be made safe when the lock was taken last."""
+        """Paths that were not safe when the lock was acquired last."""
         self._lock = lock.AccountLock(root)
         self._locked = LockContext(self, changing=False)
         self._changing = LockContext(self, changing=True)
         self._index: Index | None = None
         self._is_current = False
-        """The index has been looked at since the lock was taken."""
+        """The index has been checked since the lock was acquired."""
         self._intents_left = True
         self._disk_again = 0.0
         self._damaged: tuple[int, int] | None = None
@@ -92,11 +92,11 @@ class Home:
 
     @property
     def temporary(self) -> str:
-        """Where messages are received, for all mailboxes."""
+        """The directory in which messages are received, for all mailboxes."""
         return os.path.join(self.root, "tmp")
 
     def paths(self, name: str) -> MailboxPaths:
-        """Where that mailbox is, whether there or not. Raises: BadMailboxName."""
+        """Return a mailbox's paths, whether it exists or not. Raises: BadMailboxName."""
         known = self._paths.get(name)
         if known is None:
             if len(self._paths) >= _MOST_PATHS:
@@ -111,11 +111,11 @@ class Home:
         return self._locked
 
     def changing(self) -> AbstractContextManager[None]:
-        """As `locked`, for what is to be acknowledged. Raises StoreUnavailable too while something cannot be made safe."""
+        """Do `locked` for a change that will be acknowledged. Also raises StoreUnavailable while something is not safe."""
         return self._changing
 
     def take_lock(self) -> None:
-        """For `locked`, which says what it raises."""
+        """Acquire the lock for `locked`, which lists the exceptions."""
         if self._depth:
             self._depth += 1
             return
@@ -140,12 +140,12 @@ class Home:
             raise
 
     def give_lock(self, *, failed: bool) -> None:
-        """For `locked`."""
+        """Release the lock for `locked`."""
         self._depth -= 1
         if self._depth:
             return
         if failed:
-            # What is remembered may speak of what was not done; and an intent may have been left.
+            # Cached state may describe what was not done, and there may be an intent.
             self._forget()
             self._intents_left = True
         if self._index is not None:
@@ -155,22 +155,23 @@ class Home:
         self._lock.__exit__(None, None, None)
 
     def expect_intents(self) -> None:
-        """An intent stays when the lock is given back: whoever takes it next looks for it."""
+        """Note that an intent stays when the lock is released: the next holder checks for it."""
         self._intents_left = True
 
     def dotlocked(self, directories: Iterable[str], *, must: bool = False) -> AbstractContextManager[None]:
-        """Hold Dovecot's lock of these mailboxes too, inside `locked`. Those held already are not taken again.
+        """Hold Dovecot's lock on these mailboxes too, inside `locked`. Those held already are not taken again.
 
-        With `must` the ballast is given up for it. Raises: InUse, NoSpace, StoreUnavailable, FileNotFoundError.
+        With `must` the reserved space may be released for it. Raises: InUse, NoSpace, StoreUnavailable,
+        FileNotFoundError.
         """
         return self.dotlocks.holding(directories, self.with_room if must else None)
 
     def holds_dotlock(self, directory: str) -> bool:
-        """Whether Dovecot is kept out of that mailbox now."""
+        """Tell whether Dovecot is kept out of that mailbox now."""
         return self.dotlocks.is_held(directory)
 
     def _forget(self) -> None:
-        """Others may have changed what is remembered."""
+        """Drop cached state, as other processes may have changed it."""
         self.steps.forget()
         if self._index is not None:
             self._index.mailboxes.forget()
@@ -178,7 +179,7 @@ class Home:
     # --- room
 
     def with_room(self, operation: Callable[[], T]) -> T:
-        """Do it, on a full disk once more without the ballast. Raises: NoSpace if that is not enough."""
+        """Run an operation, on a full disk once more without the reserved space. Raises: NoSpace if that is not enough."""
         try:
             return operation()
         except NoSpace:
@@ -189,15 +190,15 @@ class Home:
     # --- bounds
 
     def check_mailboxes(self, more: int) -> None:
-        """Raises: LimitReached where so many more would be too many."""
+        """Raise LimitReached if so many more would be too many."""
         limit = self.settings.bounds.mailboxes
         if not self.layout.has_room(more, limit):
             raise LimitReached(f"an account can have {limit} mailboxes")
 
     def check_messages(self, state: MailboxState, more: int) -> None:
-        """Raises: MailboxFull where so many more would be too many.
+        """Raise MailboxFull if so many more would be too many.
 
-        Each message had a UID of its own, so only a mailbox that has given many need be counted.
+        Each message has had a UID of its own, so only a mailbox that has given many UIDs is counted.
         """
         limit = self.settings.bounds.messages
         if state.uid_next - 1 + more <= limit:
@@ -207,7 +208,7 @@ class Home:
 
     @contextlib.contextmanager
     def bounded(self) -> Iterator[None]:
-        """What would read a mailbox with `Settings.many` files that nobody has seen raises ScanTooLarge meanwhile."""
+        """Let a read of a mailbox with `Settings.many` new files raise ScanTooLarge meanwhile."""
         self.most_unseen = self.settings.many
         try:
             yield
@@ -215,7 +216,7 @@ class Home:
             self.most_unseen = None
 
     def scan_too_large(self, name: str) -> ScanTooLarge:
-        """The exception that says who can read it: see `scan_process`."""
+        """Make the exception with the order for `scan_process`."""
         settings = self.settings
         order: dict[str, str | int] = {
             "root": self.root,
@@ -231,21 +232,21 @@ class Home:
         return ScanTooLarge(order)
 
     def forget(self, mailbox: MailboxId) -> None:
-        """It is deleted."""
+        """Drop a deleted mailbox."""
         self.names.pop(mailbox, None)
         self.counts.pop(mailbox, None)
 
     # --- index
 
     def index(self) -> Index:
-        """The open index, made anew where it must be. Raises: InUse, StoreUnavailable."""
+        """Return the open index, made anew if need be. Raises: InUse, StoreUnavailable."""
         known = self._index
         if known is not None:
             if self._depth and self._is_current:
                 return known
             if known.in_memory:
                 if time.monotonic() < self._disk_again:
-                    # Who holds the lock has read it: the other one, come in between, would get what lacks the rest.
+                    # The holder of the lock has read it: a new one in between would lack the rest.
                     self._is_current = self._depth > 0
                     return known
             elif known.is_current():
@@ -270,7 +271,7 @@ class Home:
         return opened
 
     def read(self, operation: Callable[[Index], T]) -> T:
-        """An answer from the index; once more from a new one if it turns out to be unusable."""
+        """Read from the index; once more from a new one if it turns out to be unusable."""
         try:
             return operation(self.index())
         except schema.Broken:
@@ -280,11 +281,11 @@ class Home:
         return operation(self.index())
 
     def index_is_damaged(self) -> None:
-        """One of schema.Broken has been raised outside of `read` and `update`: its next use makes it anew."""
+        """Note that schema.Broken was raised outside of `read` and `update`: the next use makes the index anew."""
         self._drop(damaged=True)
 
     def update(self, operation: Callable[[Index], None], changes: int = 0) -> None:
-        """Put into the index what has happened to the files, about that many messages, in one transaction."""
+        """Write changes of about that many messages to the index, in one transaction."""
         for _ in range(2):
             index = self.index()
             try:
@@ -293,7 +294,7 @@ class Home:
                 self._drop(damaged=True)
                 return
             except schema.Busy:
-                # Somebody renders many messages; the wait was bounded, and is not worth the ballast.
+                # Another process renders many messages. The wait was bounded, and is not worth the reserved space.
                 continue
             except schema.Unusable:
                 if not reserved_space.release(self.settings.reserved_space_root):
@@ -304,17 +305,17 @@ class Home:
 
     @property
     def checkpoint_due(self) -> bool:
-        """Is the index's WAL long? Never blocks: read on the reactor's thread."""
+        """True if the index's WAL is long. Never blocks; read on the reactor's thread."""
         index = self._index
         return index is not None and index.checkpoint_due
 
     def checkpoint(self) -> None:
-        """Shorten it."""
+        """Checkpoint the index."""
         if self._index is not None:
             self._index.checkpoint()
 
     def close(self) -> None:
-        """Give descriptors back; the next use opens them again."""
+        """Close files. The next use opens them again."""
         self.dotlocks.close()
         self.steps.forget()
         if self.text_index is not None:
@@ -328,7 +329,7 @@ class Home:
         return os.path.join(self.root, INDEX_NAME)
 
     def _open(self) -> Index | None:
-        """The index on disk, None if the machine does not let it be used."""
+        """Open the index on disk. None if the machine does not let it be used."""
         for _ in range(2):
             try:
                 opened = None if self._damaged else Index.open(self._index_path)
@@ -336,7 +337,7 @@ class Home:
                     with self.locked():
                         opened = self._remake()
                 if self._index is not None and self._index.in_memory:
-                    # What happened meanwhile is not in it: every mailbox is read anew.
+                    # It lacks the changes made meanwhile: every mailbox is read anew.
                     with opened.transaction():
                         opened.mailboxes.distrust()
                 return opened
@@ -347,7 +348,7 @@ class Home:
 
     def _remake(self) -> Index:
         if self._index is not None and not self._index.in_memory and self._index.is_current():
-            # Taking the lock has made it.
+            # Acquiring the lock has made it.
             return self._index
         if self._damaged is not None:
             with contextlib.suppress(OSError):

@@ -1,12 +1,11 @@
-"""Intents: what a command over several files is about to do, written before its first step.
+"""Intents: a journal of the steps of a change to several files, written before the first step.
 
-A process may die between the steps of RENAME, COPY, MOVE, APPEND of several messages, or between the hop's 250 and the
-publishing of a local copy. (DELETE needs none: one rename takes the mailbox away, and the files are swept.) So the
-steps are written down first, durably, under the account's lock; the next holder of the lock that finds an intent
-finishes or undoes it (what that means belongs to whoever wrote the `kind`), and clears it. Each step must be harmless
-when done twice.
+A process may die between the steps of RENAME, COPY, MOVE, APPEND of several messages, or between the next hop's 250 and
+the publishing of a local copy. (DELETE needs none: one rename takes the mailbox away, and the files are swept.) So the
+steps are written first, durably, under the account's lock. The next holder of the lock that finds an intent finishes or
+undoes it, depending on its `kind`, and clears it. Each step must be harmless when done twice.
 
-One file for each intent, in `mailserver-intents/` at the account's root: prepared messages wait for their publishing
+Each intent is a file in `mailserver-intents/` at the account's root: prepared messages wait for their publishing
 outside the lock, several at a time. Files are read in the order they were written.
 """
 
@@ -38,20 +37,20 @@ class Intent:
     """Steps to finish or undo."""
 
     kind: str
-    """Who understands the payload: "rename", "copy", "move", ..."""
+    """The type of change: "rename", "copy", "move", ..."""
     payload: dict[str, Any]
-    """What JSON can hold. File names go through `os.fsdecode`; their surrogates survive."""
+    """JSON. File names go through `os.fsdecode`; their surrogates survive."""
     id: str = ""
-    """Given by `write`: the file's name without its end."""
+    """Set by `write`: the file's name without its suffix."""
 
     @property
     def is_due(self) -> bool:
-        """Whether it is settled though the process that wrote it is alive; see `make_due`."""
+        """True if it is settled while the process that wrote it is alive; see `make_due`."""
         return self.id.endswith(_DUE)
 
 
 def write(root: str, intent: Intent) -> Intent:
-    """Keep it, durably; the same intent with its id. With an id already: replaces that one.
+    """Write an intent, durably. Return it with its id. One with an id replaces the file of that id.
 
     Raises: NoSpace, StoreUnavailable.
     """
@@ -66,7 +65,7 @@ def write(root: str, intent: Intent) -> Intent:
         safeio.replace(path, data)
     except BaseException:
         if not intent.id:
-            # The steps are not done: nobody is to do them.
+            # The steps are not done, and must not be.
             safeio.discard(path)
         raise
     safeio.point("intent.after-write")
@@ -74,9 +73,9 @@ def write(root: str, intent: Intent) -> Intent:
 
 
 def read_all(root: str) -> list[Intent]:
-    """All that are left, oldest first; [] costs one failed or one short readdir. Raises: StoreUnavailable.
+    """Read all intents, oldest first. [] costs one failed or one short readdir. Raises: StoreUnavailable.
 
-    A file that cannot be read as an intent was not written by `write`: it is put aside as NAME.bad.
+    A file that is no valid intent was not written by `write`: it is renamed to NAME.bad.
     """
     directory = os.path.join(root, DIRECTORY)
     try:
@@ -100,7 +99,7 @@ def read_all(root: str) -> list[Intent]:
 
 
 def any_due(root: str, besides: Container[str] = ()) -> bool:
-    """Does one, besides those ids, wait for the next that comes, whoever wrote it? Needs no lock.
+    """Tell whether an intent, other than those ids, is due. Needs no lock.
 
     Raises: StoreUnavailable.
     """
@@ -113,7 +112,7 @@ def any_due(root: str, besides: Container[str] = ()) -> bool:
 
 
 def put_aside(root: str, intent: Intent) -> None:
-    """Keep it as NAME.bad, for nobody can settle it; harmless when it is gone. Raises: StoreUnavailable."""
+    """Rename an intent that nobody can settle to NAME.bad. Harmless if it is gone. Raises: StoreUnavailable."""
     _put_aside(os.path.join(root, DIRECTORY, intent.id + _SUFFIX))
 
 
@@ -124,7 +123,7 @@ def _put_aside(path: str) -> None:
 
 
 def make_due(root: str, intent: Intent) -> Intent:
-    """The same under a name that says `is_due`; without the account's lock, and without room on the disk.
+    """Rename an intent so that `is_due` is true. Needs neither the account's lock nor disk space.
 
     It need not outlive its process, so nothing is synced. Raises: FileNotFoundError when it is gone, StoreUnavailable.
     """
@@ -133,13 +132,13 @@ def make_due(root: str, intent: Intent) -> Intent:
     due = Intent(intent.kind, intent.payload, intent.id + _DUE)
     directory = os.path.join(root, DIRECTORY)
     safeio.rename(os.path.join(directory, intent.id + _SUFFIX), os.path.join(directory, due.id + _SUFFIX))
-    # Whoever believes that there is nothing to settle must look again.
+    # Processes with cached state must check for intents again.
     lock.disturb(root)
     return due
 
 
 def forget(root: str, intent: Intent) -> None:
-    """As `clear`, where settling it once more does no harm: what the disk hinders is done later, and nothing raises."""
+    """Do `clear` for an intent that may be settled twice: a failing disk is retried later, and nothing raises."""
     try:
         clear(root, intent)
     except (OSError, MailError) as error:
@@ -151,7 +150,7 @@ def forget(root: str, intent: Intent) -> None:
 
 
 def clear(root: str, intent: Intent) -> None:
-    """Forget it, durably; harmless when it is gone. Raises: NoSpace, StoreUnavailable."""
+    """Remove an intent, durably. Harmless if it is gone. Raises: NoSpace, StoreUnavailable."""
     directory = os.path.join(root, DIRECTORY)
     with contextlib.suppress(FileNotFoundError):
         safeio.point("intent.before-clear")

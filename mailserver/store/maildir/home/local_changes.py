@@ -1,4 +1,4 @@
-"""What an account object remembers of its own changes: names that a watcher will tell of, and what became of mailboxes."""
+"""The account object's own recent changes: file names that a watcher will report, and the last change of each mailbox."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from mailserver.types import UID, ModSeq
 
 MOST_OWN_NAMES: Final = 4096
 LONG: Final = 1000
-"""Messages of a change that is remembered for the next reader only: rows take room."""
+"""Messages of a change from which on it is kept for one reader only: rows take memory."""
 
 
 class ExpectedNames:
-    """File names that we have just made or removed, and a watcher has not told of yet.
+    """File names that this object has made or removed, and that no watcher has reported yet.
 
-    Added to in the account's thread, taken off on the reactor's: each step is one call into C. A name too many hides a
-    foreign change until the mailbox is next compared whole, seconds later; one too few costs a look.
+    Added in the account's thread, removed on the reactor's: each step is one call into C. A name too many hides another
+    program's change until the mailbox is next compared whole, seconds later. A name too few costs an extra check.
     """
 
     def __init__(self) -> None:
         self._names: set[str] = set()
 
     def expect(self, names: Iterable[str]) -> None:
-        """Before the change."""
+        """Add names before the change."""
         if len(self._names) > MOST_OWN_NAMES:
-            # Nobody watches.
+            # There is no watcher.
             self._names = set()
         self._names.update(names)
 
     def others(self, names: Iterable[str]) -> list[str]:
-        """Those that were not expected."""
+        """Return the names that were not expected."""
         own = self._names
         found = []
         for name in names:
@@ -43,7 +43,7 @@ class ExpectedNames:
 
 
 class Step(NamedTuple):
-    """What happened to a mailbox between two modseqs, whole."""
+    """A complete change of a mailbox between two modseqs."""
 
     since: ModSeq
     upto: ModSeq
@@ -53,7 +53,7 @@ class Step(NamedTuple):
 
 
 class Steps:
-    """The last change of ours to each mailbox, by key; of LONG ones no longer than until it is read, or the next change."""
+    """The last own change of each mailbox, by key. LONG ones are kept until they are read, or until the next change."""
 
     def __init__(self) -> None:
         self._steps: dict[int, Step] = {}
@@ -63,14 +63,14 @@ class Steps:
         return len(self._steps)
 
     def keep(self, key: int, step: Step) -> None:
-        """After the change."""
+        """Keep a change after it was made."""
         self._long.discard(key)
         self._steps[key] = step
         if len(step.rows) + len(step.expunged) > LONG:
             self._long.add(key)
 
     def take(self, key: int, since: ModSeq, upto: ModSeq) -> Step | None:
-        """What happened between the two, if that is what is remembered."""
+        """Return the change between these two modseqs, if it is kept."""
         step = self._steps.get(key)
         if step is None or (step.since, step.upto) != (since, upto):
             return None
@@ -80,11 +80,11 @@ class Steps:
         return step
 
     def forget_long(self) -> None:
-        """Nobody needs them any more."""
+        """Drop LONG changes, which nobody needs any more."""
         while self._long:
             self._steps.pop(self._long.pop(), None)
 
     def forget(self) -> None:
-        """Others may have changed the mailboxes."""
+        """Drop all, as other processes may have changed the mailboxes."""
         self._steps.clear()
         self._long.clear()

@@ -1,4 +1,4 @@
-"""The account's lock as operations hold it: for looking, and for what is to be acknowledged."""
+"""The account's lock as a context manager: for reading, and for changes that will be acknowledged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class LockContext:
-    """`Home.locked` and `Home.changing`: two objects, as they are entered for everything."""
+    """`Home.locked` and `Home.changing`: two objects, made once, as they are entered for every operation."""
 
     __slots__ = ("_changing", "_home")
 

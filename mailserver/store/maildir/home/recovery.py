@@ -43,7 +43,7 @@ CREATE: Final = "create"
 
 
 def recover(home: Home) -> bool:
-    """Finish or undo what is left; on a full or failing disk what can be. Whether there is more. Under the lock.
+    """Finish or undo all intents; on a full or failing disk as many as possible. True if some are left. Under the lock.
 
     Raises: StoreUnavailable when the intents cannot be read.
     """
@@ -58,7 +58,7 @@ def recover(home: Home) -> bool:
             try:
                 touched = settle(home, left.payload)
             except NoSpace:
-                # Mail is served meanwhile, and whoever comes next tries again.
+                # Mail is served meanwhile, and the next holder of the lock tries again.
                 waiting = more = True
                 continue
             except (OSError, StoreUnavailable) as error:
@@ -82,7 +82,7 @@ def recover(home: Home) -> bool:
 
 
 def find_mailbox(home: Home, payload: dict[str, Any]) -> str:
-    """The name now of the mailbox that a "publish" is for: by its GUID, then its name, then INBOX."""
+    """Return the current name of a "publish" intent's mailbox: by its GUID, then its name, then INBOX."""
     guid = bytes.fromhex(payload["guid"])
     state = home.read(lambda index: index.mailboxes.by_guid(guid))  # type: ignore[arg-type]
     for name in (state.name if state is not None else payload["mailbox"], payload["mailbox"]):
@@ -94,7 +94,7 @@ def find_mailbox(home: Home, payload: dict[str, Any]) -> str:
 def _publish(home: Home, payload: dict[str, Any]) -> list[str]:
     name = find_mailbox(home, payload)
     paths = home.paths(name)
-    # A directory that is missing is no sign that the file has been moved already.
+    # A missing directory does not mean that the file has been moved already.
     folders.complete(paths.directory)
     places = set()
     for temporary, place, file_name in payload["files"]:

@@ -1,4 +1,4 @@
-"""Renaming a mailbox with all below it: several directories, which change their names all or none."""
+"""Renaming a mailbox with its children: several directories, all or none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mailserver.store.maildir.home.home import Home
 
 
 def rename_tree(home: Home, moving: Sequence[str], old: str, new: str) -> None:
-    """Rename those names, `old` or below it, making the parents of `new` that are missing. Under the account's lock.
+    """Rename these names, `old` or below it, and make missing parents of `new`. Under the account's lock.
 
     Raises: MailboxExists, BadMailboxName, LimitReached, NoSpace, StoreUnavailable.
     """
@@ -52,7 +52,7 @@ def rename_tree(home: Home, moving: Sequence[str], old: str, new: str) -> None:
 
 
 def _take_back(home: Home, done: Sequence[tuple[str, str]], made: Sequence[str]) -> bool:
-    """Undo the renames: nothing has been acknowledged. Where that fails the intent stays, and it is finished."""
+    """Undo the renames: nothing has been acknowledged. If that fails, the intent stays, and the renames are finished."""
     try:
         for at, to in reversed(done):
             safeio.rename(to, at)

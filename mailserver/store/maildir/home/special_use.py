@@ -1,12 +1,15 @@
 """Special-use attributes of mailboxes (RFC 6154): each belongs to one mailbox of an account at most.
 
-Which one, in this order:
+That mailbox is, in this order:
 
-1.  The mailbox that was given it: when the account was made, by CREATE, or by the administrator. This is kept in a text
-    file of the account by GUID, so that it follows a rename and outlasts the index, and a time under Dovecot.
-2.  The first existing mailbox of the names that the configuration lists.
-3.  The first existing mailbox of the usual names for it in many languages: so the Sent and Trash of a Maildir that came
-    from another server are found.
+1. The mailbox that was given the attribute: when the account was made, by CREATE, or by the administrator. This is kept
+in a text file of the account by GUID, so that it follows a rename and survives the loss of the index, or a time under
+Dovecot.
+
+2. The first existing mailbox of the names that the configuration lists.
+
+3. The first existing mailbox of the common names for it in many languages: so the Sent and Trash of a Maildir from
+another server are found.
 
 A mailbox that has one attribute gets no further one by its name.
 """
@@ -33,19 +36,19 @@ from mailserver.types import MailboxId
 FILE_NAME: Final = "mailserver-special-use"
 
 _ABOVE = re.compile(r"^(?:inbox|\[gmail\]|\[google mail\])/")
-"""Mailboxes below which other servers have put the special ones."""
+"""Mailboxes below which other servers put the special ones."""
 
 
 @frozen
 class Holder:
-    """The mailbox that an attribute belongs to."""
+    """The mailbox of an attribute."""
 
     name: str
     source: Literal["given", "configured", "usual name"]
 
 
 def read(root: str) -> dict[MailboxId, frozenset[str]]:
-    """What has been set; nothing when there is no file or it cannot be understood. Raises: StoreUnavailable."""
+    """Read the given attributes; none without a valid file. Raises: StoreUnavailable."""
     try:
         document = json.loads(safeio.read_file(os.path.join(root, FILE_NAME)))
         return {
@@ -59,15 +62,16 @@ def read(root: str) -> dict[MailboxId, frozenset[str]]:
 
 
 def write(root: str, attributes: Mapping[MailboxId, Collection[str]]) -> None:
-    """Keep it, durably. Raises: NoSpace, StoreUnavailable."""
+    """Write the given attributes, durably. Raises: NoSpace, StoreUnavailable."""
     document = {guid.hex(): sorted(names) for guid, names in attributes.items() if names}
     safeio.replace(os.path.join(root, FILE_NAME), json.dumps(document, indent=1).encode("ascii"))
 
 
 def given(home: Home, there: Collection[str]) -> dict[str, frozenset[str]]:
-    """Attributes that have been set, by the names of mailboxes that are there; of several that have one attribute, the last one set.
+    """Return the given attributes by the names of existing mailboxes; of several mailboxes with one attribute, the
+    last.
 
-    The GUIDs of other mailboxes do not matter: most are not even looked at. Raises: StoreUnavailable.
+    The GUIDs of other mailboxes do not matter: most are not even read. Raises: StoreUnavailable.
     """
     known = read(home.root)
     found: dict[MailboxId, str] = {}
@@ -92,7 +96,7 @@ def given(home: Home, there: Collection[str]) -> dict[str, frozenset[str]]:
 
 
 def _guid(home: Home, name: str) -> MailboxId | None:
-    """As its uidlist has it."""
+    """Return the GUID of its uidlist."""
     try:
         header = uidlist.read_header(home.paths(name).uidlist)
     except FileNotFoundError:  # never seen by us, nor by Dovecot
@@ -101,14 +105,14 @@ def _guid(home: Home, name: str) -> MailboxId | None:
 
 
 def set_special_use(home: Home, guid: MailboxId, attributes: frozenset[str]) -> None:
-    """Give them to a mailbox of the index, and to no other. Forget mailboxes that are gone.
+    """Give attributes to a mailbox of the index, and to no other. Drop mailboxes that are gone.
 
     Raises: NoSpace, StoreUnavailable.
     """
     known = read(home.root)
     alive = {state.guid for state in home.read(lambda index: index.mailboxes.all())}
     if known.keys() - alive:
-        # An index that is new does not know all that is on disk.
+        # A new index does not know all that is on disk.
         alive.update(filter(None, (_guid(home, name) for name in home.layout.mailboxes())))
     kept = {each: uses - attributes for each, uses in known.items() if each in alive and each != guid}
     write(home.root, kept | {guid: attributes})
@@ -120,7 +124,7 @@ def unset(home: Home, attribute: str) -> None:
 
 
 def forget(root: str, guid: MailboxId) -> None:
-    """A mailbox is gone: LIST would look for it. Raises: StoreUnavailable."""
+    """Drop a mailbox that is gone: LIST would look for it. Raises: StoreUnavailable."""
     known = read(root)
     if known.pop(guid, None):
         with contextlib.suppress(NoSpace):
@@ -130,7 +134,7 @@ def forget(root: str, guid: MailboxId) -> None:
 def assign(
     mailboxes: Collection[str], given: Mapping[str, frozenset[str]], configured: Mapping[str, Sequence[str]]
 ) -> dict[str, Holder]:
-    """The mailbox of each attribute that one of them has. `configured`: names by use, without its backslash."""
+    """Return the mailbox of each attribute that has one. `configured`: names by use, without its backslash."""
     found = {attribute: Holder(name, "given") for name, attributes in given.items() for attribute in attributes}
     if found.keys() >= {"\\" + use for use in (*configured, *COMMON_NAMES)}:
         return found
@@ -138,7 +142,7 @@ def assign(
     folded: dict[str, str] = {}
     for name in sorted(mailboxes):
         folded.setdefault(_folded(name), name)
-    # What is configured for one use comes before the usual names of all others.
+    # Configured names for one use come before the common names of all others.
     for table, source in ((configured, "configured"), (COMMON_NAMES, "usual name")):
         for use, names in table.items():
             if "\\" + use in found:
@@ -159,5 +163,5 @@ def _existing(names: Sequence[str], mailboxes: Collection[str], folded: Mapping[
 
 
 def _folded(name: str) -> str:
-    """Names of one kind: letter case does not count, nor how accents are encoded, nor a mailbox above."""
+    """Fold a name: letter case, the encoding of accents and the mailbox above do not count."""
     return _ABOVE.sub("", unicodedata.normalize("NFC", name).casefold(), count=1)

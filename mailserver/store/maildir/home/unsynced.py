@@ -1,21 +1,21 @@
-"""Changes that could not be synced, and files that could not be removed: the account acknowledges nothing before they are.
+"""Changes that could not be synced, and files that could not be removed. The account acknowledges nothing before they
+are.
 
 Problems:
 
-*   A change whose sync failed stands there all the same where it could not be taken back. Who asks for it a second time
-    finds nothing to do, and would be told OK for what a power cut loses.
-*   A file whose sync failed may be dropped from memory unwritten; a later sync of it succeeds, and proves nothing.
-*   The second try may come to another process.
-*   What could not be removed (an intent that has been undone, a lock, a temporary file) must not be taken for something
-    that is meant.
+*   A change whose sync failed may stay if it could not be undone. A second request for it finds nothing to do, and
+    would get OK for what a power cut loses.
+*   A file whose sync failed may be dropped from memory unwritten. A later sync of it succeeds, and proves nothing.
+*   The second try may reach another process.
+*   A file that could not be removed (an undone intent, a lock, a temporary file) must not be taken for a valid one.
 
 Rules:
 
-*   `safeio` collects both for the process; an account takes over what lies below its root when its lock is given back,
-    as notes in the lock file (see `lock`). These need no room on the disk and no sync.
-*   Each next holder of the lock, whoever it is, tries to settle them first: leftovers are removed, directories synced,
-    files written anew. What remains makes `Home.changing` refuse, and a mailbox whose list it is shows only what it did.
-*   Notes of another start of the machine count for nothing: what is on the disk then is safe.
+*   `safeio` collects both for the process. When an account's lock is released, the paths below the account's root
+    become notes in the lock file (see `lock`). These need neither disk space nor a sync.
+*   Each next holder of the lock tries to settle them first: it removes leftovers, syncs directories, rewrites files. If
+    something remains, `Home.changing` refuses, and a mailbox whose uidlist it is shows only its earlier state.
+*   Notes of an earlier boot of the machine count for nothing: what is on the disk then is safe.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _EVERYTHING: Final = "*"
-"""In place of a path: there was no room to name them."""
+"""In place of a path: there was no room to name them all."""
 
 
 @frozen
 class Unsafe:
-    """Absolute paths."""
+    """Absolute paths that are not safe on the disk."""
 
     unsynced: frozenset[str] = frozenset()
     leftovers: frozenset[str] = frozenset()
@@ -56,7 +56,7 @@ class Unsafe:
         return bool(self.unsynced or self.leftovers)
 
     def names(self, root: str, paths: MailboxPaths) -> bool:
-        """Is that mailbox's list of UIDs, or its directory, not safe?"""
+        """Tell whether that mailbox's uidlist, or its directory, is not safe."""
         everything = os.path.join(root, _EVERYTHING)
         return bool(self.unsynced) and not self.unsynced.isdisjoint(
             {everything, root, os.path.dirname(paths.directory), paths.directory, paths.uidlist}
@@ -64,7 +64,7 @@ class Unsafe:
 
 
 def settle(home: Home, notes: bytes) -> Unsafe:
-    """Make safe what has been noted and what this process has met; what is left. Under the account's lock. Never raises."""
+    """Make safe what the notes and this process have. Return what is left. Under the account's lock. Never raises."""
     known = _parse(home, notes)
     left = [path for path in sorted(known.leftovers | _ours(home, safeio.leftovers)) if not _removed(path)]
     todo = known.unsynced | _ours(home, safeio.unsynced)
@@ -75,7 +75,7 @@ def settle(home: Home, notes: bytes) -> Unsafe:
 
 
 def note(home: Home, known: Unsafe, account_lock: lock.AccountLock) -> None:
-    """Leave what is known, and what this process has met, for the next holder of the lock."""
+    """Write what is not safe as notes for the next holder of the lock."""
     unsynced = known.unsynced | _ours(home, safeio.unsynced)
     left = known.leftovers | _ours(home, safeio.leftovers)
     if not unsynced and not left:
@@ -86,19 +86,19 @@ def note(home: Home, known: Unsafe, account_lock: lock.AccountLock) -> None:
         safeio.unsynced.difference_update(unsynced)
         safeio.leftovers.difference_update(left)
     else:
-        # This process still knows.
+        # This process keeps it.
         safeio.unsynced.update(unsynced)
         safeio.leftovers.update(left)
 
 
 def announce(root: str, unsynced: Iterable[str]) -> None:
-    """Note in the account at `root`, in place of other notes, what is about to be synced. Raises: as `AccountLock`."""
+    """Note in the account at `root`, in place of other notes, what will be synced next. Raises: as `AccountLock`."""
     with lock.AccountLock(root) as held:
         held.leave_notes(_format(root, boot_id(), unsynced, ()) if unsynced else b"")
 
 
 def _ours(home: Home, paths: Iterable[str]) -> frozenset[str]:
-    """Those below the account's root, or the root itself. Copies first: other threads add to the set."""
+    """Return those below the account's root, or the root itself. Copies first: other threads add to the set."""
     roots = {home.root, home.layout.root}
     return frozenset(
         path for path in list(paths) if path in roots or any(path.startswith(root + "/") for root in roots)
@@ -108,7 +108,7 @@ def _ours(home: Home, paths: Iterable[str]) -> frozenset[str]:
 def _removed(path: str) -> bool:
     safeio.leftovers.discard(path)
     if os.path.isdir(path) and not folders.is_no_mailbox(path):
-        # Nothing here ever leaves such a one over, whatever the notes say: mail is not removed on the word of a file.
+        # We never leave such a directory over, whatever the notes say: mail is not removed because of a file's content.
         _log.error("%s: it is noted as left over, and kept", path)
         return True
     directories.discard_tree(path)
@@ -135,7 +135,7 @@ def _made_safe(home: Home, path: str) -> bool:
         else:
             _write_anew(home, path)
     except FileNotFoundError:
-        # Gone, or gone back to where it was: its directory tells.
+        # Gone, or moved back to its old place: its directory shows that.
         return True
     except (MailError, OSError):
         return False
@@ -148,7 +148,7 @@ def _write_anew(home: Home, path: str) -> None:
 
 
 def _everything(home: Home) -> list[str]:
-    """All whose names or data an account depends on, but messages: those are synced before they have a name."""
+    """Return all paths an account depends on, except messages: those are synced before they have a name."""
     root = home.layout.root
     files = [os.path.join(root, subscriptions.FILE_NAME)]
     found = [os.path.dirname(root), root, os.path.join(root, intent.DIRECTORY)]
@@ -177,19 +177,19 @@ def _format(root: str, boot: str, unsynced: Iterable[str], left: Iterable[str]) 
 
 
 def _parse(home: Home, notes: bytes) -> Unsafe:
-    """What the notes say, if they can be read, and are of this start of the machine."""
+    """Parse the notes, if they are valid and of this boot of the machine."""
     try:
         document: dict[str, Any] = json.loads(notes) if notes else {}
         if document.get("boot") != home.boot:
             return Unsafe()
         return Unsafe(_absolute(home, document["unsynced"]), _absolute(home, document["leftovers"]))
     except (ValueError, TypeError, KeyError, AttributeError):
-        # Something must have been there.
+        # There must have been something.
         return Unsafe(frozenset({os.path.join(home.root, _EVERYTHING)}))
 
 
 def _absolute(home: Home, paths: Iterable[str]) -> frozenset[str]:
-    """Of paths that `_format` wrote: below the root, or above it where the account's own directory is named."""
+    """Return absolute paths for those of `_format`: below the root, or above it for the account's own directory."""
     found = set()
     for path in paths:
         absolute = os.path.normpath(os.path.join(home.root, str(path)))

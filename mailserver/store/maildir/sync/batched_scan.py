@@ -1,27 +1,27 @@
-"""Reading a mailbox with very many files that nobody has seen, a slice at a time, so that others get their turn.
+"""A scan of a mailbox with very many new files, in batches, so that others get their turn.
 
 It does what `reconcile` does, in a process of its own (`scan_process`). Problems:
 
-*   It takes seconds, and the process may be killed at any moment, or the machine lose its power.
-*   Meanwhile mail is delivered into the account, sessions change it, foreign programs deliver and set flags.
-*   A second process may be told to read the same mailbox: each worker has its own.
+*   It takes seconds. Meanwhile the process may be killed, or the machine may lose its power.
+*   Meanwhile mail is delivered into the account, sessions change it, other programs deliver and set flags.
+*   A second process may get the same order: each worker has its own.
 
 Rules:
 
-*   Each slice holds the account's lock and Dovecot's, appends its lines to the uidlist, syncs, commits to the index, and
-    lets go. After each the mailbox is whole: what is left looks like mail that came just now and has no UID yet. So
-    nothing need be undone or remembered: whoever comes next finds what has been done, and goes on behind it.
-*   What changes what clients were told (messages gone, flags, UIDs that the list has and the index lacks) is one
-    transaction, the first: nobody sees half of that.
-*   Between two slices others may take the lock. Messages that somebody has taken up meanwhile are left out; when the
-    uidlist is not as the index knows it (Dovecot was there), all is looked at anew.
-*   The mtimes of new/ and cur/ are recorded with the last slice, as they were before the names were read: until then
-    nobody takes the mailbox for level, and what changed in between is found by the next look.
-*   Two processes take turns (`Turn`), whole: the second finds nothing left to do.
-*   Messages get their UIDs in the order of their names, but for what is delivered in between.
+*   Each batch holds the account's lock and Dovecot's, appends its lines to the uidlist, syncs, commits to the index,
+    and releases the locks. Then the mailbox is complete: the rest looks like mail that has just come and has no UID
+    yet. So nothing needs to be undone or recorded: the next scan finds what has been done, and continues after it.
+*   Changes to what clients know (expunged messages, flags, UIDs that the list has and the index lacks) are one
+    transaction, the first: no session sees half of that.
+*   Between two batches other processes may take the lock. Messages that they have taken up meanwhile are left out. If
+    the uidlist is not as the index knows it (Dovecot changed it), everything is scanned anew.
+*   The mtimes of new/ and cur/ are recorded with the last batch, as they were before the names were read. Until then
+    nobody takes the mailbox for up to date, and the next scan finds what changed in between.
+*   Two processes scan one after the other (`ScanLock`): the second finds nothing left to do.
+*   Messages get their UIDs in the order of their names, except deliveries in between.
 
-Rejected: giving all UIDs in the first slice and the rows of the index later. A delivery then would have to know that the
-uidlist is ahead of the index, and a session that has the mailbox open could take what is not there yet for expunged.
+Rejected: giving all UIDs in the first batch and the rows of the index later. A delivery then would have to know that
+the uidlist is ahead of the index, and a session with the mailbox open could take missing rows for expunges.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from mailserver.store.maildir.sync.reconcile import begin
 from mailserver.types import UID, ModSeq
 
 AT_ONCE = 10_000
-"""Messages of a slice: some 30 ms under the account's lock."""
+"""Messages of a batch: some 30 ms under the account's lock."""
 
 
 def read_in_batches(home: Home, name: str, at_once: int = AT_ONCE) -> Iterator[tuple[int, int]]:
-    """Take up whatever is on disk. After each slice (messages done, messages in all): nothing is held then.
+    """Take up the state on disk. Yield (messages done, messages in all) after each batch, with no lock held.
 
     Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
     """
@@ -74,36 +74,36 @@ def read_in_batches(home: Home, name: str, at_once: int = AT_ONCE) -> Iterator[t
 
 
 class Turn:
-    """Whose turn it is to read a mailbox in slices: flock(2) on its new/, which ends with its process."""
+    """The lock for a batched scan of a mailbox: flock(2) on its new/. It ends with its process."""
 
     def __init__(self, directory: str) -> None:
-        """`directory`: the mailbox's new/. Where it cannot be opened there is nothing to wait for."""
+        """`directory`: the mailbox's new/. If it cannot be opened there is nothing to wait for."""
         try:
             self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             self._fd = -1
 
     def taken(self) -> bool:
-        """Take it, if nobody else has it."""
+        """Try to acquire it."""
         try:
             if self._fd >= 0:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError:
-            # A file system without such locks: two then disturb each other, and no more.
+            # A file system without such locks: two scans disturb each other, but do no harm.
             return True
         return True
 
     def end(self) -> None:
-        """Give it up."""
+        """Release it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 class _Batches:
-    """What one look at the directories has left to do."""
+    """The batches of one scan that are left."""
 
     def __init__(self, home: Home, state: MailboxState, postponed: Postponed) -> None:
         self.stuck = False
@@ -117,13 +117,13 @@ class _Batches:
         self._messages = postponed.messages
         self._at = 0
         self._columns: Arrays | None = None
-        """Of the whole mailbox, as long as nobody else has a part in it."""
+        """Columns of the whole mailbox, as long as no other process adds to it."""
         if postponed.is_new and state.uid_next == 1:
             self._columns = Arrays(array("I"), array("I"), array("Q"), array("I"), array("q"))
 
     @property
     def left(self) -> int:
-        """Messages that have no UIDs yet."""
+        """The number of messages without UIDs."""
         return len(self._messages) - self._at
 
     @property
@@ -133,7 +133,7 @@ class _Batches:
         return max(0, found - self.left), found
 
     def do(self, at_once: int) -> bool:
-        """The next slice, under the account's lock; False if all must be looked at anew, or nothing can be done."""
+        """Do the next batch under the account's lock. False if a new scan is needed, or nothing can be done."""
         home = self._home
         state = home.read(lambda index: index.mailboxes.by_guid(self._guid))
         if (
@@ -163,7 +163,7 @@ class _Batches:
                 lines = b"".join(first.lines())
                 state.uidlist_signature = home.with_room(lambda: uidlist.append_lines(self._paths.uidlist, lines))
         except NoSpace:
-            # The rest stays unseen until there is room to keep its UIDs; the next refresh tries again.
+            # The rest stays unseen until there is room for its UIDs. The next refresh tries again.
             self.stuck = True
             return False
         except StoreUnavailable:
@@ -175,7 +175,7 @@ class _Batches:
         return True
 
     def pack(self) -> None:
-        """Keep the columns, if they have not been kept yet, for who loads the mailbox next."""
+        """Store the columns, if they have not been stored yet, for the next loader."""
         if self._columns is not None:
             return
         state = self._home.read(lambda index: index.mailboxes.by_guid(self._guid))
@@ -185,7 +185,7 @@ class _Batches:
             )
 
     def _leave_out(self, state: MailboxState) -> bool:
-        """Others gave UIDs: what they took up needs none of ours. False if that is not there any more to be known."""
+        """Leave out messages that got UIDs from others. False if that can no longer be determined."""
         given = range(self._uid_next, state.uid_next)
         entries = self._home.read(lambda index: index.messages.entries_of(self._key, given))
         if len(entries) < len(given):
@@ -204,7 +204,7 @@ class _Batches:
         if first.uids:
             modseq = state.modseq = next_modseq(state.modseq)
             if (self._postponed.is_new or was_claimed) and 1 in first.places:
-                # Some session has seen what has left new/.
+                # A session has seen what is no longer in new/.
                 state.recent_from = max(state.recent_from, first.first_recent)
         columns = self._collect(first, modseq)
         if not self.left:
@@ -220,7 +220,7 @@ class _Batches:
         self._uid_next, self._modseq = state.uid_next, modseq
 
     def _collect(self, first: FirstScan, modseq: ModSeq) -> Arrays | None:
-        """The columns to keep with this slice, if it is the last."""
+        """Return the columns to store with this batch, if it is the last."""
         columns = self._columns
         if columns is None:
             return None
@@ -229,14 +229,14 @@ class _Batches:
         return None if self.left else columns
 
     def _settle(self, state: MailboxState) -> None:
-        """All is in the index that was there when the directories were read."""
+        """Record the mtimes: the index has everything that was there when the directories were read."""
         new, cur = self._postponed.new, self._postponed.cur
         state.new_racy = _trust(state.new_mtime, *new)
         state.cur_racy = _trust(state.cur_mtime, *cur)
 
 
 def _trust(mtime: int, read_at: int, trust: int) -> int:
-    """How far the recorded mtime can be trusted: as when the directory was read, or as what a change of ours left."""
+    """Return the trust in the recorded mtime: as when the directory was read, or as after a change of ours."""
     if mtime == read_at:
         return trust
     return OWN if trust == SETTLED else RACY

@@ -1,4 +1,4 @@
-"""What the directories of a mailbox hold beside what the index knows, told for little where they differ in little."""
+"""The differences between a mailbox's directories and the index, at little cost if there are few."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from mailserver.store.maildir.format.filename import base_of
 from mailserver.store.maildir.sync import scan
 
 FEW = 1000
-"""Up to so many messages that differ are looked up one by one."""
+"""So many differing messages are looked up one by one."""
 
 
 def differences(
     index: Index, key: int, new: scan.DirectoryScan, cur: scan.DirectoryScan | None, *, look_at_all: bool
 ) -> tuple[dict[str, scan.Found], dict[str, Entry]]:
-    """By base: what is there, and what the index knows; all of it, or what differs if that is little.
+    """Return files and entries by base: all of them, or only those that differ if they are few.
 
-    `cur` is None where cur/ has not moved.
+    `cur` is None if cur/ has not changed.
     """
     cur_names = cur.names if cur is not None else []
     if not look_at_all:
@@ -38,7 +38,7 @@ def differences(
         messages, _duplicates = scan.classify(new.names, cur_names)
         known = {entry.base: entry for entry in index.messages.entries(key)} if key else {}
     if cur is None:
-        # What is in cur/ has not moved; a file in new/ of the same base is a duplicate.
+        # Files in cur/ have not changed; one in new/ with the same base is a duplicate.
         in_cur = {base for base, entry in known.items() if entry.place}
         messages = {base: found for base, found in messages.items() if base not in in_cur}
         known = {base: entry for base, entry in known.items() if base not in in_cur}

@@ -1,18 +1,18 @@
-"""What a mailbox looked like on disk when the index was level with it: can be asked, without the index, if it still does.
+"""The state of a mailbox's directories when the index was up to date, to be compared without the index.
 
-A SELECT of a mailbox whose columns are in memory needs no more than that, so it needs no hop to the account's thread.
+A SELECT of a mailbox whose columns are in memory needs no more, and so no hop to the account's thread.
 
-Why three stats are enough, whoever changes the mailbox (this process, other ones of ours, foreign programs):
+Why three stats are enough, whoever changes the mailbox (this process, other workers, other programs):
 
 *   Every message that comes, goes or changes its flags moves the mtime of new/ or cur/. Both were read when they had
-    not moved for `scan.RACY_NS` (`SETTLED`): a later change cannot have the same mtime. Fresh mtimes, also those that
-    our own change left, are not `settled`: the index knows more about them than a stat can tell.
-*   UIDs that are given or burnt, and a new UIDVALIDITY, change the uidlist, whose signature has inode, size and mtime.
-    A mailbox that is deleted and made anew, or another one that was renamed to this name, has another uidlist.
-*   Only the index says that \\Recent messages are claimed. A stamp that knows of unclaimed ones is never `settled`; where
-    none are left none can come without a new UID.
-*   A keyword that gets a letter without a file that bears it changes nothing that the index would see either.
-*   What this process has changed, and its columns do not hold yet, moved one of the three as well.
+    not moved for `scan.RACY_NS` (`SETTLED`): a later change cannot have the same mtime. Fresh mtimes, also those of our
+    own changes, are not `settled`: the index knows more about them than a stat can tell.
+*   New or burnt UIDs, and a new UIDVALIDITY, change the uidlist, whose signature has inode, size and mtime. A mailbox
+    that was deleted and made anew, or another one that was renamed to this name, has another uidlist.
+*   Only the index knows the claimed \\Recent messages. A stamp with unclaimed ones is never `settled`. Without them,
+    none can come without a new UID.
+*   A new keyword letter that no file name has yet changes nothing that the index would see either.
+*   A change of this process that its columns lack moved one of the three as well.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from mailserver.store.maildir.home.home import Home
 
 
 class DirectoryStamp:
-    """Implements `store.rows.MailboxStamp`. Made in the account's thread, asked on any."""
+    """Implements `store.rows.MailboxStamp`. Made in the account's thread, used on any."""
 
     __slots__ = ("_cur", "_home", "_name", "_new", "_paths", "_signature", "settled")
 
     def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState) -> None:
-        """`state`: as the index has it, when the columns that this stamp is kept beside are level with it."""
+        """`state`: the index's row when the columns of this stamp are up to date."""
         self._home = home
         self._name = state.name
         self._paths = paths.new, paths.cur, paths.uidlist
@@ -46,7 +46,7 @@ class DirectoryStamp:
         )
 
     def unchanged(self, name: str) -> bool:
-        """Is the mailbox of that name this one, and as it was? Three stats."""
+        """Tell whether the name still means this mailbox in this state. Three stats."""
         if name != self._name or self._home.something_due:
             return False
         new, cur, listed = self._paths

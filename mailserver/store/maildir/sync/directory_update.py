@@ -1,11 +1,11 @@
-"""What our own changes leave in the index about a mailbox: the mtimes of new/ and cur/, and the keywords.
+"""The bookkeeping for our own changes of a mailbox: the mtimes of new/ and cur/ in the index, and the keywords.
 
-The mtimes recorded say up to when the directories have been read. A change of ours moves them; if they stood where they
-were recorded before it, then what moved them was ours, and the new ones are recorded as such. If not, somebody else
-changed the directory first, and the old ones stay, so that the next refresh reads it.
+The recorded mtimes tell up to when the directories have been read. A change of ours moves them. If they were equal to
+the recorded ones before it, then only our change moved them, and the new ones are recorded as our own. If not, another
+program changed the directory first, and the old ones stay, so that the next refresh reads it.
 
-After a change of ours the directory is not read at once, which would cost far more than the change and, within the
-same tick, prove nothing; once, when the mtime is old enough.
+The directory is not read right after our change: that would cost far more than the change and, within the same tick,
+prove nothing. It is read once, when the mtime is old enough.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from mailserver.store.maildir.sync import scan
 
 
 class DirectoryUpdate:
-    """Made before a change of the directories, `record`ed after it."""
+    """A change of directories: made before it, `record`ed after it."""
 
     def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState, places: Sequence[int] = (0, 1)) -> None:
-        """`places`: the directories that the change touches, 0 for new/, 1 for cur/.
+        """`places`: the directories that will change, 0 for new/, 1 for cur/.
 
         Raises: NoSuchMailbox when its directory is gone, NoSpace, StoreUnavailable.
         """
@@ -33,7 +33,7 @@ class DirectoryUpdate:
         self._paths = paths
         self._state = state
         self._level: list[int] = []
-        """Those of the places that stood as they were recorded."""
+        """The places whose mtimes were equal to the recorded ones."""
         try:
             self._look()
         except FileNotFoundError:
@@ -53,11 +53,11 @@ class DirectoryUpdate:
         ]
 
     def expect(self, names: Iterable[str]) -> None:
-        """A watcher is about to see these file names come or go: no news to this account object."""
+        """Expect a watcher to report these file names: they are changes of this account object."""
         self._names.expect(names)
 
     def record(self) -> None:
-        """Put the mtimes as they are now into the state."""
+        """Record the current mtimes in the state."""
         state = self._state
         for place in self._level:
             mtime = scan.directory_mtime(self._paths.place(place))
@@ -68,19 +68,19 @@ class DirectoryUpdate:
 
 
 def known_mask(state: MailboxState, names: Iterable[str]) -> int:
-    """Bits of those of the flags that the mailbox has."""
+    """Return the bits of those of the flags that the mailbox has."""
     return keywords.Keywords(state.keywords).mask(names)
 
 
 def make_keywords(home: Home, state: MailboxState, names: Collection[str]) -> int:
-    """Bits of the flags; their keywords get letters, on disk before any file name has them.
+    """Return the bits of the flags. New keywords get letters, on disk before any file name has them.
 
-    Under the account's lock; takes Dovecot's where it writes. Raises: LimitReached, BadSyntax, InUse, NoSpace.
+    Under the account's lock; takes Dovecot's to write. Raises: LimitReached, BadSyntax, InUse, NoSpace.
     """
     wanted = [name for name in names if not name.startswith("\\")]
     known = keywords.Keywords(state.keywords)
     if not wanted:
-        # The file says nothing of system flags.
+        # The file does not contain system flags.
         return known.mask(names)
     paths = home.paths(state.name)
     level = (uidlist.signature(paths.keywords) or ()) == state.keywords_signature
@@ -96,5 +96,5 @@ def make_keywords(home: Home, state: MailboxState, names: Collection[str]) -> in
 
 
 def flag_names(state: MailboxState, mask: int) -> list[str]:
-    """Names for a mask, system flags first."""
+    """Return the names for a mask, system flags first."""
     return keywords.Keywords(state.keywords).flags(mask)

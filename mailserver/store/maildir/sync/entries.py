@@ -1,4 +1,4 @@
-"""What the files of a Maildir say of messages, as entries of the index, and the UIDs that these get."""
+"""Index entries made from the files of a Maildir, and the UIDs of new messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DELIVERED = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 def read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
-    """Take up another keyword file; whether the names changed."""
+    """Read a changed keyword file. Return whether the names changed."""
     signature = uidlist.signature(paths.keywords) or ()
     if signature == state.keywords_signature:
         return False
@@ -30,14 +30,16 @@ def read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
 
 
 def next_uids(state: MailboxState, count: int) -> list[UID]:
-    """The next of its 2**32 - 2 UIDs, none of which is given twice; the state is left as it is. Raises: LimitReached."""
+    """Return the next of its 2**32 - 2 UIDs, none of which is used twice. The state stays as it is. Raises:
+    LimitReached.
+    """
     if state.uid_next + count - 1 > uidlist_format.HIGHEST_UID:
         raise LimitReached("the mailbox has no UIDs left")
     return [UID(uid) for uid in range(state.uid_next, state.uid_next + count)]
 
 
 def fresh_entries(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSeq) -> list[Entry]:
-    """Entries of (uid, base, where) that are new to the index."""
+    """Make entries of (uid, base, where) that are new to the index."""
     masks = {"": 0}
     make = tuple.__new__
     entries = []
@@ -51,7 +53,7 @@ def fresh_entries(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSe
 
 
 def moved_entry(entry: Entry, found: scan.Found, modseq: ModSeq) -> Entry:
-    """The same message under another name; it has changed only if its flags did."""
+    """Make the entry of the same message under another name. It has changed only if its flags did."""
     mask = MaildirName.parse(found.name).mask
     return entry._replace(
         modseq=entry.modseq if mask == entry.flags else modseq,
@@ -62,7 +64,7 @@ def moved_entry(entry: Entry, found: scan.Found, modseq: ModSeq) -> Entry:
 
 
 def sort_by_delivery(pending: list[tuple[str, scan.Found]]) -> None:
-    """By the second that a Maildir name begins with, then by name."""
+    """Sort by the seconds at the beginning of a Maildir name, then by name."""
     pending.sort(key=lambda pair: _delivery_order(pair[0]))
 
 

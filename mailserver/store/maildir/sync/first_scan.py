@@ -1,8 +1,8 @@
-"""The first look at a Maildir whose messages have no UIDs yet, as when mail of another server moves in.
+"""The first scan of a Maildir whose messages have no UIDs yet, as when mail of another server moves in.
 
-There may be hundreds of thousands of messages and the client waits, so they are columns that calls into C make and pass
-on; none of these calls takes more than some thousand messages, as it keeps other threads waiting. What is out of the
-ordinary (a base twice, names without a time) is left to `reconcile`, which does it all, at leisure.
+There may be hundreds of thousands of messages while the client waits. So they are columns, which calls into C make and
+pass on. None of these calls takes more than some thousand messages, as it keeps other threads waiting. Unusual cases (a
+base twice, names without a time) are left to `reconcile`, which handles everything, but more slowly.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mailserver.store.maildir.sync import scan
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 _USUAL: Final = re.compile(rb"^([0-9]{10}(?![0-9])[^:\n]*+)((?::[^\n]*+)?+)$", re.MULTILINE)
-"""Base and the rest. Where all names begin with as many digits, the order of the texts is that of the seconds."""
+"""Base and rest. If all names begin with the same number of digits, the order of the texts is that of the seconds."""
 _UNUSUAL_START: Final = re.compile(rb"\n(?!\Z|[0-9]{10}[^0-9])")
 _PART: Final = 2000
 
 
 @frozen
 class UnlistedMessages:
-    """Messages that have no UIDs yet, in the order of delivery: parallel columns."""
+    """Messages without UIDs, in the order of delivery: parallel columns."""
 
     masks: array[int]
     bases: list[bytes]
@@ -44,7 +44,7 @@ class UnlistedMessages:
 
     @classmethod
     def of(cls, pending: Sequence[tuple[str, scan.Found]]) -> UnlistedMessages:
-        """The same of (base, where) in that order, whatever their names look like."""
+        """Make the columns of (base, where) in that order, whatever the names are."""
         masks_of = _Masks()
         bases = [os.fsencode(base) for base, _found in pending]
         suffixes = [os.fsencode(found.name[len(base) :]) for base, found in pending]
@@ -52,7 +52,7 @@ class UnlistedMessages:
         return cls(array("I", map(masks_of.__getitem__, suffixes)), bases, suffixes, places)
 
     def without(self, bases: Collection[bytes]) -> UnlistedMessages:
-        """Those with other bases."""
+        """Return the messages with other bases."""
         kept = [at for at, base in enumerate(self.bases) if base not in bases]
         return UnlistedMessages(
             array("I", [self.masks[at] for at in kept]),
@@ -62,12 +62,12 @@ class UnlistedMessages:
         )
 
     def part(self, start: int, stop: int) -> UnlistedMessages:
-        """Some of them."""
+        """Return a range of the messages."""
         part = slice(start, stop)
         return UnlistedMessages(self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
 
     def told(self, uids: Mapping[str, UID]) -> tuple[FirstScan, list[tuple[str, scan.Found]]]:
-        """Those that a list gives UIDs, by base, in the order of these; and (base, where) of the others."""
+        """Split into messages that a list gives UIDs, by base in the order of these, and (base, where) of the others."""
         names = b"\n".join(self.bases).decode("utf-8", "surrogateescape").split("\n")
         numbers = list(map(uids.get, names))
         others = [
@@ -87,22 +87,22 @@ class UnlistedMessages:
         return look, others
 
     def given(self, first_uid: int) -> FirstScan:
-        """With their UIDs to be."""
+        """Return the messages with UIDs from `first_uid` on."""
         uids = range(first_uid, first_uid + len(self.bases))
         return FirstScan(uids, self.masks, self.bases, self.suffixes, self.places)
 
 
 @frozen
 class Postponed:
-    """What a look at a mailbox has left for later: messages that are in no list yet."""
+    """A scan whose messages without UIDs are left for later."""
 
     messages: UnlistedMessages
     found: int
-    """Files that there were in all."""
+    """Files in all."""
     is_new: bool
-    """Nobody had seen the mailbox before this look."""
+    """The mailbox had not been scanned before."""
     new: tuple[int, int]
-    """The mtime of new/ before its names were read, and how far it can be trusted; see `records.SETTLED`."""
+    """The mtime of new/ before its names were read, and the trust in it; see `records.SETTLED`."""
     cur: tuple[int, int]
 
 
@@ -118,33 +118,33 @@ class FirstScan:
     """0 in new/, 1 in cur/."""
 
     def lines(self) -> Iterator[bytes]:
-        """The lines of a uidlist."""
+        """Format the lines of a uidlist."""
         for start in range(0, len(self.uids), _PART):
             pairs = zip(self.uids[start : start + _PART], self.bases[start : start + _PART], strict=True)
             yield b"".join([b"%d :%b\n" % pair for pair in pairs])
 
     def blocks(self, modseq: ModSeq) -> Iterator[MessageBlock]:
-        """As the index keeps them."""
+        """Make blocks for the index."""
         for start in range(0, len(self.uids), BLOCK_MESSAGES):
             part = slice(start, start + BLOCK_MESSAGES)
             uids = array("I", self.uids[part])
             yield MessageBlock(modseq, uids, self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
 
     def columns(self, modseq: ModSeq) -> Arrays:
-        """As the mailbox is loaded."""
+        """Make the columns with which the mailbox is loaded."""
         count = len(self.uids)
         modseqs, sizes, dates = array("Q", [modseq]), array("I", [UNKNOWN_SIZE]), array("q", [UNKNOWN_DATE])
         return Arrays(array("I", self.uids), self.masks, modseqs * count, sizes * count, dates * count)
 
     @property
     def first_recent(self) -> UID:
-        """The UID after the last message that some session has seen already: those have left new/."""
+        """Return the UID after the last message that a session has seen already: those are no longer in new/."""
         last = self.places.rfind(1)
         return UID(self.uids[last] + 1 if last >= 0 else self.uids[0] if self.uids else 1)
 
 
 class _Masks(dict[bytes, int]):
-    """Flags by what follows the base."""
+    """Flags by the part after the base."""
 
     def __missing__(self, suffix: bytes) -> int:
         mask = flags_mask(letters_of_info(suffix[1:].decode("utf-8", "surrogateescape")))
@@ -153,7 +153,7 @@ class _Masks(dict[bytes, int]):
 
 
 def first_scan(new_names: Sequence[str], cur_names: Sequence[str]) -> UnlistedMessages | None:
-    """The messages of a mailbox; None if these names need a closer look."""
+    """Scan the messages of a mailbox; None if these names are not all usual."""
     names = [*cur_names, *new_names]
     names.sort()
     in_new = set(new_names)
@@ -178,17 +178,17 @@ def first_scan(new_names: Sequence[str], cur_names: Sequence[str]) -> UnlistedMe
 
 
 def _all_differ(bases: Sequence[bytes]) -> bool:
-    # Names that are sorted have bases that are too, but for rare ones: then a comparison of neighbours says it.
+    # Sorted names mostly have sorted bases: then comparing neighbours is enough.
     return all(map(operator.lt, bases, islice(bases, 1, None))) or len(set(bases)) == len(bases)
 
 
 def _split(text: bytes, count: int) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
-    """Bases, and what follows them, of so many names that stand in lines; None if one of them is not usual."""
+    """Split names, one a line, into bases and rests; None if one of them is not usual."""
     if text.count(b"\n") != count - 1:
         return None
     colons = text.count(b":")
     if colons in {0, count} and not _UNUSUAL_START.search(b"\n" + text + b"\n"):
-        # Most often all have flags, or none has. This takes a third of the time.
+        # Mostly all have flags, or none. This takes a third of the time.
         if not colons:
             return text.split(b"\n"), [b""] * count
         halves = text.replace(b":", b"\n:").split(b"\n")

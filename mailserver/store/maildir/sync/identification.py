@@ -1,7 +1,7 @@
-"""Which mailbox a directory is, by the header of its uidlist and what the index knows: the first step of `reconcile`.
+"""Identification of the mailbox in a directory, by its uidlist's header and the index: the first step of `reconcile`.
 
-Another GUID or UIDVALIDITY is another mailbox; a GUID in another place is a mailbox that another program renamed, or
-copied, where the old place still has it. What is unchanged is not read.
+Another GUID or UIDVALIDITY is another mailbox. A GUID in another place is a mailbox that another program renamed; or
+copied, if the old place still has it. Unchanged files are not read.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from mailserver.store.maildir.sync.uidlist_repair import mend
 from mailserver.types import UID
 
 _USUAL_LINE = 48
-"""Octets of a line of the uidlist; only how much there is to read is judged by it."""
+"""Octets of a usual uidlist line, to estimate how much there is to read."""
 
 
 @frozen
 class Identified:
-    """A mailbox, as far as it has been read to know which it is."""
+    """A mailbox, read as far as its identification needs."""
 
     state: MailboxState
-    """What to go on from."""
+    """The state to start from."""
     listed: uidlist.UidList | None = None
     """The uidlist, if it had to be read or made."""
     is_written: bool = True
-    """The list is a file: that of a new mailbox is made with the lines of the messages that are there, at once."""
+    """The list is a file. That of a new mailbox is written later, together with the lines of its messages."""
     tail: dict[str, UID] = field(factory=dict)
-    """UIDs by base, where all that is new in the list is these lines."""
+    """UIDs by base, if these lines are all that is new in the list."""
     is_new: bool = False
-    """The index has never seen it."""
+    """The index does not have it."""
 
 
 def identify(home: Home, name: str, exclude_dovecot: Callable[[None], None]) -> Identified:
-    """Under the account's lock; `exclude_dovecot(None)` takes Dovecot's, before a list is made where there was none.
+    """Identify a mailbox, under the account's lock. `exclude_dovecot(None)` takes Dovecot's, before a list is made.
 
     Raises: NoSuchMailbox, InUse, NoSpace, StoreUnavailable; ScanTooLarge inside `Home.bounded`.
     """
@@ -83,13 +83,13 @@ def identify(home: Home, name: str, exclude_dovecot: Callable[[None], None]) -> 
 
 
 def forget(home: Home, state: MailboxState) -> None:
-    """The index is to know it no more: it is gone, or another has its place."""
+    """Remove a mailbox from the index: it is gone, or another has its place."""
     key = state.key
     home.update(lambda index: index.mailboxes.remove(key))
 
 
 def _read_tail(home: Home, paths: MailboxPaths, state: MailboxState) -> dict[str, UID] | None:
-    """Read only what was added to the list; None if that does not do."""
+    """Read only the lines that were added to the list; None if that is not enough."""
     if state.uid_next == 1 or len(state.uidlist_signature) != len(uidlist.Signature._fields):
         return None
     known = uidlist.Signature(*state.uidlist_signature)
@@ -100,14 +100,14 @@ def _read_tail(home: Home, paths: MailboxPaths, state: MailboxState) -> dict[str
         return None
     index = home.index()
     if any(index.messages.by_base(state.key, base) is not None for _uid, base in tail.entries):
-        # A message that we know has got another UID.
+        # A known message has another UID now.
         return None
     state.uidlist_signature = tail.signature
     return {base: uid for uid, base in tail.entries}
 
 
 def _make_list(home: Home, paths: MailboxPaths, state: MailboxState | None) -> uidlist.UidList:
-    """There is no uidlist: one of a new mailbox, yet to be written, or made from the index, which knows the mailbox."""
+    """Make a missing uidlist: an unwritten one for a new mailbox, or one from the index for a known mailbox."""
     if state is None:
         validity = home.with_room(lambda: next_uid_validity(home.root))
         return uidlist.unwritten(paths.uidlist, validity)
@@ -123,7 +123,7 @@ def _complete_header(home: Home, listed: uidlist.UidList, state: MailboxState | 
 
 
 def _by_guid(home: Home, name: str, listed: uidlist.UidList) -> MailboxState | None:
-    """The state of a mailbox that another program renamed."""
+    """Return the state of a mailbox that another program renamed."""
     other = home.read(lambda index: index.mailboxes.by_guid(listed.guid))
     if other is None:
         return None

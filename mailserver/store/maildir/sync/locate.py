@@ -1,4 +1,4 @@
-"""Finding a mailbox again that another program may have renamed, by the identity that its uidlist tells."""
+"""Finding a mailbox that another program may have renamed, by the identity in its uidlist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mailserver.types import MailboxId, UIDValidity
 
 
 def locate(home: Home, guid: MailboxId, uid_validity: UIDValidity) -> MailboxState | None:
-    """The mailbox, wherever other programs have renamed it to; None when it is gone.
+    """Return the mailbox under its current name; None when it is gone.
 
     Under the account's lock. Raises: InUse, NoSpace, StoreUnavailable.
     """

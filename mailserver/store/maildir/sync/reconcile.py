@@ -1,16 +1,16 @@
-"""Making the index what is on disk, whoever changed the disk: the opposite of every other module here.
+"""Reconciliation: makes the index equal to the disk, whoever changed the disk. All other modules do the opposite.
 
 The problems are listed in `scan`. The rules:
 
-*   Runs under the account's lock. Dovecot's lock is taken only when the list of UIDs is to be changed; if the list then
-    is another one than was read, all is done again.
-*   What is unchanged is not read: new/ alone when cur/ has not moved, the uidlist only when its signature differs.
-*   UIDs: a file whose base the index knows keeps its UID. One that it does not know gets the UID of the uidlist if that
-    is not below the UIDNEXT told last, else a new one: a client never sees a UID appear below UIDNEXT. A list that was
-    cut back (its next UID is lower than the index's) is mended from the index; otherwise the list is right, and a
-    message that it gives another UID is expunged and comes again.
+*   Runs under the account's lock. Dovecot's lock is taken only to change the uidlist. If the list then differs from the
+    one that was read, everything is done again.
+*   Unchanged parts are not read: only new/ if cur/ has not changed, the uidlist only if its signature differs.
+*   UIDs: a file whose base is in the index keeps its UID. A new one gets the UID of the uidlist if that is not below
+    the UIDNEXT reported last, else a new one: a client never sees a UID appear below UIDNEXT. A list that was cut back
+    (its next UID is lower than the index's) is rebuilt from the index. Otherwise the list is right, and a message to
+    which it gives another UID is expunged and comes again.
 *   A message is expunged only when a stable scan did not show it.
-*   Another GUID or UIDVALIDITY is another mailbox: what the index knew of the old one goes, and whoever holds it gets
+*   Another GUID or UIDVALIDITY is another mailbox: the old one is removed from the index, and its sessions get
     MailboxChanged. A GUID that another mailbox has already was copied with its directory: the copy gets a new one.
 """
 
@@ -36,7 +36,7 @@ from mailserver.types import UID, ModSeq
 
 _ATTEMPTS = 4
 _KNOWN = 4
-"""A message that is in the index already costs so many times less than a new one, or even less."""
+"""A message in the index costs at least so many times less than a new one."""
 
 
 class _ListMoved(Exception):
@@ -44,7 +44,7 @@ class _ListMoved(Exception):
 
 
 def sync_uidlist(home: Home, name: str) -> MailboxState:
-    """The mailbox's state with the UIDs that are on disk; new files need not be in it. For who adds messages.
+    """Return the mailbox's state with the UIDs on disk, for adding messages; new files need not be in it.
 
     Under the account's lock. Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
     """
@@ -56,7 +56,7 @@ def sync_uidlist(home: Home, name: str) -> MailboxState:
 
 
 def reconcile(home: Home, name: str) -> MailboxState:
-    """Take up whatever is on disk; the state as saved. Under the account's lock.
+    """Take up the state on disk. Return it as saved. Under the account's lock.
 
     Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable; ScanTooLarge inside `Home.bounded`.
     """
@@ -64,13 +64,13 @@ def reconcile(home: Home, name: str) -> MailboxState:
 
 
 def begin(home: Home, name: str, most: int) -> tuple[MailboxState, Postponed | None]:
-    """As `reconcile`, but where there are more than `most` messages without UIDs these are left for later."""
+    """Do `reconcile`, but if more than `most` messages have no UIDs, leave these for later."""
     return _reconcile(home, name, most=most)
 
 
 def _reconcile(home: Home, name: str, *, most: int | None) -> tuple[MailboxState, Postponed | None]:
     if home.unsafe.names(home.root, home.paths(name)):
-        # UIDs of a list that a power cut may take away are told nobody.
+        # UIDs of a list that a power cut may undo are not reported.
         known = home.read(lambda index: index.mailboxes.by_name(name))
         if known is None:
             raise StoreUnavailable("the disk fails: what is new in the mailbox is not safe on it yet")
@@ -78,7 +78,7 @@ def _reconcile(home: Home, name: str, *, most: int | None) -> tuple[MailboxState
     for attempt in range(_ATTEMPTS):
         with contextlib.ExitStack() as stack:
             if attempt:
-                # Writers that come without a pause would let no attempt end: keep them out from the start.
+                # Continuous writers would let no attempt end: keep them out from the start.
                 with contextlib.suppress(FileNotFoundError):
                     stack.enter_context(home.dotlocked([home.paths(name).directory], must=True))
             with contextlib.suppress(_ListMoved):
@@ -91,7 +91,7 @@ def _reconcile(home: Home, name: str, *, most: int | None) -> tuple[MailboxState
 
 
 class _Reconciliation:
-    """One attempt."""
+    """One attempt to reconcile."""
 
     def __init__(self, home: Home, name: str, most: int | None) -> None:
         self.most = most
@@ -111,7 +111,7 @@ class _Reconciliation:
         self.first: FirstScan | None = None
         self.told: FirstScan | None = None
         self.scans: list[scan.DirectoryScan] = []
-        """new/ and, where a list was read, cur/."""
+        """new/ and, if a list was read, cur/."""
 
     def run(self) -> MailboxState:
         with contextlib.ExitStack() as stack:
@@ -149,7 +149,7 @@ class _Reconciliation:
             return state
 
     def _is_behind(self, state: MailboxState) -> bool:
-        """Was the list cut back or spoilt, so that the index knows more?"""
+        """Tell whether the list was cut back or spoilt, so that the index knows more."""
         if self.listed is None or self.is_new:
             return False
         return self.listed.damaged or self.listed.uid_next < state.uid_next
@@ -157,7 +157,7 @@ class _Reconciliation:
     # --- what is there
 
     def _scan(self, state: MailboxState, told: UID) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
-        """new/ and, unless it has not moved, cur/; in that order, so that a move from one to the other is seen."""
+        """Scan new/ and, unless it is unchanged, cur/: in this order, so that a move from one to the other is seen."""
         most = self.home.most_unseen
         if most is not None:
             most = min(most + told - 1, (_KNOWN + 1) * most)
@@ -187,7 +187,9 @@ class _Reconciliation:
         return new, cur
 
     def _look_first(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> bool:
-        """Whether this is a mailbox that the index has never seen, with names that let it be done fast."""
+        """Do a first scan of a mailbox that the index does not have, if its names are usual. Return whether it was
+        done.
+        """
         new, cur = scans
         if not self.is_new or cur is None or self.listed is None or self.listed.damaged:
             return False
@@ -205,7 +207,7 @@ class _Reconciliation:
         return True
 
     def _postpone(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> None:
-        """Leave the messages that need UIDs for later, if they are too many; until then the mailbox is not level."""
+        """Leave the messages without UIDs for later, if they are too many. Until then the mailbox is not up to date."""
         count = len(self.pending) if self.unlisted is None else len(self.unlisted)
         if self.most is None or count <= self.most:
             if self.unlisted is not None:
@@ -270,7 +272,7 @@ class _Reconciliation:
         if not self.pending and not mended and (listed is None or not listed.damaged):
             return
         sort_by_delivery(self.pending)
-        # A list at the very end of its UIDs, which only a foreign hand can make: what comes after stays unseen.
+        # A list at the very end of its UIDs, which only another program can make: later messages stay unseen.
         pending = self.pending[: max(0, uidlist_format.HIGHEST_UID + 1 - state.uid_next)]
         uids = next_uids(state, len(pending))
         given = fresh_entries([(uid, base, place) for uid, (base, place) in zip(uids, pending, strict=True)], modseq)
@@ -289,7 +291,7 @@ class _Reconciliation:
                 self.home.with_room(lambda: uidlist.append(self.paths.uidlist, lines))
             state.uidlist_signature = uidlist.signature(self.paths.uidlist) or ()
         except NoSpace:
-            # They stay unseen until there is room to keep their UIDs; the next refresh tries again.
+            # They stay unseen until there is room for their UIDs. The next refresh tries again.
             state.new_racy = state.cur_racy = RACY
             if mended or (listed is not None and listed.damaged):
                 # Nor is the list in order: it must be read again, too.
@@ -333,7 +335,7 @@ class _Reconciliation:
         self.is_written = True
 
     def _without_dead_lines(self, listed: uidlist.UidList) -> set[str] | None:
-        """The listed names that have a file, if enough others have none to write the list without these; else None."""
+        """Return the listed names that have a file, if enough have none to rewrite the list without them; else None."""
         if not listed.is_long:
             return None
         there = scan.bases_there(self.scans)
@@ -343,14 +345,14 @@ class _Reconciliation:
         return there if listed.worth_rewriting(len(there)) else None
 
     def _exclude_dovecot(self, expected: tuple[int, ...] | None) -> None:
-        """Take Dovecot's lock if it is not held; the list must still be what was read."""
+        """Take Dovecot's lock unless it is held. The list must still be the one that was read."""
         if not self.home.holds_dotlock(self.paths.directory):
             self.stack.enter_context(self.home.dotlocked([self.paths.directory], must=True))
         if uidlist.signature(self.paths.uidlist) != expected:
             raise _ListMoved
 
     def _first_recent(self, state: MailboxState) -> UID:
-        """After the last message that some session has seen already: those have left new/."""
+        """Return the UID after the last message that a session has seen already: those are no longer in new/."""
         if self.first is not None:
             return self.first.first_recent
         seen = max((entry.uid for entry in self.new if entry.place), default=0)

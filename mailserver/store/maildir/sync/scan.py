@@ -55,15 +55,15 @@ RACY_NS = 1_000_000_000
 
 _ATTEMPTS = 4
 _LONG_ENTRY = 300
-"""Octets that a directory takes for a file, at the very most; file systems that take less need a count."""
+"""Octets of a directory for one file, at the very most. File systems that take less need a count."""
 
 
 class TooMany(Exception):
-    """A directory holds more files than were to be read."""
+    """A directory has more files than may be read."""
 
 
 class Found(NamedTuple):
-    """Where a message lies."""
+    """The place of a message file."""
 
     place: str
     """"new" or "cur"."""
@@ -77,7 +77,7 @@ class DirectoryScan(NamedTuple):
     names: list[str]
     """Regular files, in no order."""
     mtime_ns: int
-    """The directory's mtime, from before the names were read."""
+    """The directory's mtime before the names were read."""
     racy: bool
     """The mtime is so fresh that an equal one later proves nothing."""
     stable: bool
@@ -85,7 +85,7 @@ class DirectoryScan(NamedTuple):
 
 
 def is_racy(mtime_ns: int, recorded_ns: int) -> bool:
-    """Whether a directory's mtime, read at `recorded_ns` (time.time_ns()), may hide a later change.
+    """Tell whether a mtime, read at `recorded_ns` (time.time_ns()), may hide a later change of the directory.
 
     A mtime from the future (a clock set back, another machine's clock) proves nothing either.
     """
@@ -93,7 +93,7 @@ def is_racy(mtime_ns: int, recorded_ns: int) -> bool:
 
 
 def directory_mtime(path: str) -> int:
-    """The mtime in nanoseconds. Raises: FileNotFoundError, StoreUnavailable."""
+    """Return the mtime in nanoseconds. Raises: FileNotFoundError, StoreUnavailable."""
     try:
         return os.stat(path).st_mtime_ns
     except OSError as error:
@@ -101,7 +101,7 @@ def directory_mtime(path: str) -> int:
 
 
 def is_unchanged(path: str, mtime_ns: int, trust: int) -> bool:
-    """Whether what was known of a directory when it had that mtime holds still; see `records.SETTLED`.
+    """Tell whether a directory is still as it was with that mtime; see `records.SETTLED`.
 
     Raises: FileNotFoundError, StoreUnavailable.
     """
@@ -112,9 +112,9 @@ def is_unchanged(path: str, mtime_ns: int, trust: int) -> bool:
 
 
 def scan_directory(path: str, most: int | None = None) -> list[str]:
-    """Names of the regular files, in no order, without those that are no mail's.
+    """Return the names of the regular files that may be mail, in no order.
 
-    Raises: TooMany where there are more entries than `most`, or have been, FileNotFoundError, StoreUnavailable.
+    Raises: TooMany if there are, or have been, more entries than `most`, FileNotFoundError, StoreUnavailable.
     """
     with safeio.boundary():
         if most is not None and os.stat(path).st_size > most * _LONG_ENTRY:
@@ -132,7 +132,7 @@ def scan_directory(path: str, most: int | None = None) -> list[str]:
 
 
 def can_be_listed(name: str) -> bool:
-    """Can a file of that name have a line in a uidlist?"""
+    """Tell whether a file of that name can have a line in a uidlist."""
     return "\n" not in base_of(name)
 
 
@@ -142,9 +142,9 @@ def _tell(path: str) -> None:
 
 
 def read_directory(path: str, most: int | None = None) -> DirectoryScan:
-    """The names with what is known about their truth.
+    """Read the names, and whether they can be trusted.
 
-    Raises: TooMany where there are more than `most`, FileNotFoundError, StoreUnavailable.
+    Raises: TooMany if there are more than `most`, FileNotFoundError, StoreUnavailable.
     """
     asked = time.time_ns()
     before = directory_mtime(path)
@@ -154,7 +154,7 @@ def read_directory(path: str, most: int | None = None) -> DirectoryScan:
         again = time.time_ns()
         after = directory_mtime(path)
         if after == before:
-            # Judged from before the names were read: what changed meanwhile may have the same, coarse time.
+            # Compared with the time before the names were read: a change meanwhile may have the same, coarse time.
             return DirectoryScan(names, before, is_racy(before, asked), stable=True)
         before, asked = after, again
         seen.update(names)
@@ -163,7 +163,7 @@ def read_directory(path: str, most: int | None = None) -> DirectoryScan:
 
 
 def bases_there(scans: Iterable[DirectoryScan]) -> set[str] | None:
-    """The bases that have a file; None where a directory changed while it was read, as a name may be missing then."""
+    """Return the bases that have a file; None if a directory changed while it was read, as a name may be missing then."""
     bases: set[str] = set()
     for one in scans:
         if not one.stable:
@@ -173,8 +173,8 @@ def bases_there(scans: Iterable[DirectoryScan]) -> set[str] | None:
 
 
 def classify(new_names: Iterable[str], cur_names: Iterable[str]) -> tuple[dict[str, Found], list[Found]]:
-    """Messages by base, and the files that are duplicates of them. The order of the names does not count."""
-    # Made as tuple.__new__ does it: there is one for each message of a mailbox.
+    """Return messages by base, and the duplicate files of them. The order of the names does not count."""
+    # Made by tuple.__new__: there is one for each message of a mailbox.
     make = tuple.__new__
     listing = [make(Found, ("cur", name)) for name in cur_names]
     listing += [make(Found, ("new", name)) for name in new_names]

@@ -1,9 +1,9 @@
-"""A child of `store.scan_pool.ScanPool`: `python -m mailserver.store.maildir.sync.scan_process`.
+"""A child process of `store.scan_pool.ScanPool`: `python -m mailserver.store.maildir.sync.scan_process`.
 
-Standard input has one JSON line an order, that of an `interfaces.ScanTooLarge`; standard output gets `[done, goal]` after
-each slice and at last `"done"`, `"elsewhere"` (it is to be done where it was asked for), or `{"error": name}` of a
-MailError. The end of input ends it, after the slice that it is at: it is never left behind by its server. It runs at
-a low priority, in bounded memory, and imports no Twisted.
+Standard input has one JSON line an order, that of an `interfaces.ScanTooLarge`. Standard output gets `[done, goal]`
+after each batch and at last `"done"`, `"elsewhere"` (the caller must do it), or `{"error": name}` of a MailError. It
+ends after its current batch at the end of input, so it never outlives its server. It runs at a low priority, in bounded
+memory, and imports no Twisted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MEMORY: Final = 2 << 30
 """Octets of memory: a million messages take 300 MiB."""
 NICE: Final = 5
 PAUSE: Final = 0.01
-"""Seconds between two slices: who waits for the account's lock asks for it more often (`lock.wait_for`)."""
+"""Seconds between two batches: processes that wait for the account's lock try it more often (`lock.wait_for`)."""
 _TURN_PAUSE: Final = 0.05
 
 
@@ -45,7 +45,7 @@ def carry_out(
     abandoned: Callable[[], bool] = lambda: False,
     at_once: int = AT_ONCE,
 ) -> object:
-    """Read that mailbox; what to answer at last. `abandoned` is asked between slices: nobody waits any more."""
+    """Read that mailbox. Return the last answer. `abandoned` is checked between batches: nobody waits any more."""
     home = Home(
         order["root"],
         Settings(
@@ -75,7 +75,7 @@ def carry_out(
     except MemoryError:
         return {"error": StoreUnavailable.__name__}
     except BrokenPipeError:
-        # Nobody is there to be told: `main` ends the process, and the slices that are done stay.
+        # Nobody waits for the answer: `main` ends the process, and the finished batches stay.
         raise
     except Exception:
         traceback.print_exc()
@@ -88,7 +88,7 @@ def carry_out(
 
 
 def _summarise(data: bytes) -> Summary:
-    # Only what a dead process has left to be published is rendered here: the modules take long to load.
+    # Only messages that a dead process left to be published are rendered here: the modules take long to load.
     from mailserver.message.render import summarise  # noqa: PLC0415
 
     return summarise(data)
@@ -99,7 +99,7 @@ def serve() -> None:
     requests, at_once = sys.stdin.buffer, int(sys.argv[1]) if len(sys.argv) > 1 else AT_ONCE
 
     def abandoned() -> bool:
-        # One order at a time: what can be read now is the end.
+        # One order at a time: if there is something to read now, it is the end.
         return bool(select.select([requests], [], [], 0)[0])
 
     while (line := requests.readline(MAX_ORDER)).endswith(b"\n"):
@@ -113,16 +113,16 @@ def _answer(answer: object) -> None:
 
 def main() -> None:
     """Serve standard input and output."""
-    # Ctrl-C at a terminal reaches the whole group: the server ends us by closing the pipe.
+    # Ctrl-C at a terminal reaches the whole group: the server ends this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.nice(NICE)
-    # Looking for cycles among a million names takes longer than the work; `carry_out` looks once, when it is done.
+    # Garbage collection among a million names takes longer than the work; `carry_out` collects once, at the end.
     gc.disable()
     try:
         serve()
     except BrokenPipeError:
-        # The server is gone; what would be flushed at the end has no reader.
+        # The server is gone; a flush at the end has no reader.
         os._exit(0)
 
 

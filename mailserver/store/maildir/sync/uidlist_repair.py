@@ -1,4 +1,4 @@
-"""A dovecot-uidlist that is lost, was cut back or spoilt, written anew from what the index knows."""
+"""Rebuilding a dovecot-uidlist that is lost, was cut back or spoilt, from the index."""
 
 from __future__ import annotations
 
