@@ -49,14 +49,14 @@ STEPS = {
 
 @pytest.mark.parametrize("is_read", [True, False])
 def test_a_long_change_is_remembered_until_it_is_read_or_the_next_begins(account, other, monkeypatch, is_read):
-    monkeypatch.setattr(local_changes, "LONG", 2)
+    monkeypatch.setattr(local_changes, "LARGE", 2)
     account.create("there")
     for _ in range(3):
         append(account)
     here, there = account.mailbox("INBOX"), account.mailbox("there")
     before = {mailbox: mailbox.load().modseq for mailbox in (here, there)}
     here.move([1, 2, 3], "there")
-    assert len(account._home.steps) == 2
+    assert len(account._home.local_changes) == 2
     for mailbox, since in before.items() if is_read else ():
         told = [mailbox.changes_since(since) for _ in range(2)]
         told.append(other.mailbox(mailbox.name).changes_since(since))
@@ -64,7 +64,7 @@ def test_a_long_change_is_remembered_until_it_is_read_or_the_next_begins(account
         assert len(told[0].expunged) == (3 if mailbox is here else 0)
     if not is_read:
         flag(there, 1)
-    assert len(account._home.steps) == (0 if is_read else 1)
+    assert len(account._home.local_changes) == (0 if is_read else 1)
 
 
 @pytest.mark.parametrize("step", STEPS)

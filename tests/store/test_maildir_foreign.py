@@ -515,6 +515,6 @@ def test_a_watcher_is_told_what_we_did_ourselves_once(account):
 
 def test_own_names_that_nobody_asks_for_are_bounded():
     names = local_changes.ExpectedNames()
-    for number in range(3 * local_changes.MOST_OWN_NAMES):
+    for number in range(3 * local_changes.MAX_EXPECTED_NAMES):
         names.expect([str(number)])
-    assert len(names._names) <= local_changes.MOST_OWN_NAMES + 1
+    assert len(names._names) <= local_changes.MAX_EXPECTED_NAMES + 1

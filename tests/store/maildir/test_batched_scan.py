@@ -22,7 +22,7 @@ from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.home.settings import Settings
-from mailserver.store.maildir.sync.batched_scan import Turn, read_in_batches
+from mailserver.store.maildir.sync.batched_scan import ScanLock, read_in_batches
 from tests.store.crash import in_child
 from tests.store.workload import stage
 
@@ -214,7 +214,7 @@ def test_killed_anywhere_it_goes_on_where_it_stopped(tmp_path):
     dry = Box(str(tmp_path / "dry"))
     dry.fill()
     passed = points(dry)
-    assert {name for name, _nth in passed} >= {"slices.begun", "slices.after-append", "slices.after-slice"}
+    assert {name for name, _nth in passed} >= {"batches.begun", "batches.after-append", "batches.after-batch"}
     for number, (name, nth) in enumerate(passed):
         box = Box(str(tmp_path / f"box{number}"))
         box.fill()
@@ -404,12 +404,12 @@ def test_a_large_difference_is_read_in_slices_too(box):
 
 def test_two_take_turns(box):
     box.fill()
-    first, second = Turn(box.home().paths("INBOX").new), Turn(box.home().paths("INBOX").new)
-    assert first.taken()
-    assert not second.taken()
-    first.end()
-    assert second.taken()
-    second.end()
+    first, second = ScanLock(box.home().paths("INBOX").new), ScanLock(box.home().paths("INBOX").new)
+    assert first.acquire()
+    assert not second.acquire()
+    first.release()
+    assert second.acquire()
+    second.release()
 
 
 def test_the_lock_is_free_between_two_slices(box):

@@ -48,7 +48,7 @@ def test_it_gives_up_or_is_right(new, cur):
     assert UnlistedMessages.of(by_base) == found or len({len(name) for name in (*new, *cur)}) > 1
     assert found.part(0, 2).bases + found.part(2, 99).bases == found.bases
     assert found.without({found.bases[0]}) == found.part(1, len(found))
-    look = found.given(7)
+    look = found.with_uids(7)
     rows = rows_of(look)
     assert [row[0] for row in rows] == list(range(7, 7 + len(messages)))
     names = [(os.fsdecode(base), os.fsdecode(base + suffix)) for _uid, _mask, base, suffix, _place in rows]
@@ -67,7 +67,7 @@ def test_names_beyond_one_part_stay_in_order(monkeypatch):
     monkeypatch.setattr(module, "_PART", 3)
     monkeypatch.setattr(module, "BLOCK_MESSAGES", 4)
     names = [f"{1_700_000_000 + number}.a{number}:2,{'S' * (number % 3 == 0)}" for number in range(10)]
-    look = first_scan(names[7:], names[6::-1]).given(1)
+    look = first_scan(names[7:], names[6::-1]).with_uids(1)
     assert [(uid, mask, (base + suffix).decode(), place) for uid, mask, base, suffix, place in rows_of(look)] == [
         (number + 1, SEEN if number % 3 == 0 else 0, name, number < 7) for number, name in enumerate(names)
     ]

@@ -33,7 +33,7 @@ from mailserver.store.maildir.format.dotlocks import Dotlocks
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import unsynced
 from mailserver.store.maildir.home.folders import Layout
-from mailserver.store.maildir.home.local_changes import ExpectedNames, Steps
+from mailserver.store.maildir.home.local_changes import ExpectedNames, LocalChanges
 from mailserver.store.maildir.home.lock_context import LockContext
 from mailserver.store.maildir.home.recovery import recover
 from mailserver.store.maildir.home.settings import Settings
@@ -70,7 +70,7 @@ class Home:
         """Ids of intents that could not be settled, and were logged."""
         self.due: set[str] = set()
         """Ids of intents that are due, but whose files could not be renamed to say so."""
-        self.steps = Steps()
+        self.local_changes = LocalChanges()
         self.untidied: dict[int, int] = {}
         """Messages expunged since a mailbox's uidlist was last checked for dead lines, by key."""
         self.most_unseen: int | None = None
@@ -114,7 +114,7 @@ class Home:
         """Do `locked` for a change that will be acknowledged. Also raises StoreUnavailable while something is not safe."""
         return self._changing
 
-    def take_lock(self) -> None:
+    def acquire_lock(self) -> None:
         """Acquire the lock for `locked`, which lists the exceptions."""
         if self._depth:
             self._depth += 1
@@ -126,7 +126,7 @@ class Home:
             raise StoreUnavailable("the account is gone") from error
         self._depth = 1
         self._is_current = False
-        self.steps.forget_long()
+        self.local_changes.forget_large()
         try:
             if held.noted or self.unsafe or safeio.unsynced or safeio.leftovers:
                 self.unsafe = unsynced.settle(self, held.notes())
@@ -136,10 +136,10 @@ class Home:
                 self._forget()
                 self._intents_left = recover(self)
         except BaseException:
-            self.give_lock(failed=True)
+            self.release_lock(failed=True)
             raise
 
-    def give_lock(self, *, failed: bool) -> None:
+    def release_lock(self, *, failed: bool) -> None:
         """Release the lock for `locked`."""
         self._depth -= 1
         if self._depth:
@@ -172,7 +172,7 @@ class Home:
 
     def _forget(self) -> None:
         """Drop cached state, as other processes may have changed it."""
-        self.steps.forget()
+        self.local_changes.forget()
         if self._index is not None:
             self._index.mailboxes.forget()
 
@@ -255,7 +255,7 @@ class Home:
                 return known
             else:
                 known.close()
-                self.steps.forget()
+                self.local_changes.forget()
                 self._index = known = None
         opened = self._open()
         if opened is None:
@@ -266,7 +266,7 @@ class Home:
             opened = Index.make_in_memory(self._index_path)
         elif known is not None:
             known.close()
-            self.steps.forget()
+            self.local_changes.forget()
         self._index = opened
         return opened
 
@@ -317,7 +317,7 @@ class Home:
     def close(self) -> None:
         """Close files. The next use opens them again."""
         self.dotlocks.close()
-        self.steps.forget()
+        self.local_changes.forget()
         if self.text_index is not None:
             self.text_index.close()
         if self._index is not None:
@@ -362,7 +362,7 @@ class Home:
     def _drop(self, *, damaged: bool) -> None:
         index, self._index = self._index, None
         self._is_current = False
-        self.steps.forget()
+        self.local_changes.forget()
         if index is None:
             return
         if damaged:

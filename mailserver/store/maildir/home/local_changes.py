@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from mailserver.store.rows import Row
 from mailserver.types import UID, ModSeq
 
-MOST_OWN_NAMES: Final = 4096
-LONG: Final = 1000
+MAX_EXPECTED_NAMES: Final = 4096
+LARGE: Final = 1000
 """Messages of a change from which on it is kept for one reader only: rows take memory."""
 
 
@@ -25,7 +25,7 @@ class ExpectedNames:
 
     def expect(self, names: Iterable[str]) -> None:
         """Add names before the change."""
-        if len(self._names) > MOST_OWN_NAMES:
+        if len(self._names) > MAX_EXPECTED_NAMES:
             # There is no watcher.
             self._names = set()
         self._names.update(names)
@@ -42,7 +42,7 @@ class ExpectedNames:
         return found
 
 
-class Step(NamedTuple):
+class LocalChange(NamedTuple):
     """A complete change of a mailbox between two modseqs."""
 
     since: ModSeq
@@ -52,39 +52,39 @@ class Step(NamedTuple):
     expunged: Sequence[UID]
 
 
-class Steps:
-    """The last own change of each mailbox, by key. LONG ones are kept until they are read, or until the next change."""
+class LocalChanges:
+    """The last own change of each mailbox, by key. LARGE ones are kept until they are read, or until the next change."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, Step] = {}
-        self._long: set[int] = set()
+        self._steps: dict[int, LocalChange] = {}
+        self._large: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def keep(self, key: int, step: Step) -> None:
+    def keep(self, key: int, step: LocalChange) -> None:
         """Keep a change after it was made."""
-        self._long.discard(key)
+        self._large.discard(key)
         self._steps[key] = step
-        if len(step.rows) + len(step.expunged) > LONG:
-            self._long.add(key)
+        if len(step.rows) + len(step.expunged) > LARGE:
+            self._large.add(key)
 
-    def take(self, key: int, since: ModSeq, upto: ModSeq) -> Step | None:
+    def take(self, key: int, since: ModSeq, upto: ModSeq) -> LocalChange | None:
         """Return the change between these two modseqs, if it is kept."""
         step = self._steps.get(key)
         if step is None or (step.since, step.upto) != (since, upto):
             return None
-        if key in self._long:
-            self._long.remove(key)
+        if key in self._large:
+            self._large.remove(key)
             del self._steps[key]
         return step
 
-    def forget_long(self) -> None:
-        """Drop LONG changes, which nobody needs any more."""
-        while self._long:
-            self._steps.pop(self._long.pop(), None)
+    def forget_large(self) -> None:
+        """Drop LARGE changes, which nobody needs any more."""
+        while self._large:
+            self._steps.pop(self._large.pop(), None)
 
     def forget(self) -> None:
         """Drop all, as other processes may have changed the mailboxes."""
         self._steps.clear()
-        self._long.clear()
+        self._large.clear()

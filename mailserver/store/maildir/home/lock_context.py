@@ -21,10 +21,10 @@ class LockContext:
 
     def __enter__(self) -> None:
         home = self._home
-        home.take_lock()
+        home.acquire_lock()
         if self._changing and home.unsafe.unsynced:
-            home.give_lock(failed=False)
+            home.release_lock(failed=False)
             raise StoreUnavailable("the disk fails: what was changed before is not safe on it yet")
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
-        self._home.give_lock(failed=kind is not None)
+        self._home.release_lock(failed=kind is not None)

@@ -37,7 +37,7 @@ from mailserver.store.maildir.format.message_file import to_crlf
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import folders, intent, recovery
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.home.local_changes import Step
+from mailserver.store.maildir.home.local_changes import LocalChange
 from mailserver.store.maildir.mailbox.staged_file import StagedFile
 from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, make_keywords
 from mailserver.store.maildir.sync.entries import next_uids
@@ -354,7 +354,7 @@ def _publish(
     safeio.point("delivery.before-index")
     _save(home, state, entries, summaries)
     if uids:
-        home.steps.keep(state.key, Step(before, modseq, [entry.row() for entry in entries], []))
+        home.local_changes.keep(state.key, LocalChange(before, modseq, [entry.row() for entry in entries], []))
     safeio.point("delivery.after-index")
     for arrival in arrivals:
         arrival.staged.release()

@@ -15,7 +15,7 @@ from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.home.local_changes import Step
+from mailserver.store.maildir.home.local_changes import LocalChange
 from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.directory_update import DirectoryUpdate
 from mailserver.store.maildir.sync.reconcile import reconcile
@@ -76,7 +76,7 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
             index.expunge(state.key, expunged, state.modseq)
 
         home.update(save, len(expunged))
-        home.steps.keep(state.key, Step(before, state.modseq, [], expunged))
+        home.local_changes.keep(state.key, LocalChange(before, state.modseq, [], expunged))
         if state.key in home.untidied:
             home.untidied[state.key] += len(expunged)
         safeio.point("expunge.after-index")

@@ -19,7 +19,7 @@ from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.format.filename import MaildirName
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.home.local_changes import Step
+from mailserver.store.maildir.home.local_changes import LocalChange
 from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, known_mask, make_keywords
 from mailserver.store.maildir.sync.reconcile import reconcile
 from mailserver.types import UID, ModSeq
@@ -155,7 +155,9 @@ class _FlagRename:
 
         home.update(save, len(changed))
         if changed:
-            home.steps.keep(state.key, Step(before, state.modseq, [entry.row() for entry in changed], []))
+            home.local_changes.keep(
+                state.key, LocalChange(before, state.modseq, [entry.row() for entry in changed], [])
+            )
         safeio.point("store.after-index")
 
     def _take_back(self) -> None:

@@ -138,7 +138,7 @@ class MaildirMailbox:
         """What happened after `modseq`. Before the history begins the UIDs that are there tell what is expunged."""
         state = self._state()
         key = state.key
-        step = self._home.steps.take(key, modseq, state.modseq)
+        step = self._home.local_changes.take(key, modseq, state.modseq)
         if step is not None:
             return Changes(
                 modseq, step.upto, step.rows, step.expunged, state.keywords, state.uid_next, None, self._stamp(state)

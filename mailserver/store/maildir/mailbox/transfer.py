@@ -28,7 +28,7 @@ from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.format.filename import MaildirName, flag_letters, new_base, other_letters
 from mailserver.store.maildir.home import folders, intent, recovery
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.home.local_changes import Step
+from mailserver.store.maildir.home.local_changes import LocalChange
 from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, flag_names, make_keywords
 from mailserver.store.maildir.sync.entries import next_uids
 from mailserver.store.maildir.sync.reconcile import reconcile, sync_uidlist
@@ -240,6 +240,6 @@ def _save(
 
     home.update(save, 2 * len(pairs))
     if move:
-        home.steps.keep(state.key, Step(since[0], modseq, [], gone))
+        home.local_changes.keep(state.key, LocalChange(since[0], modseq, [], gone))
     rows = [entry.row() for entry in new]
-    home.steps.keep(into.key, Step(since[1], into.modseq, rows, gone if into is state else []))
+    home.local_changes.keep(into.key, LocalChange(since[1], into.modseq, rows, gone if into is state else []))

@@ -56,24 +56,24 @@ def read_in_batches(home: Home, name: str, at_once: int = AT_ONCE) -> Iterator[t
             state, postponed = begin(home, name, at_once)
         if postponed is None:
             return
-        safeio.point("slices.begun")
-        slices = _Batches(home, state, postponed)
-        yield slices.progress
-        while slices.left:
+        safeio.point("batches.begun")
+        batches = _Batches(home, state, postponed)
+        yield batches.progress
+        while batches.left:
             with home.locked():
-                going_on = slices.do(at_once)
+                going_on = batches.do(at_once)
             if not going_on:
                 break
-            safeio.point("slices.after-slice")
-            yield slices.progress
+            safeio.point("batches.after-batch")
+            yield batches.progress
         else:
-            slices.pack()
+            batches.pack()
             return
-        if slices.stuck:
+        if batches.stuck:
             return
 
 
-class Turn:
+class ScanLock:
     """The lock for a batched scan of a mailbox: flock(2) on its new/. It ends with its process."""
 
     def __init__(self, directory: str) -> None:
@@ -83,7 +83,7 @@ class Turn:
         except OSError:
             self._fd = -1
 
-    def taken(self) -> bool:
+    def acquire(self) -> bool:
         """Try to acquire it."""
         try:
             if self._fd >= 0:
@@ -95,7 +95,7 @@ class Turn:
             return True
         return True
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Release it."""
         if self._fd >= 0:
             os.close(self._fd)
@@ -155,7 +155,7 @@ class _Batches:
         if self.left and not len(part):
             self.stuck = True
             return False
-        first = part.given(state.uid_next)
+        first = part.with_uids(state.uid_next)
         try:
             with home.dotlocked([self._paths.directory], must=True):
                 if uidlist.signature(self._paths.uidlist) != state.uidlist_signature:
@@ -170,7 +170,7 @@ class _Batches:
             if os.access(self._paths.directory, os.W_OK):
                 raise
             # A mailbox that we may only read: these UIDs last as long as the index.
-        safeio.point("slices.after-append")
+        safeio.point("batches.after-append")
         self._save(state, first)
         return True
 

@@ -66,7 +66,7 @@ class UnlistedMessages:
         part = slice(start, stop)
         return UnlistedMessages(self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
 
-    def told(self, uids: Mapping[str, UID]) -> tuple[FirstScan, list[tuple[str, scan.Found]]]:
+    def split_listed(self, uids: Mapping[str, UID]) -> tuple[FirstScan, list[tuple[str, scan.Found]]]:
         """Split into messages that a list gives UIDs, by base in the order of these, and (base, where) of the others."""
         names = b"\n".join(self.bases).decode("utf-8", "surrogateescape").split("\n")
         numbers = list(map(uids.get, names))
@@ -86,7 +86,7 @@ class UnlistedMessages:
         )
         return look, others
 
-    def given(self, first_uid: int) -> FirstScan:
+    def with_uids(self, first_uid: int) -> FirstScan:
         """Return the messages with UIDs from `first_uid` on."""
         uids = range(first_uid, first_uid + len(self.bases))
         return FirstScan(uids, self.masks, self.bases, self.suffixes, self.places)

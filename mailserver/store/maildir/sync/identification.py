@@ -18,7 +18,7 @@ from mailserver.store.maildir.format.uid_validity import next_uid_validity
 from mailserver.store.maildir.home import folders
 from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.sync.differences import FEW
-from mailserver.store.maildir.sync.uidlist_repair import mend
+from mailserver.store.maildir.sync.uidlist_repair import rebuild_uidlist
 from mailserver.types import UID
 
 _USUAL_LINE = 48
@@ -112,7 +112,7 @@ def _make_list(home: Home, paths: MailboxPaths, state: MailboxState | None) -> u
         validity = home.with_room(lambda: next_uid_validity(home.root))
         return uidlist.unwritten(paths.uidlist, validity)
     lost = uidlist.unwritten(paths.uidlist, state.uid_validity, state.guid, state.uid_next)
-    return mend(home, lost, state)
+    return rebuild_uidlist(home, lost, state)
 
 
 def _complete_header(home: Home, listed: uidlist.UidList, state: MailboxState | None) -> None:

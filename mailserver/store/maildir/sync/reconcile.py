@@ -31,7 +31,7 @@ from mailserver.store.maildir.sync.differences import differences
 from mailserver.store.maildir.sync.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
 from mailserver.store.maildir.sync.first_scan import FirstScan, Postponed, UnlistedMessages, first_scan
 from mailserver.store.maildir.sync.identification import forget, identify
-from mailserver.store.maildir.sync.uidlist_repair import mend
+from mailserver.store.maildir.sync.uidlist_repair import rebuild_uidlist
 from mailserver.types import UID, ModSeq
 
 _ATTEMPTS = 4
@@ -39,7 +39,7 @@ _KNOWN = 4
 """A message in the index costs at least so many times less than a new one."""
 
 
-class _ListMoved(Exception):
+class _UidlistChanged(Exception):
     """Another program changed the uidlist after it was read."""
 
 
@@ -81,7 +81,7 @@ def _reconcile(home: Home, name: str, *, most: int | None) -> tuple[MailboxState
                 # Continuous writers would let no attempt end: keep them out from the start.
                 with contextlib.suppress(FileNotFoundError):
                     stack.enter_context(home.dotlocked([home.paths(name).directory], must=True))
-            with contextlib.suppress(_ListMoved):
+            with contextlib.suppress(_UidlistChanged):
                 attempted = _Reconciliation(home, name, most)
                 try:
                     return attempted.run(), attempted.postponed
@@ -109,7 +109,7 @@ class _Reconciliation:
         self.pending: list[tuple[str, scan.Found]] = []
         self.unlisted: UnlistedMessages | None = None
         self.first: FirstScan | None = None
-        self.told: FirstScan | None = None
+        self.listed_messages: FirstScan | None = None
         self.scans: list[scan.DirectoryScan] = []
         """new/ and, if a list was read, cur/."""
 
@@ -119,17 +119,17 @@ class _Reconciliation:
             found = identify(self.home, self.name, self._exclude_dovecot)
             state, self.listed, self.tail = found.state, found.listed, found.tail
             self.is_new, self.is_written = found.is_new, found.is_written
-            told = UID(1) if self.is_new else state.uid_next
+            uid_next = UID(1) if self.is_new else state.uid_next
             mended = self._is_behind(state)
             if self.listed is not None:
                 state.uid_next = UID(max(state.uid_next, self.listed.uid_next))
             if self.tail:
                 state.uid_next = UID(max(self.tail.values()) + 1)
             modseq = next_modseq(state.modseq)
-            scans = self._scan(state, told)
+            scans = self._scan(state, uid_next)
             self.scans = [each for each in scans if each is not None]
-            if not self._look_first(state, scans):
-                self._compare(state, scans, modseq, told, mended=mended)
+            if not self._try_first_scan(state, scans):
+                self._compare(state, scans, modseq, uid_next, mended=mended)
             self._postpone(state, scans)
             self._give_uids(state, modseq, mended=mended)
             names_changed = read_keywords(self.paths, state)
@@ -139,7 +139,7 @@ class _Reconciliation:
                 names_changed
                 or self.new
                 or self.first
-                or self.told
+                or self.listed_messages
                 or self.gone
                 or any(entry.modseq == modseq for entry in self.changed)
             ):
@@ -156,17 +156,17 @@ class _Reconciliation:
 
     # --- what is there
 
-    def _scan(self, state: MailboxState, told: UID) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
+    def _scan(self, state: MailboxState, uid_next: UID) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
         """Scan new/ and, unless it is unchanged, cur/: in this order, so that a move from one to the other is seen."""
         most = self.home.most_unseen
         if most is not None:
-            most = min(most + told - 1, (_KNOWN + 1) * most)
+            most = min(most + uid_next - 1, (_KNOWN + 1) * most)
         try:
             with contextlib.suppress(FileNotFoundError):
                 return self._scan_once(state, most)
             folders.complete(self.paths.directory)
             return self._scan_once(state, most)
-        except scan.TooMany:
+        except scan.TooManyFiles:
             raise self.home.scan_too_large(self.name) from None
         except FileNotFoundError as error:
             if state.key:
@@ -186,7 +186,7 @@ class _Reconciliation:
         state.cur_mtime, state.cur_racy = cur.mtime_ns, RACY if cur.racy else SETTLED
         return new, cur
 
-    def _look_first(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> bool:
+    def _try_first_scan(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> bool:
         """Do a first scan of a mailbox that the index does not have, if its names are usual. Return whether it was
         done.
         """
@@ -201,7 +201,7 @@ class _Reconciliation:
         if found is None:
             return False
         if self.listed.entries:
-            self.told, self.pending = found.told(self.listed.entries)
+            self.listed_messages, self.pending = found.split_listed(self.listed.entries)
         else:
             self.unlisted = found
         return True
@@ -211,7 +211,7 @@ class _Reconciliation:
         count = len(self.pending) if self.unlisted is None else len(self.unlisted)
         if self.most is None or count <= self.most:
             if self.unlisted is not None:
-                self.first = self.unlisted.given(state.uid_next)
+                self.first = self.unlisted.with_uids(state.uid_next)
             return
         sort_by_delivery(self.pending)
         new, cur = scans
@@ -230,7 +230,7 @@ class _Reconciliation:
         state: MailboxState,
         scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None],
         modseq: ModSeq,
-        told: UID,
+        uid_next: UID,
         *,
         mended: bool,
     ) -> None:
@@ -250,7 +250,7 @@ class _Reconciliation:
                     self.changed.append(moved_entry(entry, place, modseq))
                 continue
             uid = self.listed.entries.get(base) if self.listed is not None else self.tail.get(base)
-            if uid is not None and uid >= told:
+            if uid is not None and uid >= uid_next:
                 told_uids.append((uid, base, place))
             else:
                 self.pending.append((base, place))
@@ -282,7 +282,7 @@ class _Reconciliation:
             if mended:
                 assert listed is not None
                 there = scan.bases_there(self.scans)
-                mend(self.home, listed, state, gone=self.gone, more=[*self.new, *given], there=there)
+                rebuild_uidlist(self.home, listed, state, gone=self.gone, more=[*self.new, *given], there=there)
             elif listed is not None and listed.damaged:
                 self.home.with_room(lambda: uidlist.rewrite(listed, add=lines))
             elif listed is not None and (alive := self._without_dead_lines(listed)) is not None:
@@ -349,21 +349,21 @@ class _Reconciliation:
         if not self.home.holds_dotlock(self.paths.directory):
             self.stack.enter_context(self.home.dotlocked([self.paths.directory], must=True))
         if uidlist.signature(self.paths.uidlist) != expected:
-            raise _ListMoved
+            raise _UidlistChanged
 
     def _first_recent(self, state: MailboxState) -> UID:
         """Return the UID after the last message that a session has seen already: those are no longer in new/."""
         if self.first is not None:
             return self.first.first_recent
         seen = max((entry.uid for entry in self.new if entry.place), default=0)
-        if self.told is not None and 1 in self.told.places:
-            seen = max(seen, self.told.first_recent - 1)
+        if self.listed_messages is not None and 1 in self.listed_messages.places:
+            seen = max(seen, self.listed_messages.first_recent - 1)
         return UID(min(seen + 1, state.uid_next))
 
     # --- the index
 
     def _save(self, state: MailboxState, modseq: ModSeq) -> None:
-        first = self.first or self.told
+        first = self.first or self.listed_messages
         self.gone.sort()
         self.new.sort()
 

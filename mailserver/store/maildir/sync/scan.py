@@ -58,7 +58,7 @@ _LONG_ENTRY = 300
 """Octets of a directory for one file, at the very most. File systems that take less need a count."""
 
 
-class TooMany(Exception):
+class TooManyFiles(Exception):
     """A directory has more files than may be read."""
 
 
@@ -114,16 +114,16 @@ def is_unchanged(path: str, mtime_ns: int, trust: int) -> bool:
 def scan_directory(path: str, most: int | None = None) -> list[str]:
     """Return the names of the regular files that may be mail, in no order.
 
-    Raises: TooMany if there are, or have been, more entries than `most`, FileNotFoundError, StoreUnavailable.
+    Raises: TooManyFiles if there are, or have been, more entries than `most`, FileNotFoundError, StoreUnavailable.
     """
     with safeio.boundary():
         if most is not None and os.stat(path).st_size > most * _LONG_ENTRY:
-            raise TooMany
+            raise TooManyFiles
     with safeio.boundary(), os.scandir(path) as entries:
         some = entries if most is None else islice(entries, most + 1)
         names = [entry.name for entry in some if entry.is_file(follow_symlinks=False) and entry.name[0] != "."]
         if most is not None and (len(names) > most or next(entries, None) is not None):
-            raise TooMany
+            raise TooManyFiles
     if "\n" in "".join(names):
         found, names = len(names), list(filter(can_be_listed, names))
         if len(names) < found:
@@ -144,7 +144,7 @@ def _tell(path: str) -> None:
 def read_directory(path: str, most: int | None = None) -> DirectoryScan:
     """Read the names, and whether they can be trusted.
 
-    Raises: TooMany if there are more than `most`, FileNotFoundError, StoreUnavailable.
+    Raises: TooManyFiles if there are more than `most`, FileNotFoundError, StoreUnavailable.
     """
     asked = time.time_ns()
     before = directory_mtime(path)

@@ -26,7 +26,7 @@ from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir.format.names import LevelEncoding
 from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.home.settings import Settings
-from mailserver.store.maildir.sync.batched_scan import AT_ONCE, Turn, read_in_batches
+from mailserver.store.maildir.sync.batched_scan import AT_ONCE, ScanLock, read_in_batches
 
 MAX_ORDER: Final = 64 * 1024
 """Octets of an order."""
@@ -56,10 +56,10 @@ def carry_out(
             Bounds(order["mailboxes"], order["messages"]),
         ),
     )
-    turn = None
+    scan_lock = None
     try:
-        turn = Turn(home.paths(order["mailbox"]).new)
-        while not turn.taken():
+        scan_lock = ScanLock(home.paths(order["mailbox"]).new)
+        while not scan_lock.acquire():
             if abandoned():
                 return None
             time.sleep(_TURN_PAUSE)
@@ -81,8 +81,8 @@ def carry_out(
         traceback.print_exc()
         return "elsewhere"
     finally:
-        if turn is not None:
-            turn.end()
+        if scan_lock is not None:
+            scan_lock.release()
         home.close()
         gc.collect()
 

@@ -10,7 +10,7 @@ from mailserver.store.maildir.home.home import Home
 from mailserver.types import UID
 
 
-def mend(
+def rebuild_uidlist(
     home: Home,
     listed: uidlist.UidList,
     state: MailboxState,
