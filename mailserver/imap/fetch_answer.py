@@ -22,9 +22,9 @@ from itertools import chain
 from typing import Final, NoReturn
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged
-from mailserver.imap.fetch_message import Large
+from mailserver.imap.fetch_message import LargeResponse
 from mailserver.imap.fetch_plan import CHUNK, FetchBatchSize, Plan, Rows, gather, unmeasured
-from mailserver.imap.fetch_work import Known, Ready, Work
+from mailserver.imap.fetch_work import CachedData, FetchResult, Work
 from mailserver.imap.section import PIECE, Range, without_nul
 from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.imap.session import Session
@@ -144,7 +144,7 @@ class FetchResponse:
         self._is_heavy = work.is_heavy
         return work.weight
 
-    async def _ask(self, work: Work, rows: Rows, start: int) -> Ready:
+    async def _ask(self, work: Work, rows: Rows, start: int) -> FetchResult:
         """Run one operation, or none. Cached files are given back before the wait for the client."""
         known = work.known = self._take_known(work, rows, start) if self._remembers else None
         try:
@@ -157,10 +157,10 @@ class FetchResponse:
                 self._keep(known)
         return ready
 
-    def _take_known(self, work: Work, rows: Rows, start: int) -> Known:
+    def _take_known(self, work: Work, rows: Rows, start: int) -> CachedData:
         """Take the messages from `start` on out of the worker's cache, with about CHUNK octets of texts."""
         plan, live = self._plan, self._selected.live
-        cache, known = live.account.message_cache, Known()
+        cache, known = live.account.message_cache, CachedData()
         if plan.needs_summary and not work.has_decided(start):
             known.summaries.update(cache.summaries(live, rows.uids[start:]))
         if not plan.needs_file and not any(item.section for item in plan.items):
@@ -176,7 +176,7 @@ class FetchResponse:
                 known.files[uid] = file
         return known
 
-    def _keep(self, known: Known) -> None:
+    def _keep(self, known: CachedData) -> None:
         live = self._selected.live
         cache = live.account.message_cache
         cache.keep_summaries(live, known.summaries)
@@ -185,7 +185,7 @@ class FetchResponse:
         for uid, file in known.files.items():
             cache.give_file(live, uid, file)
 
-    async def _read(self, large: Large, at: int, count: int) -> bytes:
+    async def _read(self, large: LargeResponse, at: int, count: int) -> bytes:
         """Octets of a large message; none where they can no longer be read."""
         data = large.file.read_now(at, count)
         if data is not None:
@@ -195,7 +195,7 @@ class FetchResponse:
         except MailError:
             return b""
 
-    async def _send_large(self, large: Large) -> None:
+    async def _send_large(self, large: LargeResponse) -> None:
         """Send all of it; what is not made yet is made in further turns of the account's thread."""
         live = self._selected.live
         try:
@@ -214,7 +214,7 @@ class FetchResponse:
             else:
                 await live.account.run(large.file.close)
 
-    async def _send_pieces(self, large: Large) -> None:
+    async def _send_pieces(self, large: LargeResponse) -> None:
         channel = self._session.channel
         for piece in large.pieces:
             if isinstance(piece, bytes):

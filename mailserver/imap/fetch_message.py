@@ -25,7 +25,7 @@ KEPT_LINES_UNKNOWN = INCOMPLETE.encode("ascii")
 
 
 @define
-class Large:
+class LargeResponse:
     """The response of one message that is sent in pieces."""
 
     uid: UID

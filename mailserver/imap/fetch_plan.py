@@ -70,7 +70,7 @@ class Plan:
     """Envelopes are all that is needed of the summaries, and no file is."""
     needs_file: bool = field(init=False)
     sections: tuple[Section, ...] = field(init=False)
-    """Those of its items."""
+    """The sections of its items."""
     few_kept: bool = field(init=False)
     """No more than FEW_KEPT items are kept lines."""
     sets_seen: bool = field(init=False)
@@ -167,12 +167,12 @@ def unmeasured(rows: Rows) -> bool:
 
 @define
 class FetchBatchSize:
-    """How many messages are taken at a time."""
+    """The number of messages that are taken at a time."""
 
     count: int = _ROWS
 
     def weigh(self, octets: int) -> None:
-        """Those of the last time took so much memory: take more, or fewer, the next time."""
+        """Adapt it to the memory that the last batch took."""
         if octets < CHUNK:
             self.count = min(self.count * 2, _ROWS)
         elif octets > 4 * CHUNK:

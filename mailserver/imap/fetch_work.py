@@ -1,8 +1,8 @@
 """The part of a FETCH that may block: responses made from the index and from files, in the account's thread.
 
-It touches nothing that the reactor's thread changes. It is given the cached messages (`Known`); where these are enough
+It touches nothing that the reactor's thread changes. It is given the cached messages (`CachedData`); where these are enough
 and cost little (`Budget`), it runs on the reactor's thread (`run_now`). All else is done in turns of the
-account's thread that end by time (`TimeSlice`), in the middle of a message if need be (`Large`).
+account's thread that end by time (`TimeSlice`), in the middle of a message if need be (`LargeResponse`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attrs import Factory, frozen
 from mailserver.errors import MailError, MessageExpunged, StoreUnavailable
 from mailserver.imap.budget import COPIED, EACH, Budget, BudgetExceeded, NotCached, UnlimitedBudget
 from mailserver.imap.fetch_block import Block
-from mailserver.imap.fetch_message import KEPT_LINES_UNKNOWN, Large, MessageFormatter, collect, total
+from mailserver.imap.fetch_message import KEPT_LINES_UNKNOWN, LargeResponse, MessageFormatter, collect, total
 from mailserver.imap.fetch_plan import CHUNK, Item, Need, Plan, Rows, unmeasured
 from mailserver.imap.open_message import LoadedMessage, NonBlockingFile, OpenMessage
 from mailserver.imap.section import without_nul
@@ -42,7 +42,7 @@ _UNBOUNDED: Final = UnlimitedBudget()
 
 
 @frozen
-class Known:
+class CachedData:
     """The cached data of those messages, by UID; the files are this FETCH's alone until it gives them back."""
 
     texts: dict[int, bytes] = Factory(dict)
@@ -51,7 +51,7 @@ class Known:
 
 
 @frozen
-class Ready:
+class FetchResult:
     """The result of one operation."""
 
     data: bytes
@@ -59,7 +59,7 @@ class Ready:
     """The number of messages in it. It may be 0: what was read for them is kept for the next operation."""
     learned: Sequence[Row]
     error: MailError | None
-    large: Large | None
+    large: LargeResponse | None
 
 
 class Work:
@@ -75,7 +75,7 @@ class Work:
         seen: frozenset[int],
     ) -> None:
         """`message_key` with a UID stands for one message."""
-        self.known: Known | None = None
+        self.known: CachedData | None = None
         """To be set before each `run`, which adds what it reads."""
         self.is_heavy = False
         """Has it exceeded the budget of the reactor's thread?"""
@@ -95,7 +95,7 @@ class Work:
         self.weight = 0
         """Octets of the summaries that were read."""
 
-    def run_now(self, start: int) -> Ready | None:
+    def run_now(self, start: int) -> FetchResult | None:
         """As `run`, from cached data alone, without blocking and within the budget; None if that is not enough."""
         if self.known is None or self.is_heavy:
             return None
@@ -107,7 +107,7 @@ class Work:
         except NotCached:
             return None
 
-    def run(self, start: int, mailbox: Mailbox) -> Ready:
+    def run(self, start: int, mailbox: Mailbox) -> FetchResult:
         """Answer from the message at `start` on, in the account's thread, until there are enough octets, or the time is over."""
         return self._run(start, mailbox, _UNBOUNDED, TimeSlice(CHUNK))
 
@@ -115,7 +115,7 @@ class Work:
         """Has all data of the message at `start` been taken from the index?"""
         return start < self._decided
 
-    def _run(self, start: int, mailbox: Mailbox | None, budget: Budget, time_slice: TimeSlice | None) -> Ready:
+    def _run(self, start: int, mailbox: Mailbox | None, budget: Budget, time_slice: TimeSlice | None) -> FetchResult:
         """Raises: NotCached, BudgetExceeded where not even the first message can be answered."""
         if self._tries_envelopes:
             if (ready := self._envelopes(mailbox, start)) is not None:
@@ -147,12 +147,12 @@ class Work:
             if self._ahead and self._ahead[0][0] == self._rows.uids[at]:
                 self._ahead.popleft()
             at += 1
-            if isinstance(found, Large):
-                return Ready(b"".join(out), at - start, learned, error, found)
+            if isinstance(found, LargeResponse):
+                return FetchResult(b"".join(out), at - start, learned, error, found)
             out.append(found)
             if time_slice is not None and time_slice.take(len(found)):
                 break
-        return Ready(b"".join(out), at - start, learned, error, None)
+        return FetchResult(b"".join(out), at - start, learned, error, None)
 
     def _read_ahead(self, mailbox: Mailbox, at: int) -> None:
         """Read the small messages from there on, about CHUNK octets."""
@@ -219,7 +219,7 @@ class Work:
             if size == UNKNOWN_SIZE or date == UNKNOWN_DATE
         ]
 
-    def _envelopes(self, mailbox: Mailbox | None, start: int) -> Ready | None:
+    def _envelopes(self, mailbox: Mailbox | None, start: int) -> FetchResult | None:
         """Answer many messages at once, from the index; None if one of them is not there, or responses are cached."""
         plan = self._plan
         if mailbox is None or self.known is not None or (plan.measured and unmeasured(self._rows)):
@@ -232,9 +232,9 @@ class Work:
             return None
         self.weight += sum(map(len, kept.values()))
         block = self._block_of(start, start + count)
-        return Ready(block.format({b"ENVELOPE": [kept[uid] for uid in uids[:count]]}), count, [], None, None)
+        return FetchResult(block.format({b"ENVELOPE": [kept[uid] for uid in uids[:count]]}), count, [], None, None)
 
-    def _block(self, start: int, budget: Budget, learned: Sequence[Row]) -> Ready | None:
+    def _block(self, start: int, budget: Budget, learned: Sequence[Row]) -> FetchResult | None:
         """Answer many messages at once; None if one of them needs more than columns and its summary. Raises: BudgetExceeded."""
         plan, found = self._plan, self._summaries
         if plan.needs_file or not plan.few_kept or (self._seen and not plan.has_flags):
@@ -249,14 +249,14 @@ class Work:
         if plan.sections and any(summary.fields == KEPT_LINES_UNKNOWN for summary in summaries):
             return None
         data, count = block.format_summaries(summaries, budget)
-        return Ready(data, count, learned, None, None)
+        return FetchResult(data, count, learned, None, None)
 
     def _block_of(self, start: int, end: int) -> Block:
         return Block(self._plan, self._rows.part(start, end), self._flags[start:end])
 
     def _message(
         self, mailbox: Mailbox | None, at: int, budget: Budget, time_slice: TimeSlice | None
-    ) -> bytes | Large:  # fmt: skip
+    ) -> bytes | LargeResponse:  # fmt: skip
         """The response of one message. Raises: MessageExpunged, StoreUnavailable, NotCached, BudgetExceeded."""
         uid, plan = self._rows.uids[at], self._plan
         data = self._ahead[0][1] if self._ahead and self._ahead[0][0] == uid else None
@@ -285,20 +285,20 @@ class Work:
         except BaseException:
             file.close()
             raise
-        if data is None and not isinstance(answer, Large):
+        if data is None and not isinstance(answer, LargeResponse):
             self._put_back(uid, file)
         return answer
 
     def _finish(
         self, at: int, file: MessageFile, message: OpenMessage | None, formatter: MessageFormatter, time_slice: TimeSlice | None
-    ) -> bytes | Large:  # fmt: skip
+    ) -> bytes | LargeResponse:  # fmt: skip
         """The whole response, or the part that is ready, and its rest."""
         items = chain([b"* %d FETCH (" % self._rows.seqs[at]], formatter.items(message), [self._end(at)])
         pieces, ended = collect(items, time_slice)
         if not ended:
-            return Large(UID(self._rows.uids[at]), file, pieces, items)
+            return LargeResponse(UID(self._rows.uids[at]), file, pieces, items)
         if total(pieces) > CHUNK:
-            return Large(UID(self._rows.uids[at]), file, pieces, None)
+            return LargeResponse(UID(self._rows.uids[at]), file, pieces, None)
         if message is None:
             return b"".join([piece for piece in pieces if isinstance(piece, bytes)])
         return b"".join([piece if isinstance(piece, bytes) else without_nul(message.read(piece)) for piece in pieces])
@@ -329,7 +329,7 @@ class Work:
         return self._plan.whole_line % tuple(cells)
 
     def _cell(self, at: int, item: Item) -> object:
-        """What `Plan.line` takes for an item from columns."""
+        """The value of an item from columns, for `Plan.line`."""
         rows = self._rows
         match item.label:
             case b"FLAGS":

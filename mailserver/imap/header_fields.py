@@ -148,7 +148,7 @@ class LongHeader:
         return SelectedFields(selected, chain(octets, [end[max(0, first - size) : max(0, first + selected - size)]]))
 
     def _ranges(self, names: frozenset[bytes]) -> Iterator[Range | None]:
-        """Where those fields are, in their order."""
+        """The places of those fields, in their order."""
         if self._places is None:
             for found in self._scan(names):
                 yield None if found is None else found[1:]

@@ -101,7 +101,7 @@ class OpenMessage:
         self._cut = 0
         """Octets of the headers in `_fields`."""
         self._long: tuple[int, LongHeader] | None = None
-        """Where the last long header began, and the header."""
+        """The start of the last long header, and the header."""
 
     def resolve(self, section: Section) -> Generator[None, None, bytes | Range | SelectedFields | None]:
         """The section's octets, or where they are in the file; None if there is no such part. Yields pauses.
@@ -198,7 +198,7 @@ class OpenMessage:
 
     @cached_property
     def _names(self) -> frozenset[bytes]:
-        """Of all fields that are asked for."""
+        """The names of all fields that are asked for."""
         return frozenset().union(*[section.fields for section in self._sections])
 
     @cached_property

@@ -55,7 +55,7 @@ class Plan:
                 yield start, min(start + SLICE, high)
 
     def flagged(self, view: View, low: int, high: int) -> Sequence[int]:
-        """Which of the positions from `low` to `high` have the wanted flags."""
+        """The positions from `low` to `high` that have the wanted flags."""
         return _with_flags(view, low, high, self.care, self.wanted) if self.care else range(low, high)
 
     def evaluate(self, view: View, positions: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:

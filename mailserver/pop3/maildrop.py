@@ -156,7 +156,7 @@ class Maildrop:
         return len(deleted)
 
     def _unseen(self, numbers: set[int]) -> list[UID]:
-        """Those that are still there and not flagged \\Seen, rising."""
+        """The UIDs of the messages that still exist and are not flagged \\Seen, rising."""
         columns = self._live.columns
         uids = sorted(UID(self._uids[number - 1]) for number in numbers)
         return [uid for uid in uids if (at := columns.position(uid)) >= 0 and not columns.flags[at] & SEEN]

@@ -68,7 +68,7 @@ class ConnectionInfo:
     """The client's address (from a trusted proxy's header, if there is one); None on a Unix socket."""
     peer_port: int
     local: str
-    """Where it arrived, for the log: "127.0.0.1:993" or a path."""
+    """The local address, for the log: "127.0.0.1:993" or a path."""
     tls: TLSInfo | None
     cleartext_allowed: bool
     """The listener's configuration allows passwords without TLS, from this client at least."""

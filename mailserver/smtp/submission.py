@@ -53,7 +53,7 @@ class SubmissionServices(Services):
     """SASL mechanisms that the configuration allows, in the order of EHLO."""
     next_hop: NextHop | None = None
     detail_separator: str = "+"
-    """As LMTP's, for local recipients."""
+    """The separator of details in local recipients; the configuration of LMTP has it."""
 
 
 class SubmissionSession(Session):

@@ -31,9 +31,9 @@ class Transaction(ABC):
         self.sender = sender
         """None is the null sender."""
         self.parameters = parameters
-        """Those of MAIL, by keyword, as their rows have parsed them."""
+        """The parameters of MAIL, by keyword, as their rows have parsed them."""
         self.recipient_parameters: dict[Address, Mapping[str, object]] = {}
-        """Those of RCPT, for accepted recipients that have some."""
+        """The parameters of RCPT, for accepted recipients that have some."""
         self.recipients = 0
         """Recipients accepted."""
         self.incoming: Incoming | None = None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mailserver.errors import StoreUnavailable
 from mailserver.imap.fetch_plan import CHUNK
-from mailserver.imap.fetch_work import Known
+from mailserver.imap.fetch_work import CachedData
 from mailserver.imap.section import PIECE
 from mailserver.store.memory import MemoryMailbox, MemoryMessage
 from mailserver.store.receiving import NewMessage
@@ -67,10 +67,12 @@ def test_who_does_not_read_holds_neither_texts_nor_files(
         ask(client, command)
     held: list[int] = []
     drain = type(client.channel).drain
-    others = [each for each in gc.get_objects() if isinstance(each, Known)]
+    others = [each for each in gc.get_objects() if isinstance(each, CachedData)]
 
     async def measured(channel: Any) -> None:
-        known = [each for each in gc.get_objects() if isinstance(each, Known) and not any(each is it for it in others)]
+        known = [
+            each for each in gc.get_objects() if isinstance(each, CachedData) and not any(each is it for it in others)
+        ]
         held.append(sum(len(each.texts) + len(each.files) for each in known))
         await drain(channel)
 

@@ -40,7 +40,7 @@ class Namespace:
 
     @classmethod
     def make(cls, separator: str, prefix: str, *, slashes: bool = False) -> Namespace:
-        """From the configuration, where the prefix may come without its separator."""
+        """Make it of the configuration, in which the prefix may lack its separator."""
         whole = prefix + separator if prefix and not prefix.endswith(separator) else prefix
         return cls(separator, whole, slashes)
 

@@ -30,7 +30,7 @@ class SequenceSet:
 
     @classmethod
     def parse(cls, data: bytes) -> SequenceSet:
-        """From the wire. Raises: BadSyntax, LimitReached (more than MAX_RANGES elements)."""
+        """Parse a set. Raises: BadSyntax, LimitReached (more than MAX_RANGES elements)."""
         return _parse(data)
 
     def ranges(self, largest: int) -> list[tuple[int, int]]:
