@@ -1,4 +1,4 @@
-"""Linux inotify as a reader of the reactor: which names appeared in, or went from, which directory.
+"""Linux inotify on the reactor: names that appear in a directory or disappear from it.
 
 Twisted's own watcher closes all its watches when one directory is deleted, and does not report an overflow; both
 lose changes. Here every event is told, and an overflow says that anything may have changed.
@@ -24,7 +24,7 @@ MASK = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN
 _HEADER = struct.Struct("iIII")
 _READ = 256 * 1024
 PAUSE: Final = 0.02
-"""Seconds between two reads: what changes meanwhile, most of it our own doing, wakes nobody and is read together."""
+"""Seconds between two reads; changes meanwhile, most of them this server's own, are read together."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 log = Logger(namespace="mailserver")
@@ -32,7 +32,7 @@ log = Logger(namespace="mailserver")
 
 @implementer(IReadDescriptor)
 class Inotify:
-    """One inotify instance. `changed(watch, names)` is called for what is new; names None: the whole directory."""
+    """One inotify instance. It calls `changed(watch, names)` for events; None instead of names: anything may have changed."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Inotify:
         *,
         mask: int = MASK,
     ) -> None:
-        """`mask`: the events that are told of all directories."""
+        """`mask`: the events to report of all directories."""
         self._mask = mask
         self._reactor = reactor
         self._clock = clock
@@ -57,7 +57,7 @@ class Inotify:
         reactor.addReader(self)
 
     def add(self, path: str) -> int:
-        """Watch a directory; a number that its events carry. Raises: OSError."""
+        """Watch a directory; return the number that its events carry. Raises: OSError."""
         watch: int = _libc.inotify_add_watch(self._fd, os.fsencode(path), self._mask)
         if watch < 0:
             error = ctypes.get_errno()
@@ -65,7 +65,7 @@ class Inotify:
         return watch
 
     def remove(self, watch: int) -> None:
-        """Watch it no longer; harmless if the directory is gone."""
+        """Stop watching a directory; harmless if it is gone."""
         _libc.inotify_rm_watch(self._fd, watch)
 
     def close(self) -> None:
@@ -86,10 +86,10 @@ class Inotify:
         return "inotify"
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
-        """For the reactor: at its end, or when the descriptor fails."""
+        """Handle the end of the reactor, or a failed descriptor."""
 
     def doRead(self) -> None:  # noqa: N802 - Twisted's name
-        """Events are there: the first are told at once, those that follow after a pause."""
+        """Report events at once, and those that follow after a pause."""
         if self._read() and self._pause is None:
             self._reactor.removeReader(self)
             self._pause = self._clock.callLater(PAUSE, self._go_on)
@@ -102,7 +102,7 @@ class Inotify:
             self._reactor.addReader(self)
 
     def _read(self) -> bool:
-        """Whether there was something."""
+        """Read events; return whether there were any."""
         try:
             data = os.read(self._fd, _READ)
         except BlockingIOError:

@@ -1,15 +1,15 @@
-"""Foreign programs deliver and rename behind our back: this pokes the mailboxes they touch.
+"""Watch open mailboxes for changes by other programs, and poke the mailboxes that change.
 
-Every mailbox that a session has open is watched, and for some seconds more when the last one has left it: clients come
-back, and setting a watch costs more than a SELECT. A file name that inotify tells is passed on with the poke to this
-worker's own mailbox, which then looks at that name only. Two seconds after the last change the mailbox is compared
-whole, which settles what happened within one tick of the file system's clock. Every 30 seconds each is looked at in
-any case, so that a lost event, an overflow or a watch that could not be set delays a change but never hides it; not all
-at once, as a look takes a hop to the account's thread.
+Every mailbox that a session has open is watched, and some seconds longer: clients come back, and setting a watch costs
+more than a SELECT. A file name from inotify goes with the poke to this worker's own mailbox, which reads that name only.
+Two seconds after the last change the whole mailbox is compared with the disk, which finds changes within one tick of the
+file system's clock. Every 30 seconds each mailbox is compared in any case: a lost event, an overflow or a watch that
+cannot be set delays a change but never hides it. These comparisons are spread, as each takes a hop to the account's
+thread.
 
-To inotify the other workers of this server are foreign programs. What they change they poke, and it is in the index by
-then; their file names come earlier, while they still hold the account's lock. So where there are other workers names are
-gathered for GATHER_TIME, and then are no news in most cases, which the mailbox sees without the lock.
+To inotify the other workers of this server are other programs. A worker pokes what it changes, once it is in the index;
+the file names arrive earlier, while that worker still holds the account's lock. So with other workers names are gathered
+for GATHER_TIME. After that they are known from the index in most cases, which the mailbox sees without the lock.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from mailserver.notify.inotify import Inotify
 from mailserver.store.live import LiveMailbox
 
 SETTLE_TIME = 2.0
-LOOK_TIME = 30.0
-LOOK_PARTS = 30
-"""In so many parts, one after the other."""
+"""Seconds after the last change until a mailbox is compared."""
+COMPARE_TIME = 30.0
+"""Seconds in which every mailbox is compared with the disk once."""
+COMPARE_PARTS = 30
+"""Mailboxes are divided into so many parts, which are compared one after the other."""
 GATHER_TIME = 0.02
-"""Seconds; a delivery of another worker takes less."""
+"""Seconds; a delivery by another worker takes less."""
 LINGER_TIME = 10.0
 """Seconds a mailbox is watched without a session."""
 MOST_LINGERING = 64
@@ -50,18 +52,18 @@ class Watcher:
         self._mailboxes: dict[LiveMailbox, list[int]] = {}
         self._settling: dict[LiveMailbox, IDelayedCall] = {}
         self._left: dict[LiveMailbox, float] = {}
-        """Mailboxes without a session, and since when, the first left first."""
+        """Mailboxes without a session -> since when, the oldest first."""
         self._ending: IDelayedCall | None = None
-        self._parts: list[dict[LiveMailbox, None]] = [{} for _ in range(LOOK_PARTS)]
-        """Who is looked at together."""
+        self._parts: list[dict[LiveMailbox, None]] = [{} for _ in range(COMPARE_PARTS)]
+        """Mailboxes that are compared together."""
         self._part_of: dict[LiveMailbox, int] = {}
         self._paused: dict[LiveMailbox, int] = {}
-        """How many changes of its own keep each from being watched."""
+        """Mailbox -> number of changes of this worker during which it is not watched."""
         self._ended: set[int] = set()
-        """Watches of paused mailboxes that the kernel has not yet said to be gone."""
-        self._looked_at = 0
-        self._look = LoopingCall.withCount(self._look_at_parts)
-        self._look.clock = clock
+        """Watches of paused mailboxes whose end inotify has not yet reported."""
+        self._compared_part = 0
+        self._comparisons = LoopingCall.withCount(self._compare_parts)
+        self._comparisons.clock = clock
         try:
             self._inotify: Inotify | None = Inotify(reactor, clock, self._changed, self._poke_all)
         except OSError as error:
@@ -69,18 +71,18 @@ class Watcher:
                 "no inotify ({reason}): changes by other programs are seen within {seconds} s",
                 event="mailboxes-polled",
                 reason=str(error),
-                seconds=round(LOOK_TIME),
+                seconds=round(COMPARE_TIME),
             )
             self._inotify = None
 
     def start(self) -> None:
-        """Begin the regular looks."""
-        self._look.start(LOOK_TIME / LOOK_PARTS, now=False)
+        """Start the regular comparisons."""
+        self._comparisons.start(COMPARE_TIME / COMPARE_PARTS, now=False)
 
     def stop(self) -> None:
-        """Watch nothing any more."""
-        if self._look.running:
-            self._look.stop()
+        """Stop watching everything."""
+        if self._comparisons.running:
+            self._comparisons.stop()
         for call in self._settling.values():
             call.cancel()
         self._settling.clear()
@@ -96,7 +98,7 @@ class Watcher:
             self._inotify = None
 
     def watch(self, live: LiveMailbox) -> None:
-        """A session has opened it."""
+        """Watch a mailbox that a session has opened."""
         numbers = self._mailboxes.setdefault(live, [])
         if live not in self._part_of:
             part = self._part_of[live] = self._smallest_part()
@@ -118,15 +120,15 @@ class Watcher:
         if not numbers:
             return
         if not live.is_unchanged():
-            # Nobody was told of what came since the mailbox was read.
+            # There was no poke for changes since the mailbox was read.
             live.poked()
         if not live.settled:
             self._settle_later(live)
 
     def pause(self, live: LiveMailbox) -> None:
-        """So much is about to be changed in it from here that the events would cost more than a look: until `resume`.
+        """Do not watch it until `resume`, as this worker changes so much in it that a comparison costs less than the events.
 
-        What others change meanwhile is found then, or by the comparison two seconds later.
+        Changes by others meanwhile are found by the comparison at the end, or by the one two seconds later.
         """
         count = self._paused.get(live, 0)
         self._paused[live] = count + 1
@@ -136,12 +138,12 @@ class Watcher:
         for number in numbers:
             if self._watches.get(number) is live:  # as in `unwatch`
                 self._inotify.remove(number)
-                # What has been told of already is still to be read.
+                # Events that the kernel has queued already are still to be read.
                 self._ended.add(number)
         numbers.clear()
 
     def resume(self, live: LiveMailbox) -> None:
-        """The change is over."""
+        """Watch it again after the change."""
         self._paused[live] -= 1
         if self._paused[live]:
             return
@@ -151,7 +153,7 @@ class Watcher:
             self._begin(live, numbers)
 
     def leave(self, live: LiveMailbox) -> None:
-        """No session has it open any more; one may come back soon."""
+        """Note that no session has it open any more; one may come back soon."""
         self._left[live] = self._clock.seconds()
         if len(self._left) > MOST_LINGERING:
             self.unwatch(next(iter(self._left)))
@@ -168,14 +170,14 @@ class Watcher:
             self.unwatch(live)
 
     def unwatch(self, live: LiveMailbox) -> None:
-        """Watch it no longer."""
+        """Stop watching it."""
         self._left.pop(live, None)
         self._gathered.pop(live, None)
         part = self._part_of.pop(live, None)
         if part is not None:
             del self._parts[part][live]
         for number in self._mailboxes.pop(live, ()):
-            # The kernel gives one number to a directory: another mailbox object may have it by now.
+            # The kernel has one number for a directory: another mailbox object may have it by now.
             if self._watches.get(number) is live:
                 del self._watches[number]
                 if self._inotify is not None:
@@ -223,18 +225,18 @@ class Watcher:
         live.poked()
 
     def _smallest_part(self) -> int:
-        """Of several, the one that was looked at last."""
-        latest_first = [(self._looked_at - back) % LOOK_PARTS for back in range(LOOK_PARTS)]
+        """Return the smallest part; of several, the one that was compared last."""
+        latest_first = [(self._compared_part - back) % COMPARE_PARTS for back in range(COMPARE_PARTS)]
         return min(latest_first, key=lambda part: len(self._parts[part]))
 
-    def _look_at_parts(self, count: int) -> None:
-        for _ in range(min(count, LOOK_PARTS)):
-            self._looked_at = (self._looked_at + 1) % LOOK_PARTS
-            for live in tuple(self._parts[self._looked_at]):
+    def _compare_parts(self, count: int) -> None:
+        for _ in range(min(count, COMPARE_PARTS)):
+            self._compared_part = (self._compared_part + 1) % COMPARE_PARTS
+            for live in tuple(self._parts[self._compared_part]):
                 live.poked()
 
     def _poke_all(self) -> None:
-        # What says that a watch is gone may be among what was lost.
+        # The event that a watch has ended may be among the lost ones.
         for number in self._ended:
             self._watches.pop(number, None)
         self._ended.clear()

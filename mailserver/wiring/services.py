@@ -142,7 +142,7 @@ class Services:
             self._make_runner,
             scans=self._scans,
             wake=self._upkeep.wake,
-            notify_others=notify_nobody if self._pokes is None else self._pokes.tell,
+            notify_others=notify_nobody if self._pokes is None else self._pokes.send,
             watch=self._watcher.watch,
             leave=self._watcher.leave,
             unwatch=self._watcher.unwatch,

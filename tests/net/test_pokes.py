@@ -100,7 +100,7 @@ def workers(links: Links, clock: Turns) -> Iterator[list[Worker]]:
 def test_a_change_reaches_who_has_the_mailbox_open_in_any_account(workers: list[Worker], clock: Turns) -> None:
     first, second, third = workers
     own, there, copied, other = first.opened(1), second.opened(1), second.opened(1), third.opened(2)
-    first.pokes.tell(USER, guid(1))
+    first.pokes.send(USER, guid(1))
     clock.turn()
     for worker in workers:
         worker.read()
@@ -112,7 +112,7 @@ def test_the_changes_of_one_turn_are_one_datagram_with_each_mailbox_once(workers
     first, second, _ = workers
     lives = [second.opened(number) for number in range(5)]
     for number in (0, 1, 2, 3, 4, 0, 0):
-        first.pokes.tell(USER, guid(number))
+        first.pokes.send(USER, guid(number))
     clock.turn()
     datagram = second.link.poke_receive.recv(65536)
     assert len(datagram) == 5 * ID_SIZE
@@ -125,7 +125,7 @@ def test_very_many_changes_in_one_turn_are_told_as_one_check(workers: list[Worke
     first, second, _ = workers
     last, unchanged = second.opened(MOST_IDS + 1), second.opened(9999)
     for number in range(MOST_IDS + 2):
-        first.pokes.tell(USER, guid(number))
+        first.pokes.send(USER, guid(number))
     clock.turn()
     second.read()
     clock.turn()
@@ -136,7 +136,7 @@ def test_a_worker_that_does_not_read_is_told_to_check_all_once_it_does(workers: 
     first, second, third = workers
     last, lost, elsewhere = second.opened(1), second.opened(9999), third.opened(9999)
     for number in range(10_000):  # far more than a socket holds
-        first.pokes.tell(USER, guid(number))
+        first.pokes.send(USER, guid(number))
         clock.turn()
         third.read()
     clock.advance(10 * AGAIN_AFTER)  # it still does not read: it is tried, in vain, and no ids are kept for it
@@ -150,7 +150,7 @@ def test_a_worker_that_does_not_read_is_told_to_check_all_once_it_does(workers: 
     assert elsewhere.pokes == [()], "others are told as ever"
     # Level again: ids go there as before.
     before = len(lost.pokes)
-    first.pokes.tell(USER, guid(1))
+    first.pokes.send(USER, guid(1))
     clock.turn()
     second.read()
     assert last.pokes[-1] == ()
@@ -165,7 +165,7 @@ def test_after_a_worker_has_died_all_that_is_open_is_compared_with_the_disk(
     links.end(0)
     clock.turn()
     assert [live.pokes for live in lives] == [[None], [None]]
-    second.pokes.tell(USER, guid(2))
+    second.pokes.send(USER, guid(2))
     clock.turn()
     third.read()
     assert lives[1].pokes == [None, ()]
@@ -177,7 +177,7 @@ def test_a_change_told_while_a_worker_dies_harms_nobody(links: Links, workers: l
     links[1].poke_receive.close()  # dead, and the master has not told so yet
     # The kernel has another word for it each time: ECONNREFUSED, then ENOTCONN.
     for count in (1, 2, 3):
-        first.pokes.tell(USER, guid(1))
+        first.pokes.send(USER, guid(1))
         clock.turn()
         third.read()
         assert live.pokes == [()] * count

@@ -65,7 +65,7 @@ async def hear(root: str, descriptor: int) -> None:
     accounts = LiveAccounts(
         open_store(root),
         lambda: AccountRunner(reactor, threads),
-        tell_others=counted("told", pokes.tell),
+        notify_others=counted("told", pokes.send),
         watch=watcher.watch,
         leave=watcher.leave,
         unwatch=watcher.unwatch,

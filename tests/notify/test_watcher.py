@@ -13,10 +13,10 @@ from twisted.internet.task import Clock
 
 from mailserver.notify.inotify import PAUSE
 from mailserver.notify.watcher import (
+    COMPARE_PARTS,
+    COMPARE_TIME,
     GATHER_TIME,
     LINGER_TIME,
-    LOOK_PARTS,
-    LOOK_TIME,
     MOST_LINGERING,
     SETTLE_TIME,
     Watcher,
@@ -283,7 +283,7 @@ def test_a_directory_that_goes_does_not_end_the_watching_of_others(world: Any) -
 def test_every_watched_mailbox_is_looked_at_from_time_to_time(world: Any) -> None:
     _reactor, clock, watcher, first, _second, _path = world
     watcher.watch(first)
-    clock.advance(LOOK_TIME)
+    clock.advance(COMPARE_TIME)
     assert first.pokes == [None, None]
 
 
@@ -291,7 +291,7 @@ def test_a_missing_directory_leaves_the_regular_looks(world: Any) -> None:
     _reactor, clock, watcher, first, _second, path = world
     os.rmdir(path / "a/new")
     watcher.watch(first)
-    clock.advance(LOOK_TIME)
+    clock.advance(COMPARE_TIME)
     assert first.pokes == [None, None]
 
 
@@ -299,13 +299,13 @@ def test_looks_are_spread_and_each_mailbox_has_its_turn(tmp_path: Path) -> None:
     clock = Clock()
     watcher = Watcher(Reactor(), clock)
     watcher.start()
-    lives = [Live(tmp_path / str(number)) for number in range(2 * LOOK_PARTS)]
+    lives = [Live(tmp_path / str(number)) for number in range(2 * COMPARE_PARTS)]
     for live in lives:
         live.unchanged = True
         watcher.watch(live)
     watcher.unwatch(lives.pop())
-    for turn in range(1, LOOK_PARTS + 1):
-        clock.advance(LOOK_TIME / LOOK_PARTS)
+    for turn in range(1, COMPARE_PARTS + 1):
+        clock.advance(COMPARE_TIME / COMPARE_PARTS)
         assert sum(len(live.pokes) for live in lives) in {2 * turn, 2 * turn - 1}
     assert [live.pokes for live in lives] == [[None]] * len(lives)
     watcher.stop()

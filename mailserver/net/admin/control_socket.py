@@ -1,10 +1,10 @@
-"""The control socket: a connection has one JSON object, a line, and one back. Only the service's user can open it.
+"""The control socket: a connection sends one JSON object, a line, and gets one back. Only the configured user can open it.
 
-`{"do": "reload"}` -> `{"ok": true, "lines": [...]}`. A command may take arguments, which stand beside "do", and may
-answer with "data" as well as lines for a person. What is not understood, or too long, is refused, and does nothing.
+`{"do": "reload"}` -> `{"ok": true, "lines": [...]}`. A command may take arguments beside "do", and may answer with "data"
+as well as lines for a person. A request that is malformed or too long is refused.
 
-Whoever has taken over a worker is the service's user, and the process behind this may be root: so how many ask at once,
-what they ask, and how long a request and its answer may be on their way, have bounds as for any client.
+A worker that was taken over runs as the configured user, and this process may be root. So the number of connections, the
+length of a request and the time for it and its answer are limited as for any client.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from mailserver.net.ipc.message_schema import Json
 from mailserver.net.log.events import log
 
 Answer = tuple[bool, list[str]]
-"""Was all done? And what to say of it."""
+"""Whether everything was done, and lines for a person."""
 Arguments: TypeAlias = Mapping[str, Any]
 
 
 @frozen
 class DataAnswer:
-    """An answer that is data."""
+    """An answer with data."""
 
     data: Json
     ok: bool = True
@@ -43,16 +43,16 @@ class DataAnswer:
 
 
 MOST: Final = 16
-"""Connections at once; one whose request is not whole yet makes room."""
+"""Connections at once; beyond them one without a whole request is closed."""
 REQUEST_TIME: Final = 30.0
-"""Seconds until a request must be there, and then until its answer must have been read."""
+"""Seconds for a request to arrive, and then for its answer to be read."""
 
 Command = Callable[[Arguments], Deferred[Answer] | Deferred[DataAnswer]]
 _CREDENTIALS = struct.Struct("3i")
 
 
 class BadRequest(Exception):
-    """A command does not take such arguments; the text says what it takes."""
+    """A command does not take these arguments; the text says what it takes."""
 
 
 class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
@@ -70,27 +70,27 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
         self._clock = factory.clock
 
     def connectionMade(self) -> None:
-        """Ask, and soon."""
+        """Start the time limit; close another connection if there are too many."""
         self._open[self] = None
         self.setTimeout(REQUEST_TIME)
         if len(self._open) > MOST:
             next((each for each in self._open if not each._asked), self).timeoutConnection()  # noqa: SLF001
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
-        """It has gone."""
+        """Forget the connection."""
         self.setTimeout(None)
         self._open.pop(self, None)
 
     def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
-        """What the mixin waits by."""
+        """Use the factory's clock, for TimeoutMixin."""
         return self._clock.callLater(period, func)
 
     def timeoutConnection(self) -> None:
-        """It has taken too long, or others need the place."""
+        """Cut the connection."""
         cast("Any", self.transport).abortConnection()
 
     def lineReceived(self, line: bytes) -> None:
-        """One request."""
+        """Handle a request."""
         if self._asked:
             return
         self._asked = True
@@ -99,7 +99,7 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
             request = json.loads(line)
             name = request.pop("do")
             command = self._commands[name]
-            # Half of a surrogate pair is no text: it can be neither stored nor logged.
+            # Half of a surrogate pair is no character: it can be neither stored nor logged.
             json.dumps(request, ensure_ascii=False).encode()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._answer((False, [f"unknown request; known: {', '.join(sorted(self._commands))}"]))
@@ -119,7 +119,7 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
 
     @property
     def _peer(self) -> int:
-        """The user number of who asks (SO_PEERCRED)."""
+        """User number of the client (SO_PEERCRED)."""
         opened: socket.socket = cast("Any", self.transport).getHandle()
         _pid, uid, _gid = _CREDENTIALS.unpack(
             opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -127,7 +127,7 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
         return int(uid)
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002
-        """Nothing of it is kept."""
+        """Refuse a request that is too long."""
         if not self._asked:
             self._asked = True
             self._answer((False, [f"a request may have {self.MAX_LENGTH} octets"]))
@@ -144,7 +144,7 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
 
 
 class ControlFactory(ServerFactory):
-    """Serves the given commands; those guarded only to root and to the user that this process is."""
+    """Serves commands; guarded ones only to root and to the user of this process."""
 
     noisy = False
 
@@ -155,18 +155,18 @@ class ControlFactory(ServerFactory):
         self.guarded = guarded
         self.clock = clock
         self.open: dict[ControlProtocol, None] = {}
-        """All connections, the oldest first."""
+        """Open connections, the oldest first."""
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:  # noqa: ARG002
-        """One for each request connection."""
+        """Make the protocol of a connection."""
         return ControlProtocol(self)
 
 
 def socket_path(runtime_dir: Path) -> Path:
-    """Where the control socket stands."""
+    """Return the path of the control socket."""
     return runtime_dir / "control"
 
 
 def make_runtime_dir(path: Path) -> None:
-    """The directory of the control socket, for its owner only where we make it. Raises: OSError."""
+    """Make the directory of the control socket, for its owner alone. Raises: OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Child processes on Twisted's reactor, as `children` describes them: bytes in, bytes out, told when they end."""
+"""Child processes on Twisted's reactor (`system.children`), and signals to processes of another user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from mailserver.system.children import Child, ChildEvents
 
 _SETRESUID: Final = {"x86_64": 117, "aarch64": 147, "riscv64": 147}
-"""Number of the system call, by machine; elsewhere the check of the pidfd must do."""
+"""Number of the system call, by machine; on others the check of the pidfd must suffice."""
 
 
 class _Child(ProcessProtocol):
@@ -28,28 +28,28 @@ class _Child(ProcessProtocol):
         self._alive = True
 
     def write(self, data: bytes) -> None:
-        """To its standard input; dropped once it is dead."""
+        """Write to its standard input; dropped once it is dead."""
         if self._alive and self.transport is not None:
             self.transport.write(data)
 
     def kill(self) -> None:
-        """SIGKILL; nothing happens if it is dead."""
+        """Send SIGKILL, unless it is dead."""
         if self._alive and self.transport is not None:
             self.transport.signalProcess("KILL")
 
     def outReceived(self, data: bytes) -> None:
-        """Its answer."""
+        """Pass on its output."""
         self._events.received(data)
 
     def processEnded(self, reason: Failure) -> None:
-        """It is dead and its pipes are closed."""
+        """Handle its end, once its pipes are closed."""
         self._alive = False
         self._ended(self)
         self._events.ended("it stopped" if reason.check(ProcessDone) else reason.getErrorMessage())
 
 
 class ProcessSpawner:
-    """Starts processes with pipes at 0 and 1, and the server's own standard error. A `children.Spawner`."""
+    """Starts processes with pipes at 0 and 1, and the server's own standard error; implements `children.Spawner`."""
 
     def __init__(self, reactor: IReactorProcess) -> None:
         self._reactor = reactor
@@ -57,7 +57,7 @@ class ProcessSpawner:
         self._waiting: list[Deferred[None]] = []
 
     def __call__(self, arguments: Sequence[str], environment: Mapping[str, str], events: ChildEvents) -> Child:
-        """Start it by exec. Raises: OSError."""
+        """Start a process by exec. Raises: OSError."""
         child = _Child(events, self._forget)
         descriptors: Any = {0: "w", 1: "r", 2: 2}
         self._reactor.spawnProcess(child, arguments[0], list(arguments), env=dict(environment), childFDs=descriptors)
@@ -65,7 +65,7 @@ class ProcessSpawner:
         return child
 
     def when_none(self) -> Deferred[None]:
-        """Wait until all of its processes have ended and been waited for."""
+        """Wait until all processes that it started have ended."""
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         self._check_none()
@@ -83,15 +83,15 @@ class ProcessSpawner:
 
 
 def kill_as(pidfd: int, uid: int | None) -> None:
-    """SIGKILL to the process of a pidfd, with no more right to it than a user has; with this process's own for None.
+    """Send SIGKILL to the process of a pidfd with the rights of a user, or with those of this process for None.
 
-    For a root who was handed the pidfd. The calling thread alone is that user meanwhile, which glibc's setresuid would have all
-    threads be. Raises: ProcessLookupError, PermissionError.
+    For a process that is root and got the pidfd from another process. Only the calling thread changes its user meanwhile;
+    glibc's setresuid would change all threads. Raises: ProcessLookupError, PermissionError.
     """
     if uid is None or os.geteuid() != 0 or os.uname().machine not in _SETRESUID:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         return
-    # The real one too: by it a process may be signalled as well. The saved one is the way back.
+    # The real user too, as it also permits a signal (kill(2)). The saved user is the way back.
     _set_thread_user(uid, uid, 0)
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -107,10 +107,10 @@ def _set_thread_user(real: int, effective: int, saved: int) -> None:
 
 
 def is_child(pidfd: int, pid: int, parents: Collection[int]) -> bool:
-    """Is that the pidfd of that process, and does it have one of those parents, or has it ended and been waited for?
+    """Return whether a pidfd is of that process, and the process has one of these parents or has ended.
 
-    For who may be root and is handed a pidfd by one who is not: a signal sent to any process that it names would be root's.
-    Where /proc hides processes this proves nothing, and `kill_as` does.
+    For a process that may be root and got the pidfd from one that is not: root's signal would reach any process. Where
+    /proc hides processes this proves nothing, and `kill_as` protects them.
     """
     try:
         of = _field(Path(f"/proc/self/fdinfo/{pidfd}"), "Pid")

@@ -1,16 +1,17 @@
-"""Pokes between workers: "that mailbox changed", as datagrams of mailbox ids and nothing else.
+"""Pokes between workers: a poke says that a mailbox changed, and is a datagram of mailbox ids, nothing else.
 
-Whoever hears of a mailbox that it has open reads what changed since its own modseq, so losing, repeating or reordering
-pokes does no harm. What may be lost is repaired:
+A worker that has the mailbox open reads the changes since its own modseq, so lost, repeated or reordered pokes do no harm.
+Losses are repaired:
 
-*   A socket that is not read takes about eleven datagrams. Where one is not taken, that worker is behind: it is sent no
-    more ids, but, as soon as it takes datagrams again, CHECK_ALL.
-*   A worker that has gone may have changed what it told nobody of: all that is open here is compared with the disk.
-*   The watcher looks at every open mailbox every 30 seconds in any case.
+*   A socket that nobody reads holds about eleven datagrams. If a worker's socket is full, it gets no more ids, but
+    CHECK_ALL as soon as there is room again.
+*   A worker that has gone may have changed mailboxes without a poke: all mailboxes that are open here are compared with
+    the disk.
+*   The watcher compares every open mailbox every 30 seconds in any case.
 
-The ids of one turn of the reactor go out together. A check of much is done a few mailboxes a turn, as each costs a hop
-to the account's thread. Every other worker is told of every change: which ones have the mailbox open could be known
-only from messages that may be under way, and a poke left out for that would delay the change by those 30 seconds.
+The ids of one turn of the reactor go out together. CHECK_ALL is done for a few mailboxes a turn, as each takes a hop to the
+account's thread. Every change is sent to every other worker: a worker cannot know for certain which of them have the
+mailbox open, and a poke too few would delay the change by up to 30 seconds.
 """
 
 from __future__ import annotations
@@ -29,37 +30,37 @@ from mailserver.types import MailboxId
 
 ID_SIZE: Final = 16
 CHECK_ALL: Final = b"*"
-"""The datagram that says: compare all that you have open."""
+"""The datagram that asks to compare every open mailbox."""
 MOST_IDS: Final = 256
-"""Ids in one datagram; more changes in one turn are told as CHECK_ALL."""
+"""Ids in one datagram; more changes in one turn are sent as CHECK_ALL."""
 AGAIN_AFTER: Final = 0.05
-"""Seconds until a worker that is behind is tried again."""
+"""Seconds until a worker with a full socket is tried again."""
 CHECKED_A_TURN: Final = 50
 READ_A_TURN: Final = 64
-"""Datagrams read before others get their turn."""
-_FULL: Final = frozenset({EAGAIN, ENOBUFS, ENOMEM})
+"""Datagrams that are read in one turn of the reactor."""
+_NO_ROOM: Final = frozenset({EAGAIN, ENOBUFS, ENOMEM})
 
 
 class OpenMailbox(Protocol):
     """A mailbox that sessions of this worker have open."""
 
     def poked(self, names: Collection[str] | None = None) -> None:
-        """As `store.live.LiveMailbox.poked`."""
+        """Handle a poke, as `store.live.LiveMailbox.poked`."""
 
 
 class OpenMailboxes(Protocol):
-    """What pokes are for: `store.live.LiveAccounts`."""
+    """The open mailboxes of a worker: `store.live.LiveAccounts`."""
 
     def having(self, mailbox: MailboxId) -> Iterable[OpenMailbox]:
-        """Those with that id; two accounts may have one each, where a Maildir was copied."""
+        """Return those with an id; where a Maildir was copied, two accounts have one each."""
 
     def all_open(self) -> Iterable[OpenMailbox]:
-        """Every one."""
+        """Return every one."""
 
 
 @implementer(IReadDescriptor)
 class Pokes:
-    """The end that one worker has."""
+    """Sends and receives the pokes of one worker."""
 
     def __init__(self, link: ServerLink, reactor: IReactorFDSet, clock: IReactorTime) -> None:
         self._link = link
@@ -68,19 +69,19 @@ class Pokes:
         self._mailboxes: OpenMailboxes | None = None
         self._changed: dict[MailboxId, None] = {}
         self._flushing: IDelayedCall | None = None
-        self._behind: set[int] = set()
+        self._full: set[int] = set()
         self._again: IDelayedCall | None = None
         self._to_check: deque[tuple[OpenMailbox, tuple[str, ...] | None]] = deque()
         self._checking: IDelayedCall | None = None
 
     def start(self, mailboxes: OpenMailboxes) -> None:
-        """Hear others from now on."""
+        """Receive pokes from now on."""
         self._mailboxes = mailboxes
         self._reactor.addReader(self)
         self._link.on_gone(self._gone)
 
     def stop(self) -> None:
-        """Hear and tell nothing more."""
+        """Send and receive nothing more."""
         if self._mailboxes is None:
             return
         self._mailboxes = None
@@ -90,8 +91,8 @@ class Pokes:
                 call.cancel()
         self._to_check.clear()
 
-    def tell(self, _user: str, mailbox: MailboxId) -> None:
-        """A mailbox was changed here: the others hear of it at the end of this turn of the reactor."""
+    def send(self, _user: str, mailbox: MailboxId) -> None:
+        """Poke the other workers, at the end of this turn of the reactor: a mailbox was changed here."""
         self._changed[mailbox] = None
         if self._flushing is None and self._mailboxes is not None:
             self._flushing = self._clock.callLater(0, self._flush)
@@ -103,29 +104,29 @@ class Pokes:
         changed, self._changed = self._changed, {}
         datagram = b"".join(changed) if len(changed) <= MOST_IDS else CHECK_ALL
         for worker in tuple(self._link.poke_send):
-            if worker not in self._behind:
-                self._send(worker, datagram)
+            if worker not in self._full:
+                self._send_datagram(worker, datagram)
 
-    def _send(self, worker: int, datagram: bytes) -> None:
+    def _send_datagram(self, worker: int, datagram: bytes) -> None:
         try:
             self._link.poke_send[worker].send(datagram)
         except ConnectionError:
-            pass  # it has ended, and `_gone` follows
+            pass  # the worker has ended; `_gone` is called soon
         except OSError as error:
             if error.errno == ENOTCONN:
-                return  # the same, said from the second time on
-            if error.errno not in _FULL:
+                return  # the same, from the second time on
+            if error.errno not in _NO_ROOM:
                 raise
-            self._behind.add(worker)
+            self._full.add(worker)
             if self._again is None:
                 self._again = self._clock.callLater(AGAIN_AFTER, self._try_again)
 
     def _try_again(self) -> None:
         self._again = None
-        behind, self._behind = self._behind, set()
+        behind, self._full = self._full, set()
         for worker in behind:
             if worker in self._link.poke_send:
-                self._send(worker, CHECK_ALL)
+                self._send_datagram(worker, CHECK_ALL)
 
     # --- receiving
 
@@ -138,10 +139,10 @@ class Pokes:
         return "pokes"
 
     def connectionLost(self, reason: Failure) -> None:
-        """For the reactor: at its end."""
+        """Handle the end of the reactor."""
 
     def doRead(self) -> None:
-        """Datagrams are there."""
+        """Read datagrams."""
         if self._mailboxes is None:
             return
         changed: dict[MailboxId, None] = {}
@@ -151,7 +152,7 @@ class Pokes:
             except BlockingIOError:
                 break
             except ConnectionError:
-                continue  # said once of a sender that has ended
+                continue  # reported once for a sender that has ended
             if len(datagram) % ID_SIZE or not datagram:
                 self._check_all(())
                 continue
@@ -159,15 +160,15 @@ class Pokes:
                 changed[MailboxId(datagram[at : at + ID_SIZE])] = None
         for mailbox in changed:
             for live in self._mailboxes.having(mailbox):
-                # The files need no look: whoever changed them has told the index.
+                # The worker that changed the files has written the index: they need no comparison.
                 live.poked(())
 
     def _gone(self, worker: int) -> None:
-        self._behind.discard(worker)
+        self._full.discard(worker)
         self._check_all(None)
 
     def _check_all(self, names: tuple[str, ...] | None) -> None:
-        """Poke all that is open, a few a turn; `names` as for `LiveMailbox.poked`."""
+        """Poke every open mailbox, a few a turn; `names` as for `LiveMailbox.poked`."""
         if self._mailboxes is None:
             return
         waiting = {live for live, looked_for in self._to_check if looked_for is None or names is not None}

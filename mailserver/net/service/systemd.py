@@ -29,7 +29,7 @@ def reloading() -> None:
 
 
 def take_sockets() -> list[socket.socket]:
-    """Those that it hands over to this process; none that is started from now on has them. Raises: OSError."""
+    """Return the sockets that systemd hands over; no child process inherits them. Raises: OSError."""
     if "LISTEN_FDNAMES" not in os.environ:
         return []
     names = os.environ["LISTEN_FDNAMES"].split(":")

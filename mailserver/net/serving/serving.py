@@ -1,8 +1,8 @@
-"""The listeners of one process and what stands behind them: opened, changed at a reload, and closed with a farewell.
+"""The listeners of one process and their sessions: opened, changed at a reload, closed with a farewell.
 
-At the end no new connection is taken, every session hears its farewell and may finish the command it is in within a
-second, what still hangs after GRACE seconds is cut, and what does not even hear that (a back end that never answers) is
-left behind at once. Listeners are compared place by place: a changed one keeps its open socket.
+Stop: the process accepts no new connections, and each session gets its farewell and may finish its present command within
+a second. A session that is still open after GRACE seconds is cut; one that even then does not end (a back end never
+answers) is abandoned. At a reload listeners are compared by place: a changed one keeps its open socket.
 """
 
 from __future__ import annotations
@@ -35,49 +35,49 @@ P = TypeVar("P")
 
 @frozen
 class ReloadCheck(Generic[P]):
-    """What the first half of a reload found."""
+    """Result of the first half of a reload."""
 
     config: Config | None
-    """None if it cannot be taken up."""
+    """None if the configuration cannot be taken up."""
     lines: list[str]
     prepared: P | None
     """For `ProcessServices.commit`."""
     whole: bool = True
-    """False where something stays as it was, such as a certificate whose renewal is bad."""
+    """False where some part stays as it was, such as a certificate whose new files do not match."""
 
 
 class ProcessServices(Protocol):
-    """What a process serves with; made once it is the right user, by who wires."""
+    """The objects that a process serves with (`mailserver.wiring.services`), made once it is the configured user."""
 
     config: Config
 
     @property
     def tls(self) -> TlsCreators:
-        """For every listener."""
+        """TLS contexts of all listeners."""
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
-        """For "imap", "pop3", "submission", "lmtp", "http": always with the settings of the newest configuration."""
+        """Return the maker of sessions of "imap", "pop3", "submission", "lmtp" or "http", with the newest settings."""
 
     def accept(self, prepared: Any) -> list[str]:
-        """Make what must be made on the reactor's thread and may fail; the faults. Nothing is taken up yet."""
+        """Make what must be made on the reactor's thread and may fail; return the faults. Nothing is taken up yet."""
 
     def commit(self, prepared: Any) -> list[str]:
-        """Take up what was examined and accepted; what was done, in words."""
+        """Take up what was checked and accepted; return what was done, in sentences."""
 
     def status(self) -> dict[str, Json]:
-        """Numbers, or [number, bound], for `mailserver status`."""
+        """Return the certificates, and measures (numbers, or [number, bound]) by name, for `mailserver status`."""
 
     def reload_users(self) -> Deferred[None]:
-        """Read the users again; done when logins see what has changed."""
+        """Read the users again; fires when logins see the changes."""
 
     def set_status_query(self, query_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
-        """Whom to ask for the numbers of all workers; before anybody is served."""
+        """Set the function that returns the status of all workers; called before any client is served."""
 
     def start(self) -> None:
         """Start threads and processes."""
 
     def cancel_background(self) -> None:
-        """Give up what takes long and can be done after the next start: sessions that wait for it are to end."""
+        """Cancel background work that the next start can do: sessions that wait for it are to end."""
 
     async def stop(self) -> None:
         """Close accounts, end threads and processes."""
@@ -95,9 +95,9 @@ class Serving:
         link: ServerLink | None = None,
         seen: Callable[[Sequence[Entry]], None] | None = None,
     ) -> None:
-        """`shared`: other processes have the same sockets. `link`: to other workers, who share limits and are asked too.
+        """`shared`: other processes have the same sockets. `link`: to the other workers and the master, where there are any.
 
-        `seen` is told of clients where there is no link to a master.
+        `seen(entries)` receives clients for the ledger where there is no master.
         """
         self.reactor = reactor
         self.transports = choose_transports(services.config.server.transport, reactor)
@@ -113,17 +113,17 @@ class Serving:
         self._retired: list[Port] = []
         self._shutdown = Shutdown(reactor, lambda: [port.connections for port in self._all()])
         self.answers = answers(self._all, services.status, services.reload_users, self.event_counters, reactor)
-        """To what the administrator asks, by name."""
+        """Answers to the administrator's queries, by name."""
         if link is not None:
             ConnectionCountSync(link, reactor, self.counts)
-            for what, answer in self.answers.items():
-                link.on_query(what, answer)
+            for name, answer in self.answers.items():
+                link.on_query(name, answer)
 
     # --- For the factories (`FactoryServices`)
 
     @property
     def running(self) -> bool:
-        """Clients are served as long as a port takes them."""
+        """Whether clients are served: as long as a port accepts them."""
         return True
 
     @property
@@ -152,17 +152,17 @@ class Serving:
 
     @property
     def sessions(self) -> int:
-        """How many connections there are."""
+        """Number of connections."""
         return self._shutdown.sessions
 
     def listen(self, bound: Bound) -> str:
-        """Serve a socket; the line for the log. Raises: OSError."""
+        """Serve a socket; return the line for the log. Raises: OSError."""
         port = Port(bound, self, shared=self._shared)
         self._ports.append(port)
         return port.ready_line
 
     def change(self, config: Config, opened: Sequence[Bound]) -> list[str]:
-        """Serve what a changed configuration says, with sockets opened for its new places; what changed, in words."""
+        """Serve a changed configuration, with sockets opened for its new places; return what changed, in sentences."""
         self.counts.limits = config.limits
         wanted = {place: listener for listener in config.listeners for place in places(listener)}
         lines = []
@@ -182,7 +182,7 @@ class Serving:
         return lines
 
     def stop_listening(self) -> Deferred[Any]:
-        """Take no new connections; those that are open go on."""
+        """Accept no new connections; open ones go on."""
         ports, self._ports = self._ports, []
         self._retired += ports
         return DeferredList([port.stop_listening() for port in ports])
