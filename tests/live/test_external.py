@@ -106,7 +106,7 @@ def test_without_sni_it_speaks_for_the_listener_s_domain(
     assert external(server, "imaps", None, clients.issue(), tmp_path, port=own).startswith(b"a NO [CANNOT]")
     said = external(server, "imaps", None, others.issue(mail=["anna@example.test"]), tmp_path, port=own)
     assert said.startswith(FAILED["imap"])
-    server.wait_for(r"login-failed session=.*in order for mail.example.org, and anna@example.test is of", since=before)
+    server.wait_for(r"login-failed session=.*valid for mail.example.org, but anna@example.test is of", since=before)
     # Elsewhere such a client is one of the default of all.
     assert external(server, "imaps", None, shown, tmp_path).startswith(b"a NO [CANNOT]")
 
