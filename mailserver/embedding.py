@@ -34,6 +34,7 @@ from mailserver.net.log.events import log
 from mailserver.net.transport.stock import Transports, stock_transports
 from mailserver.problems import find_problems
 from mailserver.session.channel import Channel
+from mailserver.system.as_user import other_user
 from mailserver.wiring.services import Services
 
 __all__ = [
@@ -102,6 +103,11 @@ class MailServices(Service):
 
     def startService(self) -> None:
         """Make the objects and begin to serve. Raises: InvalidConfiguration."""
+        if other_user(self._config.server) is not None:
+            user = self._config.server.user
+            raise InvalidConfiguration(
+                f"[server] user is {user}, and this process is root: start twistd with --uid {user}"
+            )
         try:
             services = Services(self._config, self.reactor)
         except SystemExit as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_a_back_end_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match="nothing"):
         services.startService()
     assert not services.running
+
+
+def test_mail_is_not_written_as_root_for_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(tmp_path)
+    config = MailServices.from_file(tmp_path / "mail.toml", Clock()).config
+    services = MailServices(attrs.evolve(config, server=attrs.evolve(config.server, user="nobody")), Clock())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(InvalidConfiguration, match="twistd with --uid nobody"):
+        services.startService()
 
 
 def test_services_start_and_stop_twice(tmp_path_factory: pytest.TempPathFactory) -> None:
