@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import tomlkit
 
 from mailserver.config.load import parse
 from mailserver.config.model import Problem
+from mailserver.system.atomic_file import replace_file
 
 
 class EditRefused(Exception):
@@ -42,7 +42,7 @@ def add_domain(path: Path, name: str, hosts: Sequence[str], certificate: Path, k
         gap = b"" if not old or old.endswith(b"\n\n") else b"\n" if old.endswith(b"\n") else b"\n\n"
         new = old + gap + tomlkit.dumps(tables).encode()
         _refuse_new_problems(old, new, path)
-        _replace(real, new)
+        replace_file(real, new)
 
 
 def _refuse_new_problems(old: bytes, new: bytes, path: Path) -> None:
@@ -66,27 +66,3 @@ def _locked(path: Path) -> Iterator[Path]:
             if os.path.samestat(os.fstat(file.fileno()), os.stat(real)):
                 yield real
                 return
-
-
-def _replace(real: Path, content: bytes) -> None:
-    """New content under the old name, mode and owner, durable before it is seen."""
-    status = os.stat(real)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(file.fileno(), status.st_uid, status.st_gid)
-            # After fchown, which clears bits of the mode.
-            os.fchmod(file.fileno(), status.st_mode & 0o7777)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, real)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    directory = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -1,4 +1,7 @@
-"""Files that are replaced whole: a reader sees the old one or the new one, also after a power cut."""
+"""Atomic replacement of files outside the mail store. A reader sees the old or the new file, also after a power cut.
+
+The mail store has its own in `store/maildir/disk/safeio.py`, which records each step for the tests of power cuts.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,10 @@ from pathlib import Path
 def replace_file(
     path: Path, data: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None, follow: bool = True
 ) -> None:
-    """Put `data` in the place of `path`: temp in the same directory, fsync, rename, fsync of the directory.
+    """Replace `path` by a file with `data`: temporary file in the same directory, fsync, rename, fsync of the directory.
 
-    An existing file keeps its mode and its owner; `mode` is for a new one, and so is `owner` (uid, gid) when root
-    makes it. A symbolic link stays: what it points to is replaced; without `follow`, it is itself. Raises: OSError, with
-    the old file untouched.
+    An existing file keeps its mode and owner. `mode` is for a new file, and so is `owner` (uid, gid) if root makes it. The
+    target of a symbolic link is replaced; without `follow`, the link itself. Raises: OSError, with the old file untouched.
     """
     if follow:
         path = path.resolve()
@@ -26,7 +28,7 @@ def replace_file(
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
-            _take_over(path, file.fileno(), mode, owner)
+            _copy_owner_and_mode(path, file.fileno(), mode, owner)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -39,7 +41,7 @@ def replace_file(
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in it survive a power cut."""
+    """Make a directory's entries survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -49,7 +51,7 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def only_one(path: Path) -> Iterator[None]:
-    """Keep other commands from changing files beside `path` at the same time: a lock on its directory."""
+    """Lock the directory of `path` against other commands that change files there."""
     descriptor = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -58,7 +60,7 @@ def only_one(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take_over(path: Path, descriptor: int, mode: int, owner: tuple[int, int] | None) -> None:
+def _copy_owner_and_mode(path: Path, descriptor: int, mode: int, owner: tuple[int, int] | None) -> None:
     try:
         old = os.lstat(path)
     except FileNotFoundError:

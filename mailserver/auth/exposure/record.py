@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from attrs import asdict, evolve, frozen
 
+from mailserver.system.atomic_file import replace_file
+
 FILE: Final = "exposures.json"
 MAX_USERS: Final = 10_000
 _LONGEST: Final = {"user": 1024, "protocol": 20, "method": 20, "peer": 64}
@@ -107,18 +109,7 @@ class ExposureRecord:
     def save(self, text: str) -> None:
         """Replace the file atomically and durably. Raises: OSError."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(opened, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self.path)
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_file(self.path, text.encode("utf-8"), follow=False)
 
 
 def _from_json(value: Any) -> Exposure:

@@ -260,6 +260,8 @@ def temporary_name(path: str) -> str:
 def replace(path: str, data: bytes, mode: int = FILE_MODE) -> None:
     """Replace the content of `path`: readers and power cuts see the old file or the new one.
 
+    `system.atomic_file` does the same outside the store. This function records each step for the tests of power cuts.
+
     If the directory cannot be synced, the old file is put back. Raises: NoSpace, StoreUnavailable, FileNotFoundError if
     the directory is missing.
     """
