@@ -99,7 +99,7 @@ NOT_OF_TLS = {
 
 def test_the_page_has_every_setting() -> None:
     page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text(encoding="utf-8")
-    begin = page.index("*Every setting of TLS*")
+    begin = page.index("*Every TLS setting*")
     rows: dict[str, str] = {}
     name = ""
     for line in page[begin : page.index("\n## ", begin)].splitlines():
