@@ -17,8 +17,8 @@ from mailserver.cli.sessions import finish
 from mailserver.tls.acme.account import REASONS
 
 PATIENCE: Final = 600.0
-"""Seconds for which `renew` waits."""
-LOOK: Final = 1.0
+"""Maximum seconds that `renew` waits."""
+POLL_INTERVAL: Final = 1.0
 
 
 @click.group("acme", cls=FullHelpGroup)
@@ -30,9 +30,9 @@ def acme() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @config_option
 def status(configuration: Path, *, as_json: bool) -> None:
-    """Show the next renewal of each host, and what hindered the last one.
+    """Show the next renewal of each host, and why the last one failed.
 
-    The status is 1 where the last attempt of a host has failed.
+    The exit status is 1 if the last attempt of a host has failed.
     """
     answer = ask_or_fail(configuration, "acme-status")
     if as_json:
@@ -48,19 +48,19 @@ def status(configuration: Path, *, as_json: bool) -> None:
 
 @acme.command("renew")
 @click.argument("host", metavar="[NAME]", default="")
-@click.option("--no-wait", is_flag=True, help="Do not wait for what comes of it.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for the result.")
 @config_option
 def renew(configuration: Path, host: str, *, no_wait: bool) -> None:
-    """Ask for a new certificate of NAME, or of all hosts, now."""
+    """Order a new certificate for NAME, or for all hosts, now."""
     host = host.lower()
-    _tell(ask_or_fail(configuration, "acme-renew", host=host))
+    _print_answer(ask_or_fail(configuration, "acme-renew", host=host))
     if not no_wait:
         _wait(configuration, host)
 
 
 @acme.command("account")
 @click.option("--update", "what", flag_value="update", help="Give it the contacts of the configuration first.")
-@click.option("--deactivate", "what", flag_value="deactivate", help="End it, for good; the next order makes another.")
+@click.option("--deactivate", "what", flag_value="deactivate", help="End it for good; the next order makes another.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
 def account(configuration: Path, what: str | None, *, as_json: bool) -> None:
@@ -71,49 +71,49 @@ def account(configuration: Path, what: str | None, *, as_json: bool) -> None:
     else:
         for name, value in answer.data.items():
             click.echo(f"{name + ':':12}{value}".rstrip())
-    _tell(answer)
+    _print_answer(answer)
 
 
 @acme.command("rollover")
 @config_option
 def rollover(configuration: Path) -> None:
-    """Give the account at the authority a new key, should the old one be known to others.
+    """Give the account at the authority a new key, in case others know the old one.
 
-    The keys of certificates are others: each certificate that is asked for has a new one.
+    Certificates have keys of their own, a new one for each order.
     """
-    _tell(ask_or_fail(configuration, "acme-rollover"))
+    _print_answer(ask_or_fail(configuration, "acme-rollover"))
 
 
 @acme.command("revoke")
 @click.argument("host", metavar="NAME")
 @click.option(
-    "--activation", metavar="ID", type=click.IntRange(1), help="Of an activation of its history, not what is served."
+    "--activation", metavar="ID", type=click.IntRange(1), help="An activation of its history instead of the served one."
 )
 @click.option(
     "--reason",
     type=click.Choice(REASONS),
     default="unspecified",
     show_default=True,
-    help="What the authority is told (RFC 5280 5.3.1).",
+    help="The reason sent to the authority (RFC 5280 5.3.1).",
 )
 @config_option
 def revoke(configuration: Path, host: str, activation: int | None, reason: str) -> None:
-    """Have the authority revoke the certificate of NAME, and ask for another.
+    """Have the authority revoke the certificate of NAME, and order another.
 
-    It is served until the other has come.
+    The revoked one is served until the other arrives.
     """
-    _tell(ask_or_fail(configuration, "acme-revoke", host=host.lower(), id=str(activation or ""), reason=reason))
+    _print_answer(ask_or_fail(configuration, "acme-revoke", host=host.lower(), id=str(activation or ""), reason=reason))
 
 
 def print_renewals(rows: list[dict[str, Any]], now: float) -> None:
-    """A table of them; the errors stand below it."""
+    """Print a table of renewals, and below it the errors."""
     print_table(
         ("HOST", "CERTIFICATE UNTIL", "NEXT RENEWAL", "FAILURES"),
         [
             (
                 row["host"],
                 "self-signed" if row["self_signed"] else _time(row["not_after"]),
-                "under way" if row["running"] else _next(row["next"], now),
+                "running" if row["running"] else _next(row["next"], now),
                 str(row["failures"] or ""),
             )
             for row in rows
@@ -123,10 +123,10 @@ def print_renewals(rows: list[dict[str, Any]], now: float) -> None:
         if row["error"]:
             click.echo(f"{row['host']}: failed on {_time(row['tried'])}: {row['error']}", err=True)
         if row["explanation"]:
-            click.echo(f"{row['host']}: the authority says of its renewal: {row['explanation']}", err=True)
+            click.echo(f"{row['host']}: the authority explains the renewal at {row['explanation']}", err=True)
 
 
-def _tell(answer: Answer) -> None:
+def _print_answer(answer: Answer) -> None:
     for line in answer.lines:
         click.echo(line, err=not answer.ok)
     if not answer.ok:
@@ -138,15 +138,15 @@ def _wait(configuration: Path, host: str) -> None:
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            told = ask(config, "acme-status").data
+            answer = ask(config, "acme-status").data
         except (NotRunning, OSError, ValueError) as error:
             raise click.ClickException(str(error)) from error
-        rows = [row for row in told if host in ("", row["host"])]
+        rows = [row for row in answer if host in ("", row["host"])]
         if not any(row["running"] for row in rows):
             break
         if time.monotonic() > end:
-            raise click.ClickException("still under way; `mailserver acme status` tells what becomes of it")
-        time.sleep(LOOK)
+            raise click.ClickException("still running; `mailserver acme status` shows the result")
+        time.sleep(POLL_INTERVAL)
     for row in rows:
         failed = f"no certificate: {row['error']}"
         click.echo(f"{row['host']}: {failed if row['failures'] else 'until ' + _time(row['not_after'])}")

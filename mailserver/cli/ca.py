@@ -1,4 +1,4 @@
-"""`mailserver ca`: an authority of one's own, whose certificate mail programs are told to trust."""
+"""`mailserver ca`: a private authority, whose certificate mail clients import."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mailserver.cli.ca_options import (
     crl_url_of,
     crl_url_option,
     dir_option,
+    expected_errors,
     make_state_directory,
     now,
     opened,
     passphrase_of,
     passphrase_option,
     read,
-    telling,
     unlocked,
     write,
 )
@@ -41,27 +41,27 @@ from mailserver.tls.keypair.pair import MAX_FILE
 from mailserver.tls.keypair.published_ca import LIST
 
 _MOST_AUTHORITY_DAYS = 9131
-"""25 years."""
+"""About 25 years."""
 
 _MOST_NAME = 64
-"""Letters (RFC 5280 appendix A, ub-common-name)."""
+"""Maximum length of a name (RFC 5280 appendix A, ub-common-name)."""
 
-_reload_option = click.option("--reload", "reloads", is_flag=True, help="Have a running server take the new list up.")
+_reload_option = click.option("--reload", "reloads", is_flag=True, help="Have a running server load the new list.")
 
 
 @click.group("ca", cls=FullHelpGroup)
 def ca() -> None:
-    """An authority of one's own: for servers, and for certificates that users log in with."""
+    """A private authority, for servers and for certificates that users log in with."""
 
 
 @ca.command("init")
-@click.option("--name", help="Its name, as key stores show it; `Authority of` and the host name when absent.")
+@click.option("--name", help="Its name, as key stores show it; by default `Authority of` and the host name.")
 @click.option("--key-type", type=click.Choice(KEY_TYPES), default="p256", show_default=True)
 @click.option("--days", type=click.IntRange(1, _MOST_AUTHORITY_DAYS), default=AUTHORITY_DAYS, show_default=True)
 @click.option(
-    "--only", multiple=True, metavar="DOMAIN", help="Sign for this domain and what is below it alone. Repeatable."
+    "--only", multiple=True, metavar="DOMAIN", help="Sign only for this domain and its subdomains. Repeatable."
 )
-@click.option("--passphrase", "asks", is_flag=True, help="Encrypt its key under a passphrase, which is asked for.")
+@click.option("--passphrase", "asks", is_flag=True, help="Encrypt its key; the command asks for a passphrase.")
 @passphrase_option
 @dir_option
 @config_option
@@ -76,8 +76,8 @@ def init(
     asks: bool,
     passphrase_file: Path | None,
 ) -> None:
-    """Make an authority. One that was made elsewhere, as `ca.pem` and `ca.key` in DIR, is taken over."""
-    with telling():
+    """Make an authority, or adopt one made elsewhere, with `ca.pem` and `ca.key` in DIR."""
+    with expected_errors():
         if directory is None:
             config = load_or_fail(configuration)
             make_state_directory(config)
@@ -92,9 +92,9 @@ def init(
         is_new = private_ca.create(
             directory, name, key_type=key_type, days=days, only=domains, passphrase=passphrase, now=now()
         )
-        click.echo(f"{'made' if is_new else 'took over'} the authority in {directory}")
+        click.echo(f"{'made' if is_new else 'adopted'} the authority in {directory}")
         if not is_new:
-            click.echo("what it has issued before is not known here; what its list has stays revoked", err=True)
+            click.echo("certificates that it issued before are not recorded; its list stays in force", err=True)
         _describe(private_ca.open_ca(directory))
 
 
@@ -104,16 +104,18 @@ def init(
 @dir_option
 @config_option
 def show(configuration: Path, directory: Path | None, *, pem: bool, as_json: bool) -> None:
-    """Show the authority: name, fingerprints, until when."""
-    with telling():
-        one = opened(directory, configuration)
+    """Show the authority's name, fingerprints and end."""
+    with expected_errors():
+        authority = opened(directory, configuration)
         if as_json:
-            facts = {name.lower().replace("-", "").replace(" ", "_"): value for name, value in _facts(one).items()}
+            facts = {
+                name.lower().replace("-", "").replace(" ", "_"): value for name, value in _facts(authority).items()
+            }
             click.echo(json.dumps(facts, indent=2))
         elif pem:
-            click.echo(certificate_pem(one.certificate).decode().rstrip())
+            click.echo(certificate_pem(authority.certificate).decode().rstrip())
         else:
-            _describe(one)
+            _describe(authority)
 
 
 @ca.command("list")
@@ -121,8 +123,8 @@ def show(configuration: Path, directory: Path | None, *, pem: bool, as_json: boo
 @dir_option
 @config_option
 def list_(configuration: Path, directory: Path | None, *, as_json: bool) -> None:
-    """List what it has issued, the newest first."""
-    with telling():
+    """List the certificates that it has issued, the newest first."""
+    with expected_errors():
         records = opened(directory, configuration).records()
         try:
             found = records.all()
@@ -150,9 +152,9 @@ def list_(configuration: Path, directory: Path | None, *, as_json: bool) -> None
 
 @ca.command("sign")
 @click.argument("request", type=click.File("rb"))
-@click.option("--client", is_flag=True, help="It may be a user's, whose address it names.")
+@click.option("--client", is_flag=True, help="Allow a user's certificate, which names the user's address.")
 @click.option("--days", type=click.IntRange(1, MOST_DAYS), default=DAYS, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File; standard output when absent.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File; by default standard output.")
 @crl_url_option
 @passphrase_option
 @dir_option
@@ -168,21 +170,23 @@ def sign(
     crl_url: str | None,
     passphrase_file: Path | None,
 ) -> None:
-    """Sign the request (PKCS #10) of somebody who keeps the key. Of its extensions the names alone are taken."""
-    with telling():
+    """Sign the request (PKCS #10) of somebody who keeps the key. Its extensions are ignored, except the names."""
+    with expected_errors():
         try:
             asked = requests.parse_request(read(request, MAX_FILE))
         except requests.BadSigningRequest as bad:
             raise click.ClickException(f"{request.name} {bad}") from bad
         if asked.purpose == "client" and not client:
             raise click.ClickException(
-                f"it asks for a certificate with which {asked.names[0]} can log in: if that is who sent it, say --client"
+                f"it requests a certificate to log in as {asked.names[0]}: if that user sent it, add --client"
             )
-        one = opened(directory, configuration)
-        crl_url = crl_url_of(crl_url, one, configuration)
-        signer = unlocked(one, passphrase_file)
-        made = one.sign(signer, asked.public_key, asked.names, asked.purpose, days=days, now=now(), crl_url=crl_url)
-        pem = one.chain(made)
+        authority = opened(directory, configuration)
+        crl_url = crl_url_of(crl_url, authority, configuration)
+        signer = unlocked(authority, passphrase_file)
+        made = authority.sign(
+            signer, asked.public_key, asked.names, asked.purpose, days=days, now=now(), crl_url=crl_url
+        )
+        pem = authority.chain(made)
         click.echo(f"signed for {', '.join(asked.names)}, until {made.not_valid_after_utc:%Y-%m-%d}", err=True)
         if out is None:
             click.echo(pem.decode().rstrip())
@@ -208,20 +212,20 @@ def revoke(
     reloads: bool,
     passphrase_file: Path | None,
 ) -> None:
-    """Revoke a certificate, and write a new list."""
-    with telling():
-        one = opened(directory, configuration)
-        found = _chosen(one, which, everything=everything)
+    """Revoke a certificate, and write a new revocation list."""
+    with expected_errors():
+        authority = opened(directory, configuration)
+        found = _chosen(authority, which, everything=everything)
         if not found:
-            one.renew_list(unlocked(one, passphrase_file), one.list_days, now())
-            click.echo(f"{which}: is revoked already; it was not on the list")
-            _told(one, configuration, reloads=reloads)
+            authority.renew_list(unlocked(authority, passphrase_file), authority.list_days, now())
+            click.echo(f"{which}: was revoked before, and is now on the list")
+            _report_list(authority, configuration, reloads=reloads)
             return
-        one.revoke(unlocked(one, passphrase_file), found, reason, now())
+        authority.revoke(unlocked(authority, passphrase_file), found, reason, now())
         for record in found:
             click.echo(f"revoked {record.serial} of {', '.join(record.names)}")
-        _tell_if_served(found, configuration)
-        _told(one, configuration, reloads=reloads)
+        _warn_if_served(found, configuration)
+        _report_list(authority, configuration, reloads=reloads)
 
 
 @ca.command("crl")
@@ -238,61 +242,63 @@ def crl(
     reloads: bool,
     passphrase_file: Path | None,
 ) -> None:
-    """Write a new list of what is revoked (RFC 5280 5), before the old one ends."""
-    with telling():
-        one = opened(directory, configuration)
-        made = one.renew_list(unlocked(one, passphrase_file), days, now())
-        click.echo(f"{len(made)} revoked; the list ends on {made.next_update_utc:%Y-%m-%d}")
-        _told(one, configuration, reloads=reloads)
+    """Write a new revocation list (RFC 5280 5), before the old one ends."""
+    with expected_errors():
+        authority = opened(directory, configuration)
+        made = authority.renew_list(unlocked(authority, passphrase_file), days, now())
+        click.echo(f"{len(made)} certificates revoked; the list ends on {made.next_update_utc:%Y-%m-%d}")
+        _report_list(authority, configuration, reloads=reloads)
 
 
-def _describe(one: PrivateCa) -> None:
-    for name, value in _facts(one).items():
+def _describe(authority: PrivateCa) -> None:
+    for name, value in _facts(authority).items():
         click.echo(f"{name + ':':13}{value}")
 
 
-def _facts(one: PrivateCa) -> dict[str, str]:
-    facts = facts_of(one, None)
+def _facts(authority: PrivateCa) -> dict[str, str]:
+    facts = facts_of(authority, None)
     return {
         "name": facts.name,
         "until": facts.until,
         "SHA-256": facts.sha256,
         "SHA-1": facts.sha1,
-        "signs for": ", ".join(one.only) or "any name",
-        "certificate": str(one.directory / private_ca.CERTIFICATE),
-        "list": str(one.directory / LIST),
+        "signs for": ", ".join(authority.only) or "any name",
+        "certificate": str(authority.directory / private_ca.CERTIFICATE),
+        "list": str(authority.directory / LIST),
     }
 
 
-def _chosen(one: PrivateCa, which: str, *, everything: bool) -> list[Record]:
-    """What is to be revoked; nothing where that was done and not listed. Raises: ClickException."""
-    records = one.records()
+def _chosen(authority: PrivateCa, which: str, *, everything: bool) -> list[Record]:
+    """Return the certificates to revoke; none if they were revoked and only the list is old. Raises: ClickException."""
+    records = authority.records()
     try:
         found = records.find(which)
     finally:
         records.close()
     if not found:
-        raise click.ClickException(f"{which}: nothing was issued under that name or number; see `mailserver ca list`")
+        raise click.ClickException(f"{which}: no certificate has that name or number; see `mailserver ca list`")
     good = [record for record in found if record.state(now()) == "valid"]
-    if not good and not {record.serial for record in found}.isdisjoint(record.serial for record in one.unlisted()):
+    if not good and not {record.serial for record in found}.isdisjoint(
+        record.serial for record in authority.unlisted()
+    ):
         return []
     if not good:
         raise click.ClickException(f"{which}: is {found[0].state(now())} already")
     if len(good) > 1 and not everything:
         serials = ", ".join(record.serial for record in good)
-        raise click.ClickException(f"{which}: has {len(good)} certificates, {serials}: name one, or say --all")
+        raise click.ClickException(f"{which}: has {len(good)} certificates, {serials}: name one, or add --all")
     return good
 
 
-def _tell_if_served(revoked: list[Record], configuration: Path) -> None:
-    """No server looks for its own certificate in a list: it goes on with what was revoked until it is given another."""
+def _warn_if_served(revoked: list[Record], configuration: Path) -> None:
+    """Warn if a server still uses a revoked certificate: no server checks its own against the list."""
     try:
         config = load_or_fail(configuration)
         rows = ask(config, "cert-list").data
     except (click.ClickException, NotRunning):
-        return  # the authority may be of another machine
+        return  # the authority may belong to another machine
     except (OSError, ValueError) as error:
-        click.echo(f"the server could not be asked whether it serves it: {error}", err=True)
+        click.echo(f"the server did not say whether it serves the certificate: {error}", err=True)
         return
     bad = {record.certificate for record in revoked}
     for row in rows:
@@ -303,24 +309,19 @@ def _tell_if_served(revoked: list[Record], configuration: Path) -> None:
             continue
         host = row["host"]
         if not_addable(config, host) is None:
-            cure = (
-                f"`mailserver cert create {shlex.quote(host)} --activate` puts a new one, with a new key, in its place"
-            )
+            cure = f"`mailserver cert create {shlex.quote(host)} --activate` replaces it by one with a new key"
         else:
-            cure = (
-                f"put a new one, with a new key (`mailserver cert create {shlex.quote(host)}`), in the place of the files"
-                " of its [[domain]]"
-            )
+            cure = f"replace the files of its [[domain]] by a certificate with a new key (`mailserver cert create {shlex.quote(host)}`)"
         click.echo(f"{host} is still served with it: {cure}", err=True)
 
 
-def _told(one: PrivateCa, configuration: Path, *, reloads: bool) -> None:
-    """What is to be done with the new list."""
-    click.echo(f"wrote {one.directory / LIST}")
+def _report_list(authority: PrivateCa, configuration: Path, *, reloads: bool) -> None:
+    """Report the new list, and load it into the server on request."""
+    click.echo(f"wrote {authority.directory / LIST}")
     if not reloads:
-        click.echo("a server that has it as client_crl takes it up within seconds; --reload has it done at once")
+        click.echo("a server that has it as client_crl loads it within seconds, or at once with --reload")
         return
-    take_up(load_or_fail(configuration), "the list is written", "it will take it up when started")
+    take_up(load_or_fail(configuration), "the list is written", "it will load the list when started")
 
 
 def _row(record: Record) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`mailserver ca export` and `ca guide`: the authority's certificate for people, and how it gets into their programs."""
+"""`mailserver ca export` and `ca guide`: the authority's certificate, and instructions to import it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mailserver.cli.ca_options import dir_option, opened, telling
+from mailserver.cli.ca_options import dir_option, expected_errors, opened
 from mailserver.cli.cert import listed, signed
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.config.model import Config
@@ -21,17 +21,17 @@ from mailserver.tls.keypair.published_ca import describe
 
 @click.command("export")
 @click.argument("form", type=click.Choice(("pem", "der", "mobileconfig")))
-@click.option("--out", type=click.File("wb"), default="-", help="File; standard output when absent.")
-@click.option("--unsigned", is_flag=True, help="The profile as it is, where the keys of the server cannot be read.")
+@click.option("--out", type=click.File("wb"), default="-", help="File; by default standard output.")
+@click.option("--unsigned", is_flag=True, help="Do not sign the profile, for users who cannot read the server's keys.")
 @dir_option
 @config_option
 def export(configuration: Path, directory: Path | None, form: str, out: Any, *, unsigned: bool) -> None:
-    """Write its certificate for people to import; the profile for Apple's systems signed as the HTTP listeners' is."""
-    with telling():
-        one = opened(directory, configuration)
-        der = one.certificate.public_bytes(Encoding.DER)
+    """Write the authority's certificate for import. The profile for Apple's systems is signed like that of the web page."""
+    with expected_errors():
+        authority = opened(directory, configuration)
+        der = authority.certificate.public_bytes(Encoding.DER)
         if form == "mobileconfig":
-            out.write(_profile(one, _config_if_there(configuration), unsigned=unsigned))
+            out.write(_profile(authority, _config_if_there(configuration), unsigned=unsigned))
         else:
             out.write(ca_guide.pem(der) if form == "pem" else der)
 
@@ -39,35 +39,35 @@ def export(configuration: Path, directory: Path | None, form: str, out: Any, *, 
 @click.command("guide")
 @click.argument("client", required=False, type=click.Choice([guide.client for guide in ca_guide.GUIDES]))
 @click.option(
-    "--users", is_flag=True, help="How users' certificates are imported, too; so, too, where a domain asks for them."
+    "--users", is_flag=True, help="Include the import of users' certificates; the default if a domain asks for them."
 )
 @dir_option
 @config_option
 def guide(configuration: Path, directory: Path | None, client: str | None, *, users: bool) -> None:
-    """Print how it is imported into CLIENT, or into each of them."""
-    with telling():
-        one = opened(directory, configuration)
+    """Print how to import it into CLIENT, or into all clients."""
+    with expected_errors():
+        authority = opened(directory, configuration)
         config = _config_if_there(configuration)
         chosen = [each for each in ca_guide.GUIDES if client in (None, each.client)]
-        for line in ca_guide.lines(facts_of(one, config, users=users), chosen):
+        for line in ca_guide.lines(facts_of(authority, config, users=users), chosen):
             click.echo(line)
 
 
-def facts_of(one: PrivateCa, config: Config | None, *, users: bool = False) -> Facts:
-    """What is said of an authority; without a configuration nothing of servers. Raises: ClickException."""
-    offered = describe(one.certificate)
-    until = f"{offered.not_after:%Y-%m-%d}"
+def facts_of(authority: PrivateCa, config: Config | None, *, users: bool = False) -> Facts:
+    """Collect the values for guides; without a configuration none of servers. Raises: ClickException."""
+    published = describe(authority.certificate)
+    until = f"{published.not_after:%Y-%m-%d}"
     if config is None:
-        return Facts(offered.name, offered.der, until, {}, "", has_users=users)
+        return Facts(published.name, published.der, until, {}, "", has_users=users)
     own = {host for domain in config.domains for host in domain.hosts if not host.startswith("*.")}
     hosts = {row["host"]: row["fingerprint"] for row in listed(config).data if row["host"] in own}
     asks = any(domain.client_certificates != "none" for domain in config.domains)
-    return Facts(offered.name, offered.der, until, hosts, _page(config), has_users=users or asks)
+    return Facts(published.name, published.der, until, hosts, _page(config), has_users=users or asks)
 
 
-def _profile(one: PrivateCa, config: Config | None, *, unsigned: bool) -> bytes:
-    """Raises: ClickException."""
-    facts = facts_of(one, config)
+def _profile(authority: PrivateCa, config: Config | None, *, unsigned: bool) -> bytes:
+    """Make the profile. Raises: ClickException."""
+    facts = facts_of(authority, config)
     profile = ca_guide.profile(facts)
     if unsigned or config is None:
         click.echo("the profile is not signed", err=True)
@@ -77,7 +77,7 @@ def _profile(one: PrivateCa, config: Config | None, *, unsigned: bool) -> bytes:
 
 
 def _page(config: Config) -> str:
-    """Where the HTTP listener has the files; "" where it has none."""
+    """Return the URL of the page with the files; "" without one."""
     port = web_port(config)
     host = next(filter(None, (web_host(config, domain) for domain in config.domains)), None)
     if config.tls.private_ca is None or port is None or host is None:
@@ -86,5 +86,5 @@ def _page(config: Config) -> str:
 
 
 def _config_if_there(configuration: Path) -> Config | None:
-    """An authority may be on a machine without a server."""
+    """Load the configuration if there is one: an authority may be on a machine without a server."""
     return load_or_fail(configuration) if configuration.exists() else None

@@ -1,4 +1,4 @@
-"""What commands on a private authority share: where it is, how it is opened, and what is said of a fault."""
+"""Options and functions shared by the commands of a private authority."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ from mailserver.tls.state.history import make_directory
 from mailserver.types import Secret
 
 DIRECTORY = "ca"
-"""Below the state directory."""
+"""Directory below the state directory."""
 
 dir_option = click.option(
     "--dir",
     "directory",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory of the authority; `ca` below [server] state_dir when absent.",
+    help="Directory of the authority; by default `ca` below [server] state_dir.",
 )
 
 passphrase_option = click.option(
     "--passphrase-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File whose first line opens the authority's key; without it a passphrase is asked for where there is one.",
+    help="File whose first line is the passphrase of the authority's key; otherwise the command asks for it if needed.",
 )
 
 crl_url_option = click.option(
     "--crl-url",
-    help="URL of the revocation list, written into the certificate; [tls] private_ca_crl_url of the configuration when "
-    "absent.",
+    help="URL of the revocation list in the certificate; by default [tls] private_ca_crl_url of the configuration.",
 )
 
 
-def crl_url_of(said: str | None, one: PrivateCa, configuration: Path) -> str:
-    """What was said, or what the configuration says of this authority. Raises: ClickException."""
+def crl_url_of(said: str | None, authority: PrivateCa, configuration: Path) -> str:
+    """Return the option's URL, or the configuration's for this authority. Raises: ClickException."""
     if said is not None:
         try:
             return http_url(said)
@@ -57,17 +56,17 @@ def crl_url_of(said: str | None, one: PrivateCa, configuration: Path) -> str:
     config = load_or_fail(configuration) if configuration.exists() else None
     if config is None or config.tls.private_ca is None:
         return ""
-    is_its = config.tls.private_ca.resolve() == (one.directory / CERTIFICATE).resolve()
+    is_its = config.tls.private_ca.resolve() == (authority.directory / CERTIFICATE).resolve()
     return config.tls.private_ca_crl_url if is_its else ""
 
 
 def directory_of(directory: Path | None, configuration: Path) -> Path:
-    """Where the authority is. Raises: ClickException."""
+    """Return the authority's directory. Raises: ClickException."""
     return directory or load_or_fail(configuration).server.state_dir / DIRECTORY
 
 
 def make_state_directory(config: Config) -> None:
-    """As the server makes it, for who reads the keys. Raises: OSError."""
+    """Make the state directory as the server does, for the user that reads keys. Raises: OSError."""
     owner = None
     if config.server.user and config.server.workers == 0:
         account = pwd.getpwnam(config.server.user)
@@ -76,19 +75,19 @@ def make_state_directory(config: Config) -> None:
 
 
 def opened(directory: Path | None, configuration: Path) -> PrivateCa:
-    """The authority. Raises: CaFault, ClickException."""
+    """Open the authority. Raises: CaFault, ClickException."""
     return open_ca(directory_of(directory, configuration))
 
 
-def unlocked(one: PrivateCa, passphrase_file: Path | None) -> Authority:
-    """With its key. Raises: CaFault, ClickException."""
-    if one.exposure:
-        click.echo(f"warning: {one.exposure}", err=True)
-    return one.unlock(passphrase_of(passphrase_file, confirm=False) if one.is_locked else None)
+def unlocked(authority: PrivateCa, passphrase_file: Path | None) -> Authority:
+    """Load the authority's key. Raises: CaFault, ClickException."""
+    if authority.exposure:
+        click.echo(f"warning: {authority.exposure}", err=True)
+    return authority.unlock(passphrase_of(passphrase_file, confirm=False) if authority.is_locked else None)
 
 
 def passphrase_of(file: Path | None, *, confirm: bool, what: str = "Passphrase of the authority's key") -> Secret:
-    """The first line of a file, or of standard input; from a terminal unseen. Raises: ClickException."""
+    """Read the first line of a file or of standard input, or prompt at a terminal. Raises: ClickException."""
     if file is not None:
         with file.open("rb") as opened_file:
             line = opened_file.readline(MAX_PASSWORD + 3)
@@ -103,35 +102,35 @@ def passphrase_of(file: Path | None, *, confirm: bool, what: str = "Passphrase o
 
 
 @contextlib.contextmanager
-def telling() -> Iterator[None]:
-    """Expected faults in words."""
+def expected_errors() -> Iterator[None]:
+    """Turn expected errors into messages."""
     try:
         yield
     except (CaFault, BadName) as fault:
         raise click.ClickException(str(fault)) from fault
     except BrokenPipeError:
-        # Who reads the output has enough of it: click's to end.
+        # The reader of the output closed it: click ends the command.
         raise
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror}") from error
 
 
 def refuse_existing(*paths: Path) -> None:
-    """Raises: ClickException."""
+    """Refuse to overwrite files. Raises: ClickException."""
     there = [str(path) for path in paths if path.exists()]
     if there:
-        raise click.ClickException(f"{' and '.join(there)}: already there; --replace puts the new one in its place")
+        raise click.ClickException(f"{' and '.join(there)}: exists already; --replace overwrites it")
 
 
 def write(path: Path, octets: bytes, mode: int) -> None:
-    """A file, whole. Raises: OSError."""
+    """Write a file atomically. Raises: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, octets, mode=mode)
     click.echo(f"wrote {path}")
 
 
 def read(file: Any, most: int) -> bytes:
-    """A file that somebody else has made. Raises: ClickException."""
+    """Read a file of untrusted length. Raises: ClickException."""
     octets: bytes = file.read(most + 1)
     if len(octets) > most:
         raise click.ClickException(f"{file.name} must be at most {most} octets")
@@ -139,5 +138,5 @@ def read(file: Any, most: int) -> bytes:
 
 
 def now() -> dt.datetime:
-    """The time."""
+    """Return the current time."""
     return dt.datetime.now(dt.UTC)

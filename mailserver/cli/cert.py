@@ -1,7 +1,7 @@
-"""`mailserver cert`: certificates, added, listed, and taken back.
+"""`mailserver cert`: adding, listing and restoring certificates.
 
-A running server is asked over its control socket. Where none runs the commands work on its state directory, which only
-who reads the keys can open.
+The commands ask a running server over its control socket. If none runs they work on its state directory, which only the
+user that reads keys can open.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON ar
 
 @click.group("cert", cls=FullHelpGroup)
 def cert() -> None:
-    """Certificates: what is served, what was, and other ones."""
+    """Certificates: list, add, restore."""
 
 
 @cert.command("add")
@@ -43,11 +43,11 @@ def cert() -> None:
 @click.option(
     "--key",
     type=click.File("rb"),
-    help="PEM: its key, without a passphrase; without it, the keys are those served now.",
+    help="PEM: its key, without a passphrase; by default the keys served now.",
 )
-@click.option("--second-certificate", type=click.File("rb"), help="The same of a key of the other type, RSA or ECDSA.")
+@click.option("--second-certificate", type=click.File("rb"), help="One with a key of the other type, RSA or ECDSA.")
 @click.option("--second-key", type=click.File("rb"), help="PEM: its key.")
-@click.option("--reason", default="added by the administrator", show_default=True, help="For the history.")
+@click.option("--reason", default="added by the administrator", show_default=True, help="Text for the history.")
 @config_option
 def add(
     configuration: Path,
@@ -61,10 +61,10 @@ def add(
 ) -> None:
     """Serve the host names NAME with a certificate; without names, all that it covers.
 
-    For hosts whose [[domain]] has no `certificate` and `key`. It is judged and tried out first; what is wrong is told,
-    and nothing is changed then.
+    This is for hosts whose [[domain]] has no `certificate` and `key`. The certificate is validated and tried first; if
+    that fails, the command says why and changes nothing.
     """
-    # Both keys are given, or the certificates are for those served now.
+    # Either both keys are given, or both certificates are for the keys served now.
     if (second_key is None) != (second_certificate is None or key is None):
         raise click.UsageError("--second-certificate and --second-key belong together")
     second = None if second_certificate is None else (_read(second_certificate), _read(second_key))
@@ -81,11 +81,11 @@ def offer(
     second: tuple[bytes, bytes] | None = None,
     reason: str,
 ) -> None:
-    """Serve hosts with a pair, and one beside it, as `cert add` does. Raises: SystemExit, ClickException."""
+    """Serve hosts with one or two pairs, as `cert add` does. Raises: SystemExit, ClickException."""
     second_chain, second_pem = second or (b"", b"")
     _change(
         configuration,
-        lambda one: one.offer(hosts, chain_pem, key_pem, second=second, reason=reason, origin="added"),
+        lambda transaction: transaction.offer(hosts, chain_pem, key_pem, second=second, reason=reason, origin="added"),
         "cert-add",
         hosts=" ".join(hosts),
         chain=chain_pem.decode("ascii", "replace"),
@@ -101,30 +101,32 @@ def offer(
 @click.argument("number", metavar="ID|file")
 @config_option
 def activate(configuration: Path, host: str, number: str) -> None:
-    """Serve NAME with what it was served with by an activation of its history, or with its files again."""
+    """Serve NAME with an earlier activation of its history, or with its files again."""
     if number != "file" and not number.isdecimal():
         raise click.BadParameter("is the number of an activation, as `mailserver cert history` lists them, or `file`")
     host, wanted = host.lower(), None if number == "file" else int(number)
-    _change(configuration, lambda one: one.activate(host, wanted), "cert-activate", host=host, id=number)
+    _change(
+        configuration, lambda transaction: transaction.activate(host, wanted), "cert-activate", host=host, id=number
+    )
 
 
 @cert.command("rollback")
 @click.argument("host", metavar="NAME")
 @config_option
 def rollback(configuration: Path, host: str) -> None:
-    """Serve NAME with what it was served with before; once more, and it is one step further.
+    """Serve NAME with its previous certificate; each repetition goes back one step further.
 
-    Files that the configuration names are passed over from then on, until they change or `cert activate NAME file`.
+    Files that the configuration names are ignored until they change, or until `cert activate NAME file`.
     """
     host = host.lower()
-    _change(configuration, lambda one: one.roll_back(host), "cert-rollback", host=host)
+    _change(configuration, lambda transaction: transaction.roll_back(host), "cert-rollback", host=host)
 
 
 @cert.command("list")
 @_json_option
 @config_option
 def list_(configuration: Path, *, as_json: bool) -> None:
-    """List the host names with what they are served with."""
+    """List the host names with their certificates."""
     answer = listed_by_server_or_file(configuration)
     if as_json:
         click.echo(json.dumps(answer.data, indent=2))
@@ -157,10 +159,10 @@ def history(configuration: Path, host: str, *, as_json: bool) -> None:
     try:
         answer = ask_if_running(configuration, "cert-history", host=host)
     except NotRunning:
-        with _telling(), contextlib.closing(_history(load_or_fail(configuration))) as opened:
+        with _expected_errors(), contextlib.closing(_history(load_or_fail(configuration))) as opened:
             answer = Answer(True, (), history_rows(opened, host))
     if host and answer.ok and not answer.data:
-        raise click.ClickException(f"{host}: has no history; without a name, that of all is listed")
+        raise click.ClickException(f"{host}: has no history; without a name the command lists all")
     if as_json:
         click.echo(json.dumps(answer.data, indent=2))
     else:
@@ -186,7 +188,7 @@ def _change(configuration: Path, work: Callable[[Transaction], RecordedChange], 
         answer = ask_if_running(configuration, request, **arguments)
     except NotRunning:
         config = load_or_fail(configuration)
-        with _telling(), contextlib.closing(_history(config)) as opened:
+        with _expected_errors(), contextlib.closing(_history(config)) as opened:
             activation, policy = _policy(config, opened)
             try:
                 changed = work(Transaction(activation, policy, config, dt.datetime.now(dt.UTC)))
@@ -203,14 +205,14 @@ def _change(configuration: Path, work: Callable[[Transaction], RecordedChange], 
 
 
 def listed(config: Config) -> Answer:
-    """What each host name is served with, `listing.certificate_rows`; where no server runs, what one would serve.
+    """Return `listing.certificate_rows` of the server, or of what it would serve if none runs.
 
     Raises: ClickException.
     """
     try:
         return ask(config, "cert-list")
     except NotRunning:
-        with _telling(), contextlib.closing(_history(config)) as opened:
+        with _expected_errors(), contextlib.closing(_history(config)) as opened:
             activation, policy = _policy(config, opened)
             return Answer(
                 True, ("no server is running; this is what one would serve",), certificate_rows(policy, activation)
@@ -220,7 +222,7 @@ def listed(config: Config) -> Answer:
 
 
 def listed_by_server_or_file(configuration: Path) -> Answer:
-    """As `listed`; a server that runs says it whatever has become of its file."""
+    """Ask a running server, even if its configuration file is invalid by now; otherwise as `listed`."""
     try:
         return ask_if_running(configuration, "cert-list")
     except NotRunning:
@@ -228,13 +230,13 @@ def listed_by_server_or_file(configuration: Path) -> Answer:
 
 
 def signed(config: Config, host: str, octets: bytes) -> bytes:
-    """Octets signed under the certificate of a host (CMS), with its key. Raises: ClickException."""
-    with _telling(), contextlib.closing(_history(config)) as opened:
+    """Sign octets with the certificate and key of a host (CMS). Raises: ClickException."""
+    with _expected_errors(), contextlib.closing(_history(config)) as opened:
         _activation, policy = _policy(config, opened)
         serving = policy.served.by_host.get(host)
     if serving is None or serving.origin == "self-signed":
         raise click.ClickException(
-            f"there is no certificate of {host or 'a host'} to sign with; --unsigned does without"
+            f"there is no certificate of {host or 'a host'} to sign with; --unsigned omits the signature"
         )
     return sign(serving.pair, octets)
 
@@ -249,17 +251,17 @@ def _history(config: Config) -> History:
 
 
 def _policy(config: Config, opened: History) -> tuple[Activation, TlsPolicy]:
-    """What a server would serve now. Raises: CannotServe."""
+    """Build what a server would serve now. Raises: CannotServe."""
     activation = Activation(opened, trusted=reader_trust(config))
-    return activation, TlsPolicy(config, _say_nothing, source=activation)
+    return activation, TlsPolicy(config, _discard, source=activation)
 
 
-def _say_nothing(_event: str, /, **_fields: object) -> None:
-    """What the server would log, the answer says."""
+def _discard(_event: str, /, **_fields: object) -> None:
+    """Discard log events: the command prints the results itself."""
 
 
 @contextlib.contextmanager
-def _telling() -> Iterator[None]:
+def _expected_errors() -> Iterator[None]:
     try:
         yield
     except (CannotRecord, CannotServe) as error:
@@ -267,7 +269,7 @@ def _telling() -> Iterator[None]:
 
 
 def _read(file: Any) -> bytes:
-    """Empty where none is given. Raises: ClickException."""
+    """Read a file; empty without one. Raises: ClickException."""
     if file is None:
         return b""
     octets: bytes = file.read(MAX_FILE + 1)
@@ -277,10 +279,10 @@ def _read(file: Any) -> bytes:
 
 
 def text(value: object) -> str:
-    """Empty for None."""
+    """Convert a value to text; "" for None."""
     return "" if value is None else str(value)
 
 
 def moment(seconds: int | None) -> str:
-    """A Unix time in words, UTC."""
+    """Format a Unix time, UTC."""
     return "" if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")

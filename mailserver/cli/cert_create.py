@@ -1,4 +1,4 @@
-"""`mailserver cert create` and `cert request`: new keys with certificates of one's own authority, or for another's."""
+"""`mailserver cert create` and `cert request`: new keys, with certificates of the private authority or with requests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from mailserver.cli.ca_options import (
     crl_url_of,
     crl_url_option,
     dir_option,
+    expected_errors,
     now,
     opened,
     passphrase_of,
     passphrase_option,
     refuse_existing,
-    telling,
     unlocked,
     write,
 )
@@ -27,15 +27,15 @@ from mailserver.tls.ca.names import address_of, hosts_of
 from mailserver.tls.ca.pkcs12 import make_pkcs12
 from mailserver.tls.changes.transaction import not_addable
 
-_OF_FILE = "Password of the file"
+_FILE_PROMPT = "Password of the file"
 
 _key_type_option = click.option("--key-type", type=click.Choice(KEY_TYPES), default="p256", show_default=True)
 _out_option = click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory of the new files, which are called after the first name; this one when absent.",
+    help="Directory of the new files, which are named after the first name; by default the current one.",
 )
-_replace_option = click.option("--replace", "replaces", is_flag=True, help="Take the place of files that are there.")
+_replace_option = click.option("--replace", "replaces", is_flag=True, help="Overwrite existing files.")
 
 
 @click.command("create")
@@ -50,12 +50,12 @@ _replace_option = click.option("--replace", "replaces", is_flag=True, help="Take
     type=click.Choice(("old", "new", "pem")),
     default="old",
     show_default=True,
-    help="For a user: PKCS #12 that every key store reads, PKCS #12 with AES-256, or two files in PEM.",
+    help="For a user: PKCS #12 for every key store, PKCS #12 with AES-256, or two files in PEM.",
 )
 @click.option(
     "--password-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="For a user: file whose first line is the password of the PKCS #12; without it, it is asked for.",
+    help="For a user: file whose first line is the password of the PKCS #12; otherwise the command asks for it.",
 )
 @crl_url_option
 @passphrase_option
@@ -78,11 +78,11 @@ def create(
 ) -> None:
     """Make a key and a certificate for the host names NAME, or for a user, whose NAME is an address.
 
-    It is signed by the authority that `mailserver ca init` made. A wildcard is `*.` and a domain.
+    The authority of `mailserver ca init` signs it. A wildcard is `*.` and a domain.
     """
-    with telling():
-        one = opened(directory, configuration)
-        crl_url = crl_url_of(crl_url, one, configuration)
+    with expected_errors():
+        authority = opened(directory, configuration)
+        crl_url = crl_url_of(crl_url, authority, configuration)
         if any("@" in name for name in names):
             if len(names) > 1:
                 raise click.UsageError("a user's certificate names one address and nothing else")
@@ -92,21 +92,23 @@ def create(
             user_files = _user_files((out or Path()) / address.replace("/", "_"), form)
             if not replaces:
                 refuse_existing(*user_files)
-            signer = unlocked(one, passphrase_file)
-            # Before anything is signed: what is recorded should be somewhere.
-            password = None if form == "pem" else passphrase_of(password_file, confirm=True, what=_OF_FILE)
+            signer = unlocked(authority, passphrase_file)
+            # Ask before signing: a recorded certificate must not get lost.
+            password = None if form == "pem" else passphrase_of(password_file, confirm=True, what=_FILE_PROMPT)
             key = make_key(key_type)
-            certificate = one.sign(signer, key.public_key(), [address], "client", days=days, now=now(), crl_url=crl_url)
+            certificate = authority.sign(
+                signer, key.public_key(), [address], "client", days=days, now=now(), crl_url=crl_url
+            )
             click.echo(f"made a certificate for {address}, until {certificate.not_valid_after_utc:%Y-%m-%d}")
             if password is None:
-                _write_pair(user_files, one.chain(certificate), key_pem(key))
+                _write_pair(user_files, authority.chain(certificate), key_pem(key))
             else:
-                packed = make_pkcs12(address, key, certificate, one.certificate, password, new=form == "new")
+                packed = make_pkcs12(address, key, certificate, authority.certificate, password, new=form == "new")
                 write(user_files[0], packed, 0o600)
             return
         hosts = hosts_of(names)
         if activate:
-            # Before anything is signed: what is recorded should be served.
+            # Check before signing: a recorded certificate should be usable.
             config = load_or_fail(configuration)
             if faults := [fault for host in hosts if (fault := not_addable(config, host))]:
                 raise click.ClickException("\n".join(faults))
@@ -114,14 +116,14 @@ def create(
         if files is not None and not replaces:
             refuse_existing(*files)
         key = make_key(key_type)
-        signer = unlocked(one, passphrase_file)
-        certificate = one.sign(signer, key.public_key(), hosts, "server", days=days, now=now(), crl_url=crl_url)
+        signer = unlocked(authority, passphrase_file)
+        certificate = authority.sign(signer, key.public_key(), hosts, "server", days=days, now=now(), crl_url=crl_url)
         click.echo(f"made a certificate for {', '.join(hosts)}, until {certificate.not_valid_after_utc:%Y-%m-%d}")
-        chain, private = one.chain(certificate), key_pem(key)
+        chain, private = authority.chain(certificate), key_pem(key)
         if files is not None:
             _write_pair(files, chain, private)
     if activate:
-        offer(configuration, hosts, chain, private, reason=f"made by {one.name}")
+        offer(configuration, hosts, chain, private, reason=f"made by {authority.name}")
 
 
 @click.command("request")
@@ -130,11 +132,11 @@ def create(
 @_out_option
 @_replace_option
 def request(names: tuple[str, ...], key_type: str, *, out: Path | None, replaces: bool) -> None:
-    """Make a key, and a request (PKCS #10) to have it signed by another authority for the host names NAME.
+    """Make a key, and a request (PKCS #10) for another authority to sign, for the host names NAME.
 
-    What comes back is served by `mailserver cert add`, with the key from here.
+    `mailserver cert add` then serves the signed certificate with this key.
     """
-    with telling():
+    with expected_errors():
         hosts = hosts_of(names)
         where = (out or Path()) / hosts[0].replace("*", "_")
         certificate, key_file = _pair_files(where)

@@ -1,4 +1,4 @@
-"""`mailserver cert show`: what one host name is served with, in full."""
+"""`mailserver cert show`: the certificate of one host name in full."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from mailserver.tls.state.expiry import in_days
 
 @click.command("show")
 @click.argument("host", metavar="NAME")
-@click.option("--pem", is_flag=True, help="The certificate and its chain alone.")
+@click.option("--pem", is_flag=True, help="Only the certificate and its chain.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as in `cert list --json`.")
 @config_option
 def show_certificate(configuration: Path, host: str, *, pem: bool, as_json: bool) -> None:
-    """Show what NAME is served with."""
+    """Show the certificate of NAME."""
     answer = listed_by_server_or_file(configuration)
     row = next((row for row in answer.data if row["host"] == host.lower()), None)
     if row is None:
@@ -54,7 +54,7 @@ def _of_host(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _of_pairs(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of the certificate, and of the one beside it for clients that want the other key type."""
+    """Describe the certificate, and the second one with the other key type."""
     found = []
     for word, pem in (("", row["certificate"]), ("second ", row["second_certificate"])):
         if pem is None:
@@ -66,7 +66,7 @@ def _of_pairs(row: dict[str, Any]) -> list[tuple[str, str]]:
             (f"{word}names", ", ".join(_names(certificate))),
             (f"{word}key", _key(certificate)),
             (f"{word}issuer", certificate.issuer.rfc4514_string()),
-            (f"{word}chain", "; ".join(behind) or "none, it stands alone"),
+            (f"{word}chain", "; ".join(behind) or "none"),
             (f"{word}dates", f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"),
             (f"{word}SHA-256", certificate.fingerprint(hashes.SHA256()).hex()),
         ]

@@ -1,4 +1,4 @@
-"""`mailserver client-settings`: what a user enters into a mail program."""
+"""`mailserver client-settings`: the settings to enter into a mail client."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from mailserver.discovery.wording import KIND_WORDS, choices, muttrc, profile_li
 
 @click.command("client-settings")
 @click.argument("user")
-@click.option("--qr/--no-qr", default=True, help="Show the link of Apple's profile as a QR code, too.")
+@click.option("--qr/--no-qr", default=True, help="Also show the link to the Apple profile as a QR code.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @config_option
 def client_settings(configuration: Path, user: str, *, qr: bool, as_json: bool) -> None:
-    """Print what USER enters into a mail program. Whether there is such a user is not looked up."""
+    """Print the settings of USER for mail clients. The command does not check whether USER exists."""
     config = load_or_fail(configuration)
     address, domain, offered = _offered(config, user)
     link = profile_link(config, domain, address)
     if as_json:
-        told = {"user": address, "services": [attrs.asdict(each) for each in offered], "profile": link}
-        click.echo(json.dumps(told, indent=2))
+        settings = {"user": address, "services": [attrs.asdict(each) for each in offered], "profile": link}
+        click.echo(json.dumps(settings, indent=2))
         return
-    click.echo(f"Name of the user: {address}")
-    click.echo("Password: the user's own, sent as normal password, over TLS alone\n")
+    click.echo(f"User name: {address}")
+    click.echo("Password: the user's own, as a normal password, only over TLS\n")
     print_table(
         ("", "SERVER", "PORT", "SECURITY"),
         [(KIND_WORDS[each.kind], each.host, str(each.port), security(each)) for each in offered],
     )
-    click.echo("\nOf each kind the first is the best. What the programs call it:\n")
+    click.echo("\nThe first of each kind is the best. Mail clients call it:\n")
     best = {each.kind: each for each in reversed(offered)}
     kinds = [kind for kind in KIND_WORDS if kind in best]
     words = {kind: choices(best[kind]) for kind in kinds}
@@ -49,9 +49,9 @@ def client_settings(configuration: Path, user: str, *, qr: bool, as_json: bool) 
     for line in muttrc(address, offered):
         click.echo(f"    {line}")
     if link is None:
-        click.echo("\nThere is no profile for Apple's Mail: no listener of protocol https serves it.")
+        click.echo("\nThere is no profile for Apple Mail: no listener of protocol https serves it.")
         return
-    click.echo(f"\nProfile for Apple's Mail, open it on the device:\n\n    {link}\n")
+    click.echo(f"\nProfile for Apple Mail, to open on the device:\n\n    {link}\n")
     if qr:
         drawn = io.StringIO()
         segno.make(link, error="m").terminal(out=drawn, compact=True)
@@ -62,12 +62,12 @@ def _offered(config: Config, user: str) -> tuple[str, Domain, tuple[Service, ...
     address = user if "@" in user else f"{user}@{config.auth.default_domain}"
     parts = split_address(address)
     if parts is None:
-        raise click.ClickException(f"{user} is no address; without a domain it needs [auth] default_domain")
+        raise click.ClickException(f"{user} is not an address; without a domain it needs [auth] default_domain")
     domain = find_domain(config, parts[1])
     if domain is None:
         known = [each.name for each in config.domains]
-        raise click.ClickException(f"{parts[1]} is the name of no [[domain]]{suggestion(parts[1], known)}")
+        raise click.ClickException(f"no [[domain]] is called {parts[1]}{suggestion(parts[1], known)}")
     offered = services(config, domain)
     if not offered:
-        raise click.ClickException(f"{domain.name} has no host that is no wildcard, or no listener serves mail")
+        raise click.ClickException(f"{domain.name} has only wildcard hosts, or no listener serves mail")
     return f"{parts[0]}@{domain.name}", domain, offered

@@ -1,4 +1,4 @@
-"""`mailserver clients` and `mailserver tls impact`: what is known of the clients of each account."""
+"""`mailserver clients` and `mailserver tls impact`: the ledger of the clients of each account."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ _HEAD = (
 
 @click.command("clients")
 @click.argument("user", required=False)
-@click.option("--forget", is_flag=True, help="Remove what is known of USER, or of all.")
+@click.option("--forget", is_flag=True, help="Delete the entries of USER, or all.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @config_option
 def clients(configuration: Path, user: str | None, *, forget: bool, as_json: bool) -> None:
-    """List the clients of USER or of all: how each has connected and logged in, first and last.
+    """List the clients of USER or of all users: how each connected and logged in, first and last.
 
-    Read from the state directory, by who owns it; the newest come some seconds late.
+    The command reads the state directory, as its owner; the newest entries appear some seconds late.
     """
     config = load_or_fail(configuration)
     if forget:
@@ -60,7 +60,7 @@ def clients(configuration: Path, user: str | None, *, forget: bool, as_json: boo
             number = Ledger(config.server.state_dir).forget(user)
         except (LedgerUnavailable, *Damage) as error:
             raise click.ClickException(str(error)) from error
-        click.echo(f"{number} entries are forgotten")
+        click.echo(f"{number} entries deleted")
         return
     found = _seen(config, user)
     if as_json:
@@ -72,13 +72,20 @@ def clients(configuration: Path, user: str | None, *, forget: bool, as_json: boo
 @click.command("impact")
 @click.option("--min-version", type=click.Choice(["1.2", "1.3"]), help="Oldest TLS version accepted.")
 @click.option(
-    "--close", "ports", type=click.IntRange(1, 65535), metavar="PORT", multiple=True, help="No listener at this port."
+    "--close",
+    "ports",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    multiple=True,
+    help="Remove the listener at this port.",
 )
-@click.option("--drop-name", "names", metavar="NAME", multiple=True, help="A host name served no more.")
+@click.option("--drop-name", "names", metavar="NAME", multiple=True, help="Stop serving a host name.")
 @click.option(
-    "--drop-mechanism", "mechanisms", metavar="MECHANISM", multiple=True, help="A SASL mechanism offered no more."
+    "--drop-mechanism", "mechanisms", metavar="MECHANISM", multiple=True, help="Stop offering a SASL mechanism."
 )
-@click.option("--days", type=click.IntRange(1), default=30, show_default=True, help="Clients seen within so many days.")
+@click.option(
+    "--days", type=click.IntRange(1), default=30, show_default=True, help="Consider clients seen in so many days."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @config_option
 def impact(
@@ -91,14 +98,14 @@ def impact(
     days: int,
     as_json: bool,
 ) -> None:
-    """Show who would be shut out by a change, before it is made.
+    """Show which users a change would shut out, before it is made.
 
-    Judged by what their clients have done. `may go on` says that the same client was last seen in a way that still works.
-    Each may be said several times, and all are judged together. The status is 1 if somebody would be shut out, and 2 for
-    a port, name or mechanism that neither the configuration nor any client has.
+    The result follows from the connections of their clients. `may go on` means that the client last used a connection
+    that would still work. Options may be repeated and combined. The exit status is 1 if a user would be shut out, and 2
+    for a port, name or mechanism that neither the configuration nor any client has.
     """
     if min_version is None and not (ports or names or mechanisms):
-        raise click.UsageError("say what is to change: --min-version, --close, --drop-name or --drop-mechanism")
+        raise click.UsageError("name a change: --min-version, --close, --drop-name or --drop-mechanism")
     config = load_or_fail(configuration)
     mechanisms = tuple(map(str.upper, mechanisms))
     names = tuple(ascii_name(name.rstrip(".")) or name for name in names)
@@ -125,7 +132,7 @@ def _changes(
 ) -> list[Change]:
     changes = [] if version is None else [minimum_version(version)]
     staying = [host for host in _hosts(config) if host not in names]
-    # Of a wildcard that stays a single name can be meant, as one that leaves DNS.
+    # A single name below a wildcard that stays can be dropped, such as one that leaves DNS.
     changes += [drop_name(name, staying if name in _hosts(config) else ()) for name in names]
     return [*changes, *map(close_port, ports), *map(drop_mechanism, mechanisms)]
 
@@ -133,7 +140,7 @@ def _changes(
 def _unknown(
     config: Config, seen: list[SeenEntry], ports: Iterable[int], names: Iterable[str], mechanisms: Iterable[str]
 ) -> Iterator[tuple[str, str]]:
-    """Option and sentence for what nobody has, which would seem to shut nobody out: it is mistyped."""
+    """Yield option and message for values that nobody uses: they are probably mistyped."""
     entries = [each.entry for each in seen]
     own_ports = {str(each.tcp_port) for each in config.listeners if each.socket is None}
     for port in map(str, ports):
@@ -143,7 +150,7 @@ def _unknown(
         hosts = _hosts(config)
         if not covers(hosts, name) and not any(drop_name(name)(each) for each in entries):
             yield "--drop-name", f"no domain has the host {name}{suggestion(name, hosts)}"
-    # The ledger has these commands of IMAP and POP3 beside the mechanisms.
+    # The ledger has these IMAP and POP3 commands beside the mechanisms.
     own_mechanisms = [*dict.fromkeys([*config.auth.mechanisms, "LOGIN", "USER"])]
     for mechanism in mechanisms:
         if mechanism not in own_mechanisms and not any(each.mechanism == mechanism for each in entries):

@@ -11,7 +11,7 @@ import click
 import tomlkit
 
 from mailserver.auth.schemes import schemes
-from mailserver.cli.ca_options import telling
+from mailserver.cli.ca_options import expected_errors
 from mailserver.cli.demonstration import OFFSETS, USERS, Demonstration, make, named_users, sites_of
 
 CHANGED = "(changed since)"
@@ -128,6 +128,6 @@ def _changed(demonstration: Demonstration, accounts: Mapping[str, str]) -> Itera
 def demo(directory: Path, port_base: int, extra_users: int) -> None:
     """Make a demonstration: CA, two domains, users, mail, configuration. Existing files are kept."""
     demonstration = Demonstration(directory.resolve(), port_base)
-    with telling():
+    with expected_errors():
         accounts = make(demonstration, extra_users)
     click.echo(describe(demonstration, accounts | dict.fromkeys(_changed(demonstration, accounts), CHANGED)))

@@ -1,4 +1,4 @@
-"""`mailserver dns`: the records of a domain, and whether they are published."""
+"""`mailserver dns`: the DNS records of a domain, printed or compared with DNS."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def dns() -> None:
 
 @dns.command("records")
 @click.argument("name", metavar="DOMAIN")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a zone file's lines.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines of a zone file.")
 @config_option
 def print_records(configuration: Path, name: str, *, as_json: bool) -> None:
-    """Print the records that DOMAIN ought to have, in a zone file's form."""
+    """Print the records that DOMAIN needs, in a zone file's form."""
     config = load_or_fail(configuration)
     found = _records(config, _domain(config, name))
     if as_json:
-        told = {
+        rows = {
             "records": [{**attrs.asdict(each), "ttl": TTL} for each in found if isinstance(each, Record)],
             "notes": [each.words for each in found if isinstance(each, Note)],
         }
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(rows, indent=2))
         return
     for each in found:
         click.echo(str(each))
@@ -50,15 +50,16 @@ def print_records(configuration: Path, name: str, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @config_option
 def check(configuration: Path, name: str, resolver: str | None, *, as_json: bool) -> None:
-    """Compare the records of DOMAIN with what a resolver gives.
+    """Compare the records of DOMAIN with DNS.
 
-    The status is 1 unless all are there as they ought to be. Of SPF, DMARC and TLSRPT it counts that there is one.
+    The exit status is 0 if all records are as expected, otherwise 1. For SPF, DMARC and TLSRPT one record of any content
+    is enough.
     """
     config = load_or_fail(configuration)
     domain = _domain(config, name)
     host = mail_host(config, domain)
     if host is None:
-        raise click.ClickException(f"{domain.name} has no host that is no wildcard")
+        raise click.ClickException(f"{domain.name} has only wildcard hosts")
     expected = [each for each in _records(config, domain) if isinstance(each, Record)]
     try:
         findings = list(compare(Resolver(resolver), host, public_addresses(config), expected))
@@ -86,12 +87,12 @@ def _domain(config: Config, name: str) -> Domain:
     domain = find_domain(config, name.rstrip("."))
     if domain is None:
         known = [each.name for each in config.domains]
-        raise click.ClickException(f"{name} is the name of no [[domain]]{suggestion(name, known)}")
+        raise click.ClickException(f"no [[domain]] is called {name}{suggestion(name, known)}")
     return domain
 
 
 def _records(config: Config, domain: Domain) -> list[Record | Note]:
-    """Certificates that cannot be read leave out what follows from them."""
+    """Collect the records. Without a readable certificate its TLSA and CAA records are omitted."""
     host = mail_host(config, domain)
     keys: dict[str, list[str]] = {}
     issuers: dict[str, None] = {}
@@ -104,7 +105,7 @@ def _records(config: Config, domain: Domain) -> list[Record | Note]:
                 pem = _certificate(config, table, path)
                 digest, issuer = key_digest(pem), issuer_name(pem)
             except (OSError, ValueError) as error:
-                click.echo(f"{path or table.place}: {error}; its TLSA and CAA records are left out", err=True)
+                click.echo(f"{path or table.place}: {error}; its TLSA and CAA records are omitted", err=True)
                 continue
             if host is not None and serves:
                 keys.setdefault(host, []).append(digest)
@@ -114,7 +115,7 @@ def _records(config: Config, domain: Domain) -> list[Record | Note]:
 
 
 def _certificate(config: Config, table: Domain, path: Path | None) -> bytes:
-    """Of a file, or without one what its first host is served with. Raises: OSError, ValueError, ClickException."""
+    """Read a file, or return what the domain's first host is served with. Raises: OSError, ValueError, ClickException."""
     if path is None:
         rows = listed(config).data
         return "".join(row["certificate"] for row in rows if row["host"] == table.hosts[0]).encode()

@@ -1,4 +1,4 @@
-"""Which of the records of a domain a resolver gives."""
+"""Comparing a domain's DNS records with a resolver's answers."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from attrs import frozen
 from mailserver.discovery.dns_records import Record
 
 PATIENCE: Final = 5.0
-"""Seconds for one question, its repetitions included."""
+"""Timeout of one query with its repetitions, in seconds."""
 
 ANY_ADDRESS: Final = "any address"
-"""What is expected where the configuration does not say which ones the Internet sees."""
+"""Expected if the configuration does not name the public addresses."""
 
 State = Literal["ok", "missing", "different", "unanswered"]
 
 
 class BadResolver(Exception):
-    """The resolver cannot be asked at all; the argument is a sentence."""
+    """The resolver cannot be used; the argument is a sentence."""
 
 
 @frozen
 class Finding:
-    """What came of the records of one name and type."""
+    """The result for the records of one name and type."""
 
     name: str
     kind: str
     state: State
     expected: tuple[str, ...]
     found: tuple[str, ...]
-    """Or why there is no answer."""
+    """The records found, or why there is no answer."""
 
 
 class Resolver:
-    """Asks one server, or those of the system."""
+    """A resolver that asks one server, or those of the system."""
 
     def __init__(self, server: str | None) -> None:
-        """`server`: an address, or ADDRESS:PORT, [ADDRESS]:PORT. Raises: BadResolver."""
+        """`server` is an address, ADDRESS:PORT or [ADDRESS]:PORT. Raises: BadResolver."""
         try:
             self._resolver = dns.resolver.Resolver(configure=server is None)
             if server is not None:
@@ -56,7 +56,7 @@ class Resolver:
         self._resolver.lifetime = PATIENCE
 
     def ask(self, name: str, kind: str) -> list[str]:
-        """The answers in a zone file's form; none where the name or type does not exist. Raises: DNSException."""
+        """Return records in a zone file's form; none if the name or type does not exist. Raises: DNSException."""
         try:
             answer = self._resolver.resolve(name, kind, search=False)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
@@ -64,14 +64,15 @@ class Resolver:
         return [rdata.to_text() for rdata in answer]
 
     def addresses(self, name: str) -> list[str]:
-        """IPv4 and IPv6."""
+        """Return the IPv4 and IPv6 addresses of a name."""
         return [address for kind in ("A", "AAAA") for address in self.ask(name, kind)]
 
 
 def compare(resolver: Resolver, host: str, addresses: Sequence[str], expected: Sequence[Record]) -> Iterator[Finding]:
-    """One finding for each name and type; first whether the host that clients connect to has addresses.
+    """Yield a finding for each name and type, first for the addresses of the host that clients connect to.
 
-    `addresses`: those that may be there, in their shortest form; none where that is not known. Raises: BadResolver if there is no answer to that: nobody is to wait for all the others.
+    `addresses` are the permitted ones in their shortest form; none if they are unknown. Raises: BadResolver if this first
+    query gets no answer, to avoid waiting for all the others.
     """
     try:
         found = resolver.addresses(f"{host}.")
@@ -96,31 +97,31 @@ def compare(resolver: Resolver, host: str, addresses: Sequence[str], expected: S
                 state = _same_place(found, resolver.addresses(data[0]))
             else:
                 found = resolver.ask(name, kind)
-                state = judge(group, found)
+                state = compare_group(group, found)
         except dns.exception.DNSException as error:
             yield Finding(name, kind, "unanswered", data, (unanswered(error),))
         else:
             yield Finding(name, kind, state, data, tuple(found))
 
 
-def judge(expected: Sequence[Record], found: Sequence[str]) -> State:
-    """Are the records of one name and type those expected?
+def compare_group(expected: Sequence[Record], found: Sequence[str]) -> State:
+    """Compare the records of one name and type.
 
-    Others beside them do no harm to TLSA (a key to come), CAA and TXT, but mail and clients would go to them for MX and SRV.
+    Additional records are harmless for TLSA (a next key), CAA and TXT. Additional MX and SRV records attract mail and clients.
     """
     kind = expected[0].kind
     if kind == "TXT":
-        return _judge_texts(expected, found)
+        return _compare_texts(expected, found)
     wanted, there = {_canonical(kind, record.data) for record in expected}, {_canonical(kind, each) for each in found}
     if not there:
-        # That a service is not there need not be said.
+        # The record that a service does not exist is optional.
         return "ok" if all(record.data.endswith(" .") for record in expected) else "missing"
     fits = wanted <= there if kind in ("TLSA", "CAA") else wanted == there
     return "ok" if fits else "different"
 
 
-def _judge_texts(expected: Sequence[Record], found: Sequence[str]) -> State:
-    """Of texts with the same first word there must be one alone (RFC 7208 4.5, RFC 7489 6.6.3, RFC 8461 3.1)."""
+def _compare_texts(expected: Sequence[Record], found: Sequence[str]) -> State:
+    """Require exactly one text with each first word (RFC 7208 4.5, RFC 7489 6.6.3, RFC 8461 3.1)."""
     texts = [_joined(each) for each in found]
     for record in expected:
         wanted = _joined(record.data)
@@ -134,7 +135,7 @@ def _judge_texts(expected: Sequence[Record], found: Sequence[str]) -> State:
 
 
 def _same_place(alias: Sequence[str], target: Sequence[str]) -> State:
-    """However it is written: an alias, or records of its own."""
+    """Compare addresses: an alias and records of its own are both fine."""
     if not alias:
         return "missing"
     return "ok" if set(alias) == set(target) else "different"
@@ -145,20 +146,20 @@ def _canonical(kind: str, data: str) -> dns.rdata.Rdata:
 
 
 def _joined(data: str) -> str:
-    """The strings of a TXT record as one."""
+    """Join the strings of a TXT record."""
     strings: tuple[bytes, ...] = _canonical("TXT", data).strings  # type: ignore[attr-defined]
     return b"".join(strings).decode("utf-8", "replace")
 
 
 def unanswered(error: dns.exception.DNSException) -> str:
-    """That there is no answer, and why, in a line."""
+    """Say in one line that there is no answer, and why."""
     # The library lists each try.
     why = " ".join(str(error).partition(";")[0].split())[:200] or type(error).__name__
     return f"the resolver does not answer ({why})"
 
 
 def _address(server: str) -> tuple[str, int]:
-    """Raises: ValueError."""
+    """Parse an address with an optional port. Raises: ValueError."""
     if server.startswith("["):
         address, _bracket, rest = server[1:].partition("]")
         return address, int(rest.removeprefix(":") or 53)

@@ -1,4 +1,4 @@
-"""`mailserver domain`: the domains of the configuration."""
+"""`mailserver domain`: domains of the configuration."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def domain() -> None:
 
 @domain.command("add")
 @click.argument("name")
-@click.option("--host", "hosts", multiple=True, help="Host name of its clients; mail.NAME when absent. Repeatable.")
+@click.option("--host", "hosts", multiple=True, help="Host name for its clients; by default mail.NAME. Repeatable.")
 @config_option
 def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
-    """Add the domain NAME, with a self-signed certificate at once. A running server takes it up."""
+    """Add the domain NAME with a self-signed certificate. A running server loads it."""
     config = load_or_fail(configuration)
-    # Before anything is made: the first host becomes a file name.
-    name = _judged(values.host_name, name)
-    hosts = tuple(_judged(values.host_pattern, host) for host in hosts) or (f"mail.{name}",)
+    # Validate first: the first host becomes a file name.
+    name = _validated(values.host_name, name)
+    hosts = tuple(_validated(values.host_pattern, host) for host in hosts) or (f"mail.{name}",)
     stem = configuration.resolve().parent / "certs" / hosts[0].replace("*", "_")
     certificate, key = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
     made = _make_pair(config, hosts, certificate, key)
@@ -42,30 +42,30 @@ def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
             path.unlink()
         raise click.ClickException(str(error)) from error
     click.echo(f"added {name}; its clients connect to {', '.join(hosts)}")
-    click.echo(f"certificate: {certificate}{' (self-signed)' if made else ' (was there)'}")
+    click.echo(f"certificate: {certificate}{' (self-signed)' if made else ' (existed)'}")
     take_up(config, "the domain is added", "it will serve the domain when started")
 
 
-def _judged(judge: Callable[[str], str], given: str) -> str:
+def _validated(validate: Callable[[str], str], given: str) -> str:
     bare = given.rstrip(".")
     try:
-        return judge(ascii_name(bare) or bare)
+        return validate(ascii_name(bare) or bare)
     except ValueError as error:
         raise click.ClickException(f"{given!r}: {error}") from error
 
 
 def _make_pair(config: Config, hosts: tuple[str, ...], certificate: Path, key: Path) -> list[Path]:
-    """A self-signed certificate and its key where there is neither; what was made, key first."""
+    """Make a self-signed certificate and its key unless they exist; return the new files, the key first."""
     if certificate.exists() and key.exists():
         return []
     if certificate.exists() or key.exists():
-        raise click.ClickException(f"only one of {certificate} and {key} is there: move it away, or add the other")
+        raise click.ClickException(f"only one of {certificate} and {key} exists: move it away, or add the other")
     try:
         certificate_pem, key_pem = validation.make_self_signed(hosts)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     owner = None
-    # With workers the master reads the files, who stays root: the service's user needs no key.
+    # With workers the master, which stays root, reads the files: the service's user needs no key.
     if config.server.user and config.server.workers == 0:
         account = pwd.getpwnam(config.server.user)
         owner = (account.pw_uid, account.pw_gid)

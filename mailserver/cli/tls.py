@@ -1,4 +1,4 @@
-"""`mailserver tls`: what the own listeners show to clients."""
+"""`mailserver tls`: TLS as clients see it at this server's listeners."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mailserver.probe.finding import Finding, gathered
 
 @click.group("tls", cls=FullHelpGroup)
 def tls() -> None:
-    """What clients see of TLS, and whom a change would shut out."""
+    """TLS as clients see it, and the clients that a change would shut out."""
 
 
 tls.add_command(impact)
@@ -36,11 +36,11 @@ tls.add_command(impact)
 
 @tls.command("probe")
 @click.option("--ca", multiple=True, type=click.Path(dir_okay=False, path_type=Path), help="PEM: trust these, too.")
-@click.option("--name", "hosts", multiple=True, metavar="HOST", help="Ask for this configured host alone.")
+@click.option("--name", "hosts", multiple=True, metavar="HOST", help="Test this configured host alone.")
 @click.option("--dns/--no-dns", "with_dns", default=True, show_default=True, help="Compare with DNS.")
 @click.option("--resolver", metavar="HOST:PORT", help="Ask this server, by its address, instead of the system's.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
-@click.option("--fully", is_flag=True, help=f"Every version with every name, where there are more than {FULLY}, too.")
+@click.option("--fully", is_flag=True, help=f"Test every version with every name, even with more than {FULLY} names.")
 @config_option
 def probe(
     configuration: Path,
@@ -52,11 +52,11 @@ def probe(
     as_json: bool,
     fully: bool,
 ) -> None:
-    """Connect to every own listener as clients do, and judge what it shows.
+    """Connect to every listener of this server as clients do, and check what it shows.
 
-    Each listener is asked for every configured name, for one that nobody has and for none, by implicit TLS or STARTTLS,
-    with TLS 1.0 to 1.3. Of more than 100 names, those that are configured alike are asked for with the newest version
-    alone, but for one of them. The status is 1 if something is wrong; warnings do not count. Trusted are the system's
+    Each listener is tested with every configured name, with an unknown name and without one, by implicit TLS or STARTTLS,
+    with TLS 1.0 to 1.3. With more than 100 names, names with the same configuration are tested with the newest version
+    alone, except one of them. The exit status is 1 if something is wrong; warnings do not count. Trusted are the system's
     authorities, that of `[tls] private_ca`, and those of --ca.
     """
     config = load_or_fail(configuration)
@@ -69,7 +69,7 @@ def probe(
         raise click.ClickException(str(error)) from error
     certificates = Certificates(_managed(config))
     examination = Examination(config, trust, certificates, dt.datetime.now(dt.UTC))
-    with click.progressbar(length=1, label="asking", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+    with click.progressbar(length=1, label="testing", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
 
         def progress(done: int, of: int) -> None:
             bar.length = of
@@ -95,7 +95,7 @@ def _check_hosts(config: Config, hosts: tuple[str, ...]) -> None:
 
 
 def _managed(config: Config) -> Callable[[str], str | None]:
-    """What hosts without files of their own are served with, asked for once, and only if there are some."""
+    """Return a function from host to certificate, for hosts without files; it asks once, on the first call."""
     known: dict[str, str] | None = None
 
     def certificate(host: str) -> str | None:
@@ -114,9 +114,9 @@ def _dns(config: Config, resolver: Resolver | None, hosts: tuple[str, ...]) -> I
         try:
             yield from in_dns(config, resolver, domain)
         except dns.exception.DNSException as error:
-            yield Finding("dns-unanswered", domain.name, f"{unanswered(error)}; --no-dns leaves it out")
+            yield Finding("dns-unanswered", domain.name, f"{unanswered(error)}; --no-dns skips it")
             if isinstance(error, dns.exception.Timeout):
-                return  # nobody waits as long for each of the others
+                return  # do not wait as long for each of the others
 
 
 def _as_json(report: Report, findings: dict[Finding, list[str]]) -> dict[str, object]:
@@ -136,13 +136,13 @@ def _as_json(report: Report, findings: dict[Finding, list[str]]) -> dict[str, ob
 
 
 def _show(rows: list[Row], findings: dict[Finding, list[str]]) -> None:
-    """What is alike at several listeners is one line."""
+    """Print a table in which equal results of several listeners share a line."""
     alike: dict[Row, list[Row]] = {}
     for row in rows:
         alike.setdefault(attrs.evolve(row, place="", tls="", alpn=""), []).append(row)
     every = len({row.place for row in rows})
     print_table(
-        ("ASKED FOR", "", "VERSIONS", "CERTIFICATE", "ISSUER", "KEY", "DAYS", "CHAIN", "ALPN", "LISTENERS"),
+        ("NAME", "", "VERSIONS", "CERTIFICATE", "ISSUER", "KEY", "DAYS", "CHAIN", "ALPN", "LISTENERS"),
         [
             (
                 row.name,

@@ -1,5 +1,5 @@
-"""Looking at the own server from outside, as a client does: what it shows, and whether that is what was configured.
+"""Tests of this server's listeners from outside, as clients see them, compared with the configuration.
 
-Nothing of the server's own code for TLS and protocols is used: a probe must not share the fault that it looks for.
-Sockets block; this is for the administrator's command.
+`cli/tls.py` runs it, with blocking sockets. It shares no code for TLS or protocols with the server: a probe must not share
+the fault that it looks for. Begin with `examine.py`.
 """

@@ -1,8 +1,8 @@
-"""What is wrong with a certificate and its chain as they were shown, for all the clients there are.
+"""Checks of a certificate and its chain as shown, by the requirements of all common clients.
 
 The limits are those of Apple, Windows and Android: a subject alternative name, extended key usage serverAuth, at most
-825 days, RSA of 2048 bits or a curve of the NIST, no SHA-1. Dates and signatures are looked at here, and the way to a
-trusted authority is OpenSSL's (RFC 5280 6), without dates.
+825 days, RSA of 2048 bits or a NIST curve, no SHA-1. This module checks dates and signatures itself; OpenSSL builds the path
+to a trusted authority (RFC 5280 6), ignoring dates.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class BadAuthorities(Exception):
 
 @frozen
 class Trust:
-    """Authorities that clients know."""
+    """The authorities that clients trust."""
 
     store: crypto.X509Store
 
     @classmethod
     def load(cls, own: Sequence[Path]) -> Trust:
-        """The system's, and the certificates in these files. Raises: BadAuthorities."""
+        """Load the system's authorities and the certificates in these files. Raises: BadAuthorities."""
         store = crypto.X509Store()
         system = ssl.get_default_verify_paths()
         if system.cafile or system.capath:
@@ -63,7 +63,7 @@ class Trust:
         return cls(store)
 
     def fault(self, chain: Sequence[x509.Certificate]) -> tuple[int, str] | None:
-        """OpenSSL's number and words of why the chain ends at none of them."""
+        """Return OpenSSL's error number and text if the chain leads to no trusted authority."""
         shown = [crypto.X509.from_cryptography(each) for each in chain]
         try:
             crypto.X509StoreContext(self.store, shown[0], shown[1:]).verify_certificate()
@@ -73,12 +73,12 @@ class Trust:
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-256, hexadecimal."""
+    """Return the SHA-256 fingerprint, hexadecimal."""
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def common_name(name: x509.Name) -> str:
-    """The short name of a subject or issuer, for people."""
+    """Return the short name of a subject or issuer, for people."""
     for attribute in reversed(list(name)):
         if attribute.oid in (x509.NameOID.COMMON_NAME, x509.NameOID.ORGANIZATION_NAME):
             return str(attribute.value)[:100]
@@ -86,7 +86,7 @@ def common_name(name: x509.Name) -> str:
 
 
 def key_words(certificate: x509.Certificate) -> str:
-    """RSA 2048, P-256, Ed25519."""
+    """Describe the key: RSA 2048, P-256, Ed25519."""
     try:
         key = certificate.public_key()
     except ValueError:
@@ -99,12 +99,14 @@ def key_words(certificate: x509.Certificate) -> str:
 
 
 def days_left(certificate: x509.Certificate, now: dt.datetime) -> int:
-    """Whole days until it ends; below 0 if it has."""
+    """Return the whole days until the certificate ends; negative if it has ended."""
     return (certificate.not_valid_after_utc - now).days
 
 
-def judge(chain: Sequence[x509.Certificate], host: str | None, trust: Trust, now: dt.datetime) -> Iterator[Finding]:
-    """All that is wrong. `host` is the name that a client wants; None where it is of no concern."""
+def check_chain(
+    chain: Sequence[x509.Certificate], host: str | None, trust: Trust, now: dt.datetime
+) -> Iterator[Finding]:
+    """Yield all faults. `host` is the name that a client wants; None if the name does not matter."""
     own = chain[0]
     subject = host or common_name(own.subject)
     for code, words, warning in (
@@ -118,11 +120,11 @@ def judge(chain: Sequence[x509.Certificate], host: str | None, trust: Trust, now
         yield Finding(code, subject, words, warning)
 
 
-Said = tuple[str, str, bool]
-"""Code, words, and whether it is a warning."""
+Fault = tuple[str, str, bool]
+"""Code, text, and whether it is a warning."""
 
 
-def _dates(chain: Sequence[x509.Certificate], now: dt.datetime) -> Iterator[Said]:
+def _dates(chain: Sequence[x509.Certificate], now: dt.datetime) -> Iterator[Fault]:
     own = chain[0]
     end, begin = own.not_valid_after_utc, own.not_valid_before_utc
     if end <= now:
@@ -130,11 +132,15 @@ def _dates(chain: Sequence[x509.Certificate], now: dt.datetime) -> Iterator[Said
     elif (end - now).days < SOON_DAYS:
         yield "ends-soon", f"the certificate ends on {end:%Y-%m-%d}: renew it", True
     if begin > now:
-        yield "not-yet-valid", f"the certificate is valid from {begin:%Y-%m-%d %H:%M} UTC: look at this clock", False
+        yield (
+            "not-yet-valid",
+            f"the certificate is valid from {begin:%Y-%m-%d %H:%M} UTC: check this machine's clock",
+            False,
+        )
     if (end - begin).days > LONGEST_DAYS:
         yield (
             "lives-too-long",
-            f"the certificate lives for {(end - begin).days} days; Apple's clients take at most {LONGEST_DAYS}",
+            f"the certificate lives for {(end - begin).days} days; Apple's clients accept at most {LONGEST_DAYS}",
             False,
         )
     for each in chain[1:]:
@@ -143,36 +149,40 @@ def _dates(chain: Sequence[x509.Certificate], now: dt.datetime) -> Iterator[Said
             yield "chain-expired", f"{name} in the chain is not valid today: put its newer certificate there", False
 
 
-def _key(own: x509.Certificate) -> Iterator[Said]:
+def _key(own: x509.Certificate) -> Iterator[Fault]:
     try:
         key = own.public_key()
     except ValueError as error:
-        yield "weak-key", f"the key cannot be read: {error}", False
+        yield "weak-key", f"the key cannot be decoded: {error}", False
         return
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < LEAST_RSA:
             yield "weak-key", f"RSA of {key.key_size} bits: make a key of P-256, or RSA of 2048 bits", False
     elif not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES):
-        yield "weak-key", f"{key_words(own)} is a key that many clients do not know: make one of P-256", False
+        yield "weak-key", f"many clients do not support the key type {key_words(own)}: make a key of P-256", False
 
 
-def _signatures(chain: Sequence[x509.Certificate]) -> Iterator[Said]:
+def _signatures(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
     for each in chain:
-        # Nobody looks at the signature of a trusted root.
+        # Clients do not check the signature of a trusted root.
         if isinstance(each.signature_hash_algorithm, _WEAK_HASHES) and each.issuer != each.subject:
             yield (
                 "weak-signature",
                 (
-                    f"{common_name(each.subject)} is signed with {each.signature_hash_algorithm.name.upper()}, which no client "
-                    "takes any more: have it issued anew"
+                    f"{common_name(each.subject)} is signed with {each.signature_hash_algorithm.name.upper()}, which clients no "
+                    "longer accept: have it issued anew"
                 ),
                 False,
             )
 
 
-def _extensions(own: x509.Certificate) -> Iterator[Said]:
+def _extensions(own: x509.Certificate) -> Iterator[Fault]:
     if not _dns_names(own):
-        yield "no-alternative-name", "the certificate has no subject alternative name: clients read no other", False
+        yield (
+            "no-alternative-name",
+            "the certificate has no subject alternative name, the only one that clients read",
+            False,
+        )
     try:
         usage = list(own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except (x509.ExtensionNotFound, ValueError):
@@ -194,7 +204,7 @@ def _dns_names(own: x509.Certificate) -> list[str]:
         return []
 
 
-def _name(own: x509.Certificate, host: str | None) -> Iterator[Said]:
+def _name(own: x509.Certificate, host: str | None) -> Iterator[Fault]:
     names = _dns_names(own)
     if host is None or not names:
         return
@@ -204,14 +214,14 @@ def _name(own: x509.Certificate, host: str | None) -> Iterator[Said]:
         yield "wrong-name", f"the certificate is for {', '.join(names[:5])}: issue one that has {host}", False
 
 
-def _way(chain: Sequence[x509.Certificate], trust: Trust) -> Iterator[Said]:
+def _way(chain: Sequence[x509.Certificate], trust: Trust) -> Iterator[Fault]:
     for lower, upper in itertools.pairwise(chain):
         if not _issued(lower, upper):
             yield (
                 "wrong-order",
                 (
-                    f"{common_name(upper.subject)} stands in the chain behind {common_name(lower.subject)}, which it has not "
-                    "issued: the file has the server's own certificate, then who signed it, and so on"
+                    f"{common_name(upper.subject)} follows {common_name(lower.subject)} in the chain, but did not issue it: "
+                    "the file must hold the server's own certificate, then its issuer, and so on"
                 ),
                 False,
             )
@@ -221,32 +231,36 @@ def _way(chain: Sequence[x509.Certificate], trust: Trust) -> Iterator[Said]:
         return
     number, words = fault
     if number in _SELF_SIGNED:
-        yield "self-signed", "the certificate is signed by itself: no client trusts it without being told so", False
+        yield "self-signed", "the certificate is self-signed: no client trusts it unless it was imported", False
     elif number in _UNKNOWN_ISSUER:
         issuer = common_name(chain[-1].issuer)
         yield (
             "missing-intermediate",
             (
-                f"the chain ends at a certificate of {issuer}, which is neither shown nor trusted here: put the intermediate "
-                "certificate into the file; if it is your own authority, name its file by --ca"
+                f"the chain ends at a certificate of {issuer}, which is neither shown nor trusted here: add the intermediate "
+                "certificate to the file; for a private authority name its file with --ca"
             ),
             False,
         )
     elif number == _UNKNOWN_ROOT:
         name = common_name(chain[-1].subject)
-        yield "unknown-authority", f"the chain ends at {name}, whom clients do not know; your own: --ca FILE", False
+        yield (
+            "unknown-authority",
+            f"the chain ends at {name}, which clients do not know; for a private authority: --ca FILE",
+            False,
+        )
     else:
-        yield "bad-chain", f"the chain does not hold: {words}", False
+        yield "bad-chain", f"the chain is invalid: {words}", False
 
 
 def _ends(number: int) -> bool:
-    """Is it about dates, which are told apart?"""
+    """Does the error concern dates, which `_dates` reports?"""
     return number in (9, 10)
 
 
 def _issued(lower: x509.Certificate, upper: x509.Certificate) -> bool:
     if isinstance(lower.signature_hash_algorithm, _WEAK_HASHES):
-        # The library checks no such signature.
+        # The library does not verify such signatures.
         return lower.issuer == upper.subject
     try:
         lower.verify_directly_issued_by(upper)

@@ -1,4 +1,4 @@
-"""What clients are told of the server by DNS (RFC 6186, RFC 8314) and by autoconfig: does it lead to a listener?"""
+"""Checks of DNS records (RFC 6186, RFC 8314) and of autoconfig: do they lead clients to a listener?"""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ _SRV: Final = {
     "_submissions": "submissions",
     "_submission": "submission",
 }
-"""Label and the protocol of the listener."""
+"""SRV label -> protocol of the listener."""
 _MAIL: Final = frozenset({"imap", "pop3", "submission"})
 _WEB: Final = ("autoconfig", "autodiscover", "mta-sts")
 
 
 class Resolver(Protocol):
-    """Who answers questions of DNS."""
+    """A DNS resolver."""
 
     def ask(self, name: str, kind: str) -> list[str]:
-        """The answers in a zone file's form; none where there are none."""
+        """Return the answers in a zone file's form; none if there are none."""
 
     def addresses(self, name: str) -> list[str]:
-        """IPv4 and IPv6."""
+        """Return the IPv4 and IPv6 addresses of a name."""
 
 
 def in_dns(config: Config, resolver: Resolver, domain: Domain) -> Iterator[Finding]:
-    """Hosts of a domain without addresses, and records that lead to no listener. Raises what the resolver does."""
+    """Yield hosts without addresses, and records that lead to no listener. Raises what the resolver raises."""
     bound = _bound_addresses(config)
     names = host_names(config)
     for host in domain.hosts:
-        if host.startswith("*.") or host == "localhost":  # which no resolver asks DNS for (RFC 6761 6.3)
+        if host.startswith("*.") or host == "localhost":  # resolvers do not look localhost up (RFC 6761 6.3)
             continue
         addresses = resolver.addresses(f"{host}.")
         if not addresses:
-            yield Finding("not-in-dns", host, "it has no A or AAAA record: no client finds it")
+            yield Finding("not-in-dns", host, "it has no A or AAAA record: clients cannot find it")
         for address in addresses:
             if bound and address not in bound:
                 yield Finding("dns-without-listener", host, f"leads to {address}, where no listener is bound")
@@ -59,7 +59,7 @@ def in_dns(config: Config, resolver: Resolver, domain: Domain) -> Iterator[Findi
     sites = [host for site in domain.sites for host in site.hosts if not host.startswith("*.")]
     for host in sites:
         if not resolver.addresses(f"{host}."):
-            yield Finding("not-in-dns", host, "it has no A or AAAA record: no program finds it", warning=True)
+            yield Finding("not-in-dns", host, "it has no A or AAAA record: programs cannot find it", warning=True)
     own = {*domain.hosts, *(host for site in domain.sites for host in site.hosts)}
     for label in _WEB:
         name = f"{label}.{domain.name}"
@@ -68,11 +68,11 @@ def in_dns(config: Config, resolver: Resolver, domain: Domain) -> Iterator[Findi
         if not any(listener.protocol == "https" for listener in config.listeners):
             yield Finding("dns-without-listener", name, "it has addresses, but there is no listener of protocol https")
         elif name not in own and f"*.{domain.name}" not in own:
-            yield Finding("dns-without-listener", name, "it has addresses, but is no host of the domain")
+            yield Finding("dns-without-listener", name, "it has addresses, but is not a host of the domain")
 
 
 def _bound_addresses(config: Config) -> set[str]:
-    """Those that clients connect to; none where that is not known: a wildcard is bound, or loopback behind another."""
+    """Return the addresses that clients connect to; none if unknown: all addresses are bound, or loopback behind a proxy."""
     bound: set[str] = set()
     for listener in config.listeners:
         if listener.family in _MAIL and listener.socket is None:
@@ -93,14 +93,14 @@ def _srv(config: Config, names: frozenset[str], name: str, protocol: str, answer
     if port not in ports:
         there = ", ".join(sorted(ports)) or "none"
         yield Finding(
-            "dns-without-listener", name, f"leads to port {port}, where no {protocol} listens; ports of it: {there}"
+            "dns-without-listener", name, f"leads to port {port}, where no {protocol} listener is; its ports: {there}"
         )
     elif not _is_host(names, target):
-        yield Finding("dns-without-listener", name, f"leads to {target}, which is no host of the configuration")
+        yield Finding("dns-without-listener", name, f"leads to {target}, which is not a host of the configuration")
 
 
 def host_names(config: Config) -> frozenset[str]:
-    """All that are served."""
+    """Return all served host names."""
     return frozenset(host for domain in config.domains_and_sites for host in domain.hosts)
 
 
@@ -109,7 +109,7 @@ def _is_host(names: frozenset[str], name: str) -> bool:
 
 
 def in_autoconfig(config: Config, hosts: Sequence[str] = ()) -> Iterator[Finding]:
-    """What the own autoconfig tells clients, asked for at the own listener of HTTPS, or of HTTP without one."""
+    """Check this server's autoconfig, fetched from its HTTPS listener, or from HTTP without one."""
     all_places = places(config)
     web = [
         place for place in all_places if place.listener.protocol in ("https", "http") and place.listener.socket is None
@@ -119,7 +119,7 @@ def in_autoconfig(config: Config, hosts: Sequence[str] = ()) -> Iterator[Finding
         return
     names = host_names(config)
     is_open = functools.cache(reachable)
-    # The listener may have any certificate for these names: that is told elsewhere.
+    # The listener may show any certificate for these names: other checks report that.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -132,11 +132,11 @@ def in_autoconfig(config: Config, hosts: Sequence[str] = ()) -> Iterator[Finding
                 words = f"autoconfig cannot be fetched from {web[0]}: {document}"
                 yield Finding("autoconfig-missing", domain.name, words)
             else:
-                yield from judge_document(names, domain, document, all_places, is_open)
+                yield from check_document(names, domain, document, all_places, is_open)
 
 
 def domains_with(config: Config, hosts: Sequence[str]) -> list[Domain]:
-    """Those that have one of these `hosts`; all where none are given."""
+    """Return the domains with one of these hosts; all domains without `hosts`."""
     return [
         domain
         for domain in config.domains
@@ -145,7 +145,7 @@ def domains_with(config: Config, hosts: Sequence[str]) -> list[Domain]:
 
 
 def _fetch(context: ssl.SSLContext, place: Place, domain: Domain) -> bytes | str:
-    """The document, or why there is none."""
+    """Return the document, or why it is missing."""
     try:
         return _ask(context, place, domain)
     except (OSError, http.client.HTTPException, NotReached) as error:
@@ -153,7 +153,7 @@ def _fetch(context: ssl.SSLContext, place: Place, domain: Domain) -> bytes | str
 
 
 def _ask(context: ssl.SSLContext, place: Place, domain: Domain) -> bytes:
-    """Raises: OSError, HTTPException, NotReached."""
+    """Fetch the document. Raises: OSError, HTTPException, NotReached."""
     host = _web_host(domain)
     request = (
         f"GET /.well-known/autoconfig/mail/config-v1.1.xml?emailaddress=probe@{domain.name} HTTP/1.1\r\n"
@@ -172,21 +172,21 @@ def _ask(context: ssl.SSLContext, place: Place, domain: Domain) -> bytes:
 
 
 def _web_host(domain: Domain) -> str:
-    """A name of the domain, one made for this if there is one: the mail host may demand certificates."""
+    """Return a name of the domain, preferably one for autoconfig: the mail host may demand client certificates."""
     hosts = [host for each in domain.with_sites for host in each.hosts if not host.startswith("*.")]
     sites = [host for site in domain.sites for host in site.hosts if not host.startswith("*.")]
     own = f"autoconfig.{domain.name}"
     return own if own in hosts else next(iter((*sites, *hosts)), own)
 
 
-def judge_document(
+def check_document(
     names: frozenset[str], domain: Domain, document: bytes, found: list[Place], is_open: Callable[[Place], bool]
 ) -> Iterator[Finding]:
-    """Does each server of the document lead to a listener that is open, by its way to TLS?"""
+    """Check that each server in the document leads to an open listener with the same TLS mode."""
     try:
         root = ET.fromstring(document)  # noqa: S314 - bounded, and of our own server; expat bounds entities
     except ET.ParseError as error:
-        yield Finding("autoconfig-wrong", domain.name, f"autoconfig is no XML: {error}")
+        yield Finding("autoconfig-wrong", domain.name, f"autoconfig is invalid XML: {error}")
         return
     for server in (each for each in root.iter() if each.tag in ("incomingServer", "outgoingServer")):
         host, port, security = (server.findtext(tag, "") for tag in ("hostname", "port", "socketType"))
@@ -194,15 +194,17 @@ def judge_document(
         what = f"{kind} at {host}:{port} ({security})"
         own = [place for place in found if place.listener.socket is None and str(place.listener.tcp_port) == port]
         if not _is_host(names, host):
-            yield Finding("autoconfig-wrong", domain.name, f"autoconfig tells of {what}: that is no host of ours")
+            yield Finding(
+                "autoconfig-wrong", domain.name, f"autoconfig names {what}: that is not a host of this server"
+            )
         elif not own or not any(is_open(place) for place in own):
-            yield Finding("autoconfig-closed-port", domain.name, f"autoconfig tells of {what}: that port is closed")
+            yield Finding("autoconfig-closed-port", domain.name, f"autoconfig names {what}: that port is closed")
         elif not any(_fits(place, kind, security) for place in own):
-            yield Finding("autoconfig-wrong", domain.name, f"autoconfig tells of {what}: the port serves otherwise")
+            yield Finding("autoconfig-wrong", domain.name, f"autoconfig names {what}: the listener has other settings")
 
 
 def reachable(place: Place) -> bool:
-    """Does anything answer there?"""
+    """Can the listener be connected to?"""
     try:
         with place.connected():
             return True

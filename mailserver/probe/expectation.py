@@ -1,4 +1,4 @@
-"""What the configuration promises: for each listener and name a certificate, versions, a protocol by ALPN."""
+"""Expectations that follow from the configuration: certificate, versions and ALPN protocol for each listener and name."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ ALPN: Final[Mapping[str, tuple[bytes, ...]]] = {
     "lmtp": (b"lmtp",),
     "http": (b"http/1.1",),
 }
-"""By the family of the protocol; imap, pop3 and http/1.1 are registered (RFC 7301 6)."""
+"""By protocol family; imap, pop3 and http/1.1 are registered (RFC 7301 6)."""
 
 FOREIGN: Final = (b"h3", b"xmpp-client")
 UNKNOWN_NAME: Final = "no-such-name.invalid"
 MAX_FILE: Final = 1 << 20
 OLDEST: Final = "1.2"
-"""Where nothing is said: TLS 1.0 and 1.1 are gone (RFC 8996)."""
+"""The default minimum: TLS 1.0 and 1.1 are deprecated (RFC 8996)."""
 
 
 @frozen
 class Name:
-    """A server name to ask for."""
+    """A server name to test."""
 
     kind: Kind
     sent: str | None
-    """None: no name is sent."""
+    """None if no name is sent."""
     host: str
-    """As the configuration has it; empty for unknown and none."""
+    """The host in the configuration; empty for an unknown name and for none."""
     domain: Domain
-    """Whose certificate is expected."""
+    """The domain whose certificate is expected."""
     refused: bool = False
-    """The handshake is to end with alert unrecognized_name."""
+    """Must the handshake end with the alert unrecognized_name?"""
 
     def __str__(self) -> str:
         return self.sent or "(no name)"
 
 
 def names(config: Config, listener: Listener) -> list[Name]:
-    """Every configured host, then one that nobody has, and none, as a listener is to serve them."""
+    """Return every configured host, an unknown name, and no name, as a listener must serve them."""
     found = [
         Name("wildcard", host.replace("*", "probe", 1), host, domain)
         if host.startswith("*.")
@@ -68,7 +68,7 @@ def names(config: Config, listener: Listener) -> list[Name]:
 
 
 def default_domain(config: Config, listener: Listener) -> Domain | None:
-    """Whose certificate is served to clients that send no name."""
+    """Return the domain whose certificate clients without a name get."""
     wanted = listener.default or config.tls.default
     if not wanted:
         return config.domains_and_sites[0] if config.domains_and_sites else None
@@ -81,14 +81,14 @@ def default_domain(config: Config, listener: Listener) -> Domain | None:
 
 
 def versions(config: Config, listener: Listener, domain: Domain) -> set[str]:
-    """Those that are to be accepted."""
+    """Return the versions that must be accepted."""
     least = max(listener.minimum_version or config.tls.minimum_version or OLDEST, domain.minimum_version or OLDEST)
     most = listener.maximum_version or config.tls.maximum_version or max(VERSIONS)
     return {version for version in VERSIONS if least <= version <= most}
 
 
 def settings(domain: Domain) -> tuple[object, ...]:
-    """What a domain has of its own that handshakes follow; where it is equal, they differ by the certificate alone."""
+    """Return the domain's settings that affect handshakes; domains with equal ones differ in the certificate alone."""
     return (
         domain.minimum_version,
         domain.ciphers,
@@ -100,16 +100,16 @@ def settings(domain: Domain) -> tuple[object, ...]:
 
 
 class Certificates:
-    """Fingerprints of what is configured, read from its files once each."""
+    """Fingerprints of the configured certificates; each file is read once."""
 
     def __init__(self, managed: Callable[[str], str | None]) -> None:
-        """`managed(host)`: the PEM of a host whose domain names no files."""
+        """`managed(host)` returns the PEM of a host whose domain names no files."""
         self._managed = managed
         self._known: dict[tuple[int, int], frozenset[str] | None] = {}
         self.findings: list[Finding] = []
 
     def expected(self, domain: Domain) -> frozenset[str] | None:
-        """Of the certificates that a client may be shown; None where that is not known."""
+        """Return the fingerprints that a client may be shown; None if they are unknown."""
         at = (domain.number, domain.site)
         if at not in self._known:
             self._known[at] = self._read(domain)
@@ -135,12 +135,12 @@ class Certificates:
 
 
 def _of_pem(octets: bytes) -> frozenset[str]:
-    """Of the first certificate. Raises: ValueError."""
+    """Return the first certificate's fingerprint. Raises: ValueError."""
     return frozenset([fingerprint(x509.load_pem_x509_certificates(octets)[0])])
 
 
 def key_files(config: Config) -> Iterator[Finding]:
-    """Keys that others of this machine can read."""
+    """Yield keys that other users of this machine can read."""
     for domain in config.domains_and_sites:
         for path in (domain.key, domain.second_key):
             if path is not None and (mode := _mode(path)) is not None and mode & stat.S_IRWXO:

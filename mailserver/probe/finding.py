@@ -1,4 +1,4 @@
-"""What a probe has found wrong."""
+"""Faults found by a probe."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from attrs import field, frozen
 
 @frozen
 class Finding:
-    """One fault. Equal ones of several places are one."""
+    """One fault. Equal faults at several places are one."""
 
     code: str
-    """The kind, in a word: "expired"."""
+    """The kind, as one word: "expired"."""
     subject: str
-    """The host name, file or domain that it is about."""
+    """The host name, file or domain concerned."""
     words: str
     """What is wrong and what to do."""
     warning: bool = False
-    """Clients are served all the same."""
+    """Are clients served all the same?"""
     place: str = field(default="", eq=False)
-    """Where it was seen; empty if it is of no listener."""
+    """The listener address; empty if none is concerned."""
 
 
 def gathered(findings: Iterable[Finding]) -> dict[Finding, list[str]]:
-    """Each fault once, with the places where it was seen; faults before warnings."""
+    """Merge equal faults, with the places where they were seen; faults come before warnings."""
     found: dict[Finding, dict[str, None]] = {}
     for each in sorted(findings, key=lambda finding: finding.warning):
         seen = found.setdefault(each, {})

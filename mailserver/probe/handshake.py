@@ -1,4 +1,4 @@
-"""A TLS client that tells what it is shown, whatever that is: nothing is verified on the way."""
+"""A TLS client that reports what it is shown and verifies nothing."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ VERSIONS: Final = {
     "1.2": SSL.TLS1_2_VERSION,
     "1.3": SSL.TLS1_3_VERSION,
 }
-"""Oldest first."""
+"""The oldest first."""
 
 _OLD: Final = frozenset({"1.0", "1.1"})
 
 
 @frozen
 class Shown:
-    """What came of one handshake."""
+    """The result of one handshake."""
 
     chain: tuple[x509.Certificate, ...] = ()
-    """As sent, the server's own first."""
+    """The chain as sent, the server's own certificate first."""
     cipher: str = ""
     alpn: str = ""
     fault: str = ""
-    """Why it failed; empty if it did not."""
+    """Why the handshake failed; empty if it did not."""
 
 
 @functools.cache
@@ -43,7 +43,7 @@ def _context(version: str | None, alpn: tuple[bytes, ...], ciphers: bytes | None
         context.set_min_proto_version(VERSIONS[version])
         context.set_max_proto_version(VERSIONS[version])
     if version in _OLD:
-        # A server that still speaks it must not be missed because the client's library thinks better of it.
+        # The client's library must not refuse an old version that the server still accepts.
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
     if ciphers is not None:
         context.set_cipher_list(ciphers)
@@ -60,7 +60,7 @@ def ask(
     *,
     ciphers: bytes | None = None,
 ) -> Shown:
-    """Connect, start TLS, shake hands. `ciphers`: of TLS 1.2. Raises: NotReached, NotOffered."""
+    """Connect, start TLS and shake hands; `ciphers` are for TLS 1.2. Raises: NotReached, NotOffered."""
     with place.connected() as plain:
         if not place.listener.implicit_tls:
             start_tls(plain, place.listener.family)
@@ -75,7 +75,7 @@ def shake_hands(
     *,
     ciphers: bytes | None = None,
 ) -> tuple[SSL.Connection, Shown]:
-    """The handshake on a connection. Raises: NotReached."""
+    """Shake hands on a connection. Raises: NotReached."""
     connection = SSL.Connection(_context(version, alpn, ciphers), None)
     connection.set_connect_state()
     if name is not None:
@@ -98,13 +98,13 @@ def shake_hands(
     try:
         chain = tuple(connection.get_peer_cert_chain(as_cryptography=True) or ())
     except ValueError as error:
-        return connection, Shown(fault=f"its certificate cannot be read: {error}")
+        return connection, Shown(fault=f"its certificate cannot be decoded: {error}")
     alpn_name = connection.get_alpn_proto_negotiated().decode("ascii", "replace") if not fault else ""
     return connection, Shown(chain, connection.get_cipher_name() or "", alpn_name, fault)
 
 
 def exchange(plain: socket.socket, connection: SSL.Connection, end: float) -> str:
-    """Send what is to be sent, and read once; what hinders that. Raises: NotReached if the time is over."""
+    """Send pending octets and read once; return what prevented that. Raises: NotReached after a timeout."""
     try:
         flush(plain, connection)
         plain.settimeout(max(0.01, end - time.monotonic()))
@@ -120,7 +120,7 @@ def exchange(plain: socket.socket, connection: SSL.Connection, end: float) -> st
 
 
 def flush(plain: socket.socket, connection: SSL.Connection) -> None:
-    """Send what is to be sent; that the other side has gone shows when it is read from."""
+    """Send pending octets. A closed connection shows at the next read."""
     try:
         while True:
             plain.sendall(connection.bio_read(65536))
@@ -129,6 +129,6 @@ def flush(plain: socket.socket, connection: SSL.Connection) -> None:
 
 
 def reason(error: SSL.Error) -> str:
-    """OpenSSL's own words; an alert of the server's is among them by its name."""
+    """Return OpenSSL's text; it names an alert of the server."""
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return ", ".join(dict.fromkeys(str(entry[-1]) for entry in entries if entry[-1])) or type(error).__name__

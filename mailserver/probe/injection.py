@@ -1,8 +1,8 @@
-"""Cleartext behind STARTTLS: does a listener take commands that came before the handshake for some of the client?
+"""STARTTLS injection: does a listener execute commands that arrived before the handshake?
 
-Who stands between client and server can put them there; a server that runs them inside TLS runs an attacker's commands
-in the client's session (CVE-2011-0411, CVE-2021-38371 and many others). Two ways are tried: in the same segment as
-STARTTLS, and between its answer and the handshake.
+An attacker between client and server can insert them. A server that executes them inside TLS runs the attacker's commands in
+the client's session (CVE-2011-0411, CVE-2021-38371 and many others). Two ways are tried: in the same segment as STARTTLS,
+and between its answer and the handshake.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mailserver.probe.place import MOST, WORDS, NotOffered, NotReached, Place, b
 
 WAYS: Final[tuple[Way, ...]] = ("with the command", "before the handshake")
 SILENCE: Final = 0.5
-"""Seconds in which an answer would have come."""
+"""Seconds to wait for an answer."""
 
 Way = Literal["with the command", "before the handshake"]
 State = Literal["refused", "swallowed", "executed", "not tried"]
@@ -27,17 +27,17 @@ State = Literal["refused", "swallowed", "executed", "not tried"]
 
 @frozen
 class Verdict:
-    """What a listener has done with the bytes of one way."""
+    """What a listener did with the injected octets."""
 
     place: str
     way: Way
     state: State
-    """`swallowed`: TLS began and they had no effect: harmless, but an attack goes unseen."""
+    """`swallowed`: TLS started and they had no effect. That is harmless, but hides an attack."""
     words: str
 
 
 def inject(place: Place, way: Way) -> Verdict:
-    """Try one way. Raises nothing."""
+    """Try one way of injection. Raises nothing."""
     try:
         with place.connected() as plain:
             state, words = _inject(plain, place.listener.family, way)
@@ -81,7 +81,7 @@ def _inject(plain: socket.socket, family: str, way: Way) -> tuple[State, str]:
         return "executed", f"it answers inside TLS: {shown(heard)}"
     if heard is _CLOSED:
         return "refused", "the connection ends after the handshake"
-    return "swallowed", "TLS begins as if nothing had been there"
+    return "swallowed", "TLS starts as if nothing had been sent"
 
 
 _CLOSED: Final = b"\x00closed"
@@ -92,7 +92,7 @@ def _is_answer(heard: bytes, answered: bytes) -> bool:
 
 
 def _waiting(plain: socket.socket) -> bytes:
-    """What is said before TLS; it stays to be read."""
+    """Return octets that arrived before TLS, without consuming them."""
     plain.settimeout(SILENCE)
     try:
         return plain.recv(4096, socket.MSG_PEEK)
@@ -101,7 +101,7 @@ def _waiting(plain: socket.socket) -> bytes:
 
 
 def _listen(plain: socket.socket, connection: SSL.Connection, answered: bytes) -> bytes:
-    """What is said unasked inside TLS."""
+    """Return what arrives inside TLS without a command."""
     heard = b""
     end = time.monotonic() + SILENCE
     flush(plain, connection)
@@ -120,5 +120,5 @@ def _listen(plain: socket.socket, connection: SSL.Connection, answered: bytes) -
 
 
 def try_all(found: list[Place]) -> list[Verdict]:
-    """Both ways at each place that has STARTTLS."""
+    """Try both ways at each listener address with STARTTLS."""
     return [inject(place, way) for place in found if place.listener.starttls for way in WAYS]

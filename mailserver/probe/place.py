@@ -1,7 +1,7 @@
-"""Where the own listeners can be reached from here, and the dialogue before TLS.
+"""Addresses of this server's listeners as seen from this machine, and the dialogue before TLS.
 
-The words of the protocols stand here once more, apart from the server's own: RFC 3501 6.2.1, RFC 2595 4 (POP3),
-RFC 3207 (SMTP and LMTP).
+The protocol texts are repeated here, independent of the server's own: RFC 3501 6.2.1, RFC 2595 4 (POP3), RFC 3207 (SMTP and
+LMTP).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from attrs import frozen
 from mailserver.config.model import Config, Listener
 
 PATIENCE: Final = 5.0
-"""Seconds that a listener may take for each answer."""
+"""Timeout of each answer, in seconds."""
 AT_ONCE: Final = 8
-"""Connections that are open at a time, where a listener takes twice as many of one address."""
+"""Maximum concurrent connections, if a listener accepts twice as many from one address."""
 MOST: Final = 65536
-"""Octets of one answer."""
+"""Maximum length of an answer, in octets."""
 
 
 class NotReached(Exception):
-    """There is no connection; the argument says why."""
+    """No connection; the argument says why."""
 
 
 class NotOffered(Exception):
-    """The listener does not start TLS; the argument says what it said instead."""
+    """The listener does not start TLS; the argument is its answer."""
 
 
 @frozen
@@ -39,14 +39,14 @@ class Place:
 
     listener: Listener
     address: str
-    """An IP address that can be reached from here, or the path of a socket."""
+    """An IP address that can be reached locally, or the path of a socket."""
 
     def __str__(self) -> str:
         return f"{self.listener.protocol} {self.where}"
 
     @property
     def where(self) -> str:
-        """Address and port, or the path."""
+        """Address and port, or the path of the socket."""
         if self.listener.socket is not None:
             return self.address
         port = self.listener.tcp_port
@@ -54,12 +54,12 @@ class Place:
 
     @property
     def has_tls(self) -> bool:
-        """In either mode."""
+        """Does it offer implicit TLS or STARTTLS?"""
         return self.listener.implicit_tls or self.listener.starttls
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[socket.socket]:
-        """A connection, its PROXY header sent where one is expected. Raises: NotReached."""
+        """Connect, and send a PROXY header if one is expected. Raises: NotReached."""
         listener = self.listener
         try:
             if listener.socket is not None:
@@ -79,7 +79,7 @@ class Place:
 
 
 def places(config: Config) -> list[Place]:
-    """All, in the order of the configuration; a wildcard address is asked at the loopback address."""
+    """Return all listener addresses in the configuration's order; a wildcard address becomes the loopback address."""
     return [
         Place(listener, address)
         for listener in config.listeners
@@ -90,7 +90,7 @@ def places(config: Config) -> list[Place]:
 
 
 def at_once(config: Config) -> int:
-    """How many connections may be open at a time."""
+    """Return how many connections may be open at once."""
     return max(1, min(AT_ONCE, config.limits.unauthenticated_per_address // 2))
 
 
@@ -100,22 +100,22 @@ def _reachable(address: str) -> str:
 
 @frozen
 class Words:
-    """How a protocol comes to STARTTLS."""
+    """The dialogue of a protocol up to STARTTLS."""
 
     greeting: bytes
-    """How the line begins that ends the greeting; so with the others."""
+    """Start of the line that ends the greeting; likewise below."""
     ask: bytes
-    """The command that lists what is offered."""
+    """The command that lists extensions."""
     asked: bytes
     offer: bytes
-    """What stands in that list where STARTTLS is offered."""
+    """The word in that list that offers STARTTLS."""
     start: bytes
     started: bytes
     harmless: bytes
-    """A command that can always be answered, and how the answer shows."""
+    """A command that is always answered; `answered` is the start of the answer."""
     answered: bytes
     passwords: tuple[bytes, ...]
-    """Words in the list that invite a password."""
+    """Words in the list that invite passwords."""
     closed: bytes = b""
     """A word in the list that forbids LOGIN."""
 
@@ -167,11 +167,11 @@ WORDS: Final = {
         (),
     ),
 }
-"""By the family of the protocol."""
+"""By protocol family."""
 
 
 def expect(connection: socket.socket, wanted: bytes) -> bytes:
-    """Read up to the whole line that begins so: all that came. Raises: NotOffered, NotReached."""
+    """Read until a whole line begins with `wanted`; return all octets. Raises: NotOffered, NotReached."""
     received = b""
     end = time.monotonic() + PATIENCE
     try:
@@ -192,14 +192,14 @@ def _is_refusal(line: bytes) -> bool:
 
 
 def shown(received: bytes) -> str:
-    """The last line of what came, for people."""
+    """Return the last line received, for people."""
     lines = received.split(b"\r\n")
     line = next((line for line in reversed(lines) if line), b"")
     return ascii(line.decode("utf-8", "replace"))[1:-1][:200] or "nothing"
 
 
 def begin(connection: socket.socket, family: str) -> bytes:
-    """The dialogue up to the list of what is offered, which is returned. Raises: NotOffered, NotReached."""
+    """Run the dialogue up to the list of extensions, and return that. Raises: NotOffered, NotReached."""
     words = WORDS[family]
     try:
         expect(connection, words.greeting)
@@ -210,11 +210,11 @@ def begin(connection: socket.socket, family: str) -> bytes:
 
 
 def start_tls(connection: socket.socket, family: str) -> bytes:
-    """The whole dialogue, until the handshake may begin; the list of what is offered. Raises: NotOffered, NotReached."""
+    """Run the dialogue until the handshake may begin; return the list of extensions. Raises: NotOffered, NotReached."""
     words = WORDS[family]
     offered = begin(connection, family)
     if words.offer not in offered.upper().replace(b"-", b" ").replace(b"\r\n", b" ").split(b" "):
-        raise NotOffered(f"{words.offer.decode()} is not in the list of what is offered")
+        raise NotOffered(f"{words.offer.decode()} is not in the list of extensions")
     try:
         connection.sendall(words.start)
         expect(connection, words.started)
@@ -224,7 +224,7 @@ def start_tls(connection: socket.socket, family: str) -> bytes:
 
 
 def invites_password(offered: bytes, family: str) -> bool:
-    """Does the list, given without TLS, invite a password?"""
+    """Does a list of extensions, sent without TLS, invite passwords?"""
     words = WORDS[family]
     listed = offered.upper().replace(b"\r\n", b" ").split(b" ")
     if words.closed:

@@ -49,7 +49,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Fake:
     for name in ("ask", "ask_or_fail"):
         monkeypatch.setattr(module, name, fake.ask)
     monkeypatch.setattr(module, "server_config", lambda path: path)
-    monkeypatch.setattr(module, "LOOK", 0.0)
+    monkeypatch.setattr(module, "POLL_INTERVAL", 0.0)
     return fake
 
 

@@ -71,7 +71,7 @@ def test_one_that_is_named_is_renewed_at_any_time(place: Place) -> None:
     assert f"{ADDED}: taken up" in said
     assert len(place.issued()) == 3
     said = place.refused("ca", "renew", "other.example.net")
-    assert "is served with no certificate of this authority" in said
+    assert "is not served with a certificate of this authority" in said
     assert "there are mail.example.org, mail.example.test" in said
 
 

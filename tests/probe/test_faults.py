@@ -19,7 +19,7 @@ from mailserver.cli import dns_answers, main
 from mailserver.config.kinds import HostPattern
 from mailserver.config.model import Site
 from mailserver.probe import chain, examine, place
-from mailserver.probe.elsewhere import host_names, in_autoconfig, in_dns, judge_document, reachable
+from mailserver.probe.elsewhere import check_document, host_names, in_autoconfig, in_dns, reachable
 from mailserver.probe.expectation import key_files
 from mailserver.probe.finding import Finding, gathered
 from tests.cli.nameserver import NameServer
@@ -209,14 +209,14 @@ def test_a_proxy_is_named_where_one_is_expected(tmp_path: Path) -> None:
 def test_a_key_that_clients_do_not_know(tmp_path: Path) -> None:
     (tmp_path / "root.pem").write_bytes(root().pem)
     shown = Leaf(key=ed25519.Ed25519PrivateKey.generate())
-    found = chain.judge(
+    found = chain.check_chain(
         chain.x509.load_pem_x509_certificates(shown.pem), HOST, chain.Trust.load([tmp_path / "root.pem"]), NOW
     )
     assert codes(list(found)) == {"weak-key"}
 
 
 def test_a_root_that_nobody_knows(tmp_path: Path) -> None:
-    found = chain.judge(
+    found = chain.check_chain(
         chain.x509.load_pem_x509_certificates(Leaf(chain=(intermediate().pem, root().pem)).pem),
         HOST,
         chain.Trust.load([]),
@@ -316,7 +316,7 @@ def test_autoconfig(tmp_path: Path) -> None:
         implicit, starttls = (each.listener.tcp_port for each in found)
 
         def judged(octets: bytes) -> set[str]:
-            return codes(list(judge_document(host_names(config), config.domains[0], octets, found, reachable)))
+            return codes(list(check_document(host_names(config), config.domains[0], octets, found, reachable)))
 
         assert judged(document(HOST, implicit, "SSL")) == set()
         assert judged(document(HOST, starttls, "STARTTLS")) == set()
