@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 
 from mailserver.net.ipc.frames import Decoder, FrameSocket, to_pickle
 from mailserver.net.ipc.received_fds import close_descriptors, close_socket
-from mailserver.net.listeners.unix_sockets import bind_unix, serve
+from mailserver.net.listeners.unix_sockets import bind_unix, serve_unix
 
 HELD = 20
 """Seconds for which the last `close` of such a socket waits."""
@@ -164,7 +164,7 @@ def test_a_unix_socket_cuts_who_passes_some(tmp_path: Path, lingering: list[int]
         assert until()
         assert time.monotonic() - began < SOON
 
-    port = serve(bind_unix(tmp_path / "socket", 0o600), Made(), reactor)
+    port = serve_unix(bind_unix(tmp_path / "socket", 0o600), Made(), reactor)
     with socket.socket(socket.AF_UNIX) as bad, socket.socket(socket.AF_UNIX) as good:
         bad.connect(str(tmp_path / "socket"))
         pass_on(bad, lingering[0])

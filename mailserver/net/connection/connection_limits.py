@@ -71,26 +71,26 @@ class ConnectionCounts:
         """The connections of this process."""
         return self._own[ALL]
 
-    def own(self, counted: CountKey) -> int:
+    def own(self, key: CountKey) -> int:
         """A number of this process."""
-        return self._own[counted]
+        return self._own[key]
 
     def all_own(self) -> list[tuple[CountKey, int]]:
         """Every number of this process that is not 0."""
         return list(self._own.items())
 
-    def take(self, worker: int, numbers: Iterable[tuple[CountKey, int]]) -> None:
+    def update_worker(self, worker: int, numbers: Iterable[tuple[CountKey, int]]) -> None:
         """Apply some numbers that another worker has sent."""
         known = self._of_workers.setdefault(worker, {})
-        for counted, number in numbers:
-            self._add(self._others, counted, number - known.pop(counted, 0))
+        for key, number in numbers:
+            self._add(self._others, key, number - known.pop(key, 0))
             if number > 0:
-                known[counted] = number
+                known[key] = number
 
-    def forget(self, worker: int) -> None:
+    def remove_worker(self, worker: int) -> None:
         """Drop the numbers of a worker that has ended."""
-        for counted, number in self._of_workers.pop(worker, {}).items():
-            self._add(self._others, counted, -number)
+        for key, number in self._of_workers.pop(worker, {}).items():
+            self._add(self._others, key, -number)
 
     def open(self, address: Address, connection: EvictableConnection | None = None) -> bool:
         """Count a new connection; False if it must be refused (it is then not counted).
@@ -148,16 +148,16 @@ class ConnectionCounts:
         self._change(ALL, -1)
         self._change((network,) if user is None else (network, user), -1)
 
-    def _number(self, counted: CountKey) -> int:
-        return self._own.get(counted, 0) + self._others.get(counted, 0)
+    def _number(self, key: CountKey) -> int:
+        return self._own.get(key, 0) + self._others.get(key, 0)
 
-    def _change(self, counted: CountKey, by: int) -> None:
-        self._add(self._own, counted, by)
-        self.on_change(counted)
+    def _change(self, key: CountKey, by: int) -> None:
+        self._add(self._own, key, by)
+        self.on_change(key)
 
     @staticmethod
-    def _add(counter: Counter[CountKey], counted: CountKey, by: int) -> None:
-        if (number := counter.get(counted, 0) + by) > 0:
-            counter[counted] = number
+    def _add(counter: Counter[CountKey], key: CountKey, by: int) -> None:
+        if (number := counter.get(key, 0) + by) > 0:
+            counter[key] = number
         else:
-            counter.pop(counted, None)
+            counter.pop(key, None)

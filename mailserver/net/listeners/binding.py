@@ -19,7 +19,7 @@ from mailserver.config.socket_rights import SocketRights
 from mailserver.net.connection.factories import FACTORIES
 from mailserver.net.connection.listener_context import FactoryServices
 from mailserver.net.listeners.proxy_protocol import ProxyProtocolFactory
-from mailserver.net.listeners.unix_sockets import BACKLOG, bind_unix, serve
+from mailserver.net.listeners.unix_sockets import BACKLOG, bind_unix, serve_unix
 from mailserver.net.log.events import log
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -36,7 +36,7 @@ _ADVICE = {
 
 
 @frozen
-class Bound:
+class BoundSocket:
     """An open socket and its listener, before it accepts clients."""
 
     listener: Listener
@@ -87,7 +87,7 @@ def bind(
     shards: int = 0,
     rights: Callable[[Listener], SocketRights],
     from_systemd: Callable[[str], socket.socket | None] = lambda _place: None,
-) -> list[Bound]:
+) -> list[BoundSocket]:
     """Open the sockets of a listener, but for the places that are `known`. Raises: OSError, with the place in its text.
 
     With `shards`, a TCP place has as many sockets, in their order, and the kernel spreads the connections among them
@@ -99,23 +99,24 @@ def bind(
         if place in known:
             return []
         if (handed_over := from_systemd(place)) is not None:
-            return [Bound(listener, handed_over, place, from_systemd=True)]
-        return [Bound(listener, _bind_unix(listener.socket, rights(listener)), place)]
+            return [BoundSocket(listener, handed_over, place, from_systemd=True)]
+        return [BoundSocket(listener, _bind_unix(listener.socket, rights(listener)), place)]
     port = listener.tcp_port
-    bound: list[Bound] = []
+    bound: list[BoundSocket] = []
     for address in listener.bind_addresses:
         place = place_of(address, port)
         if place in known:
             continue
         if (handed_over := from_systemd(place)) is not None:
-            bound.append(Bound(listener, handed_over, place, from_systemd=True))
+            bound.append(BoundSocket(listener, handed_over, place, from_systemd=True))
             continue
         try:
             if shards:
                 # Another server's sockets could share the port with these, so test first whether it is free.
                 _open_tcp(address, port).close()
             bound.extend(
-                Bound(listener, _bind_tcp(address, port, shared=bool(shards)), place) for _shard in range(shards or 1)
+                BoundSocket(listener, _bind_tcp(address, port, shared=bool(shards)), place)
+                for _shard in range(shards or 1)
             )
         except OSError as error:
             if address == "::" and not listener.addresses and error.errno in _NO_IPV6:
@@ -127,7 +128,7 @@ def bind(
 
 
 def places(listener: Listener) -> list[str]:
-    """The places of a listener, as in `Bound.place`."""
+    """The places of a listener, as in `BoundSocket.place`."""
     if listener.socket is not None:
         return [str(listener.socket)]
     return [place_of(address, listener.tcp_port) for address in listener.bind_addresses]
@@ -182,7 +183,7 @@ def advice(errors: Iterable[OSError]) -> list[str]:
 class Port:
     """A socket that accepts clients. Raises: OSError."""
 
-    def __init__(self, bound: Bound, services: FactoryServices, *, shared: bool = False) -> None:
+    def __init__(self, bound: BoundSocket, services: FactoryServices, *, shared: bool = False) -> None:
         """`shared`: other processes have the socket, too."""
         self.place = bound.place
         self.listener = bound.listener
@@ -190,7 +191,7 @@ class Port:
         self._services = services
         self._removed = None if shared else bound
         """The socket whose file is removed at the end."""
-        listen = serve if bound.socket.family == socket.AF_UNIX else services.transports.listen
+        listen = serve_unix if bound.socket.family == socket.AF_UNIX else services.transports.listen
         self._port = listen(bound.socket, self._make_factory(bound.listener), services.reactor)
 
     @property
@@ -211,7 +212,7 @@ class Port:
             factory = ProxyProtocolFactory(factory, listener.proxy_from, self._services.reactor)
         return factory
 
-    def drain(self) -> None:
+    def accept_waiting(self) -> None:
         """Accept the connections in the queue, before the last process closes the socket."""
         for _ in range(BACKLOG):
             before = self._port.sessionno

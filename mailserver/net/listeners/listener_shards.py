@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from mailserver.net.ipc.frames import MAX_DESCRIPTORS
 from mailserver.net.ipc.master_messages import ListenerSockets
-from mailserver.net.listeners.binding import Bound
+from mailserver.net.listeners.binding import BoundSocket
 
 SHARED = -1
 """The shard of a socket that all workers share: a Unix socket, or one that systemd has passed."""
@@ -22,14 +22,14 @@ class ListenerShards:
     """The sockets of each place, by shard."""
 
     def __init__(self) -> None:
-        self._by_place: dict[str, list[Bound]] = {}
+        self._by_place: dict[str, list[BoundSocket]] = {}
 
     @property
     def places(self) -> set[str]:
         """The places that are open."""
         return set(self._by_place)
 
-    def add(self, opened: Sequence[Bound]) -> None:
+    def add(self, opened: Sequence[BoundSocket]) -> None:
         """Keep the sockets that `binding.bind` has opened."""
         for bound in opened:
             self._by_place.setdefault(bound.place, []).append(bound)
@@ -51,7 +51,7 @@ class ListenerShards:
             part = entries[start : start + MAX_DESCRIPTORS]
             yield ListenerSockets(tuple(key for key, _socket in part)), [opened for _key, opened in part]
 
-    def close(self, places: set[str]) -> list[Bound]:
+    def close(self, places: set[str]) -> list[BoundSocket]:
         """Close the sockets of these places; the caller removes the files of Unix sockets."""
         closed = [bound for place in places for bound in self._by_place.pop(place, ())]
         for bound in closed:
@@ -59,5 +59,5 @@ class ListenerShards:
         return closed
 
 
-def _is_shared(bounds: Sequence[Bound]) -> bool:
+def _is_shared(bounds: Sequence[BoundSocket]) -> bool:
     return len(bounds) == 1

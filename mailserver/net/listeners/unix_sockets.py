@@ -90,7 +90,7 @@ class UnixTransport(DirectTransport):
         close_socket(self.socket)
 
 
-def serve(opened: socket.socket, factory: Any, reactor: Any) -> DirectPort:
+def serve_unix(opened: socket.socket, factory: Any, reactor: Any) -> DirectPort:
     """Accept connections; the socket is the port's from now on, its file is not."""
     port = DirectPort(opened, factory, reactor, UnixTransport)
     port.startListening()

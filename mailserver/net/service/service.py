@@ -41,9 +41,9 @@ from mailserver.net.certificates.private_ca import PrivateCertificates, served_c
 from mailserver.net.fast.versions import choose_transports
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import WorkerPool
-from mailserver.net.listeners.binding import Bound, advice, bind, places
+from mailserver.net.listeners.binding import BoundSocket, advice, bind, places
 from mailserver.net.listeners.systemd_sockets import SystemdSockets
-from mailserver.net.listeners.unix_sockets import bind_unix, serve, set_rights
+from mailserver.net.listeners.unix_sockets import bind_unix, serve_unix, set_rights
 from mailserver.net.log.events import log
 from mailserver.net.log.log_file import LogFile
 from mailserver.net.service import systemd
@@ -73,7 +73,7 @@ class ServiceProcess(Service, ABC):
         self.log_file = log_file
         self.config = config
         self.reactor = reactor
-        self.bound: list[Bound] = []
+        self.bound: list[BoundSocket] = []
         self.systemd_sockets = SystemdSockets()
         self._daemon = daemon
         self.shards = shards
@@ -251,7 +251,7 @@ class ServiceProcess(Service, ABC):
         """Replace the reactor's handlers once it runs: with its own the process would end by the signal, not with status 0."""
         self.reactor.callWhenRunning(self.reactor.callLater, 0, self._take_end_signals)
 
-    def bind_new(self, config: Config, known: set[str], opened: list[Bound]) -> list[str]:
+    def bind_new(self, config: Config, known: set[str], opened: list[BoundSocket]) -> list[str]:
         """Bind the places that are not `known`, into `opened`; return what cannot be bound, in sentences."""
         errors: list[OSError] = []
         self._allow_sockets(config)
@@ -290,7 +290,7 @@ class ServiceProcess(Service, ABC):
         count = sum(len(places(listener)) for listener in config.listeners)
         allow_files(0 if self.shards else config.limits.connections, 2 * count * max(1, self.shards))
 
-    def _bind(self, listener: Listener, known: Container[str] = ()) -> list[Bound]:
+    def _bind(self, listener: Listener, known: Container[str] = ()) -> list[BoundSocket]:
         return bind(
             listener, known=known, shards=self.shards, rights=self._socket_rights, from_systemd=self.systemd_sockets.at
         )
@@ -339,7 +339,7 @@ class ServiceProcess(Service, ABC):
         if self._account is not None:
             commands |= self._account.commands()
         factory = ControlFactory(commands, CHANGES, clock=self.reactor)
-        self._control = serve(opened, factory, self.reactor)
+        self._control = serve_unix(opened, factory, self.reactor)
 
     def _close_control(self) -> Deferred[Any]:
         control, self._control = self._control, None

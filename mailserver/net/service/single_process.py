@@ -15,7 +15,7 @@ from mailserver.net.admin.admin_queries import AdminQueries, SingleProcess
 from mailserver.net.admin.control_socket import Answer
 from mailserver.net.connection.turn_limit import TurnLimit
 from mailserver.net.ipc.server_link import WorkerPool
-from mailserver.net.listeners.binding import Bound
+from mailserver.net.listeners.binding import BoundSocket
 from mailserver.net.log.events import log
 from mailserver.net.log.forwarding import forward_logging
 from mailserver.net.log.log_file import LogFile
@@ -135,7 +135,7 @@ class SingleProcessService(ServiceProcess):
             return False, [*lines, "nothing was taken up"]
         # Sockets last: nothing may fail after they are open.
         faults = services.accept(examined.prepared)
-        opened: list[Bound] = []
+        opened: list[BoundSocket] = []
         if not faults:
             faults = self.bind_new(config, serving.known, opened)
         if faults:

@@ -26,7 +26,7 @@ from mailserver.net.fast.versions import choose_transports
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
-from mailserver.net.listeners.binding import Bound, Port, places
+from mailserver.net.listeners.binding import BoundSocket, Port, places
 from mailserver.net.serving.state_sync import ConnectionCountSync
 from mailserver.session.channel import Channel
 
@@ -155,13 +155,13 @@ class Serving:
         """Number of connections."""
         return self._shutdown.sessions
 
-    def listen(self, bound: Bound) -> str:
+    def listen(self, bound: BoundSocket) -> str:
         """Serve a socket; return the line for the log. Raises: OSError."""
         port = Port(bound, self, shared=self._shared)
         self._ports.append(port)
         return port.ready_line
 
-    def change(self, config: Config, opened: Sequence[Bound]) -> list[str]:
+    def change(self, config: Config, opened: Sequence[BoundSocket]) -> list[str]:
         """Serve a changed configuration, with sockets opened for its new places; return what changed, in sentences."""
         self.counts.limits = config.limits
         wanted = {place: listener for listener in config.listeners for place in places(listener)}
@@ -170,7 +170,7 @@ class Serving:
             listener = wanted.get(port.place)
             if listener is None:
                 lines.append(f"no longer serving {port.listener.protocol} on {port.place}")
-                port.drain()
+                port.accept_waiting()
                 port.stop_listening()
                 self._ports.remove(port)
                 self._retired.append(port)

@@ -53,7 +53,7 @@ class ConnectionCountSync:
         self._timer: IDelayedCall | None = None
         link.on_broadcast(ConnectionCountsChanged, self._receive)
         link.on_joined(self._send_all)
-        link.on_gone(counts.forget)
+        link.on_gone(counts.remove_worker)
         counts.on_change = self._note
 
     def stop(self) -> None:
@@ -83,7 +83,7 @@ class ConnectionCountSync:
             self._link.broadcast(ConnectionCountsChanged(counts))
 
     def _receive(self, worker: int, message: ConnectionCountsChanged) -> None:
-        self._counts.take(worker, message.counts)
+        self._counts.update_worker(worker, message.counts)
 
 
 class PenaltySync:

@@ -37,7 +37,7 @@ from mailserver.net.ipc.master_messages import (
 )
 from mailserver.net.ipc.received_fds import close_descriptors
 from mailserver.net.ipc.server_link import WorkerPool
-from mailserver.net.listeners.binding import Bound, places, ready_line
+from mailserver.net.listeners.binding import BoundSocket, places, ready_line
 from mailserver.net.listeners.listener_shards import ListenerShards
 from mailserver.net.log.events import log, log_exceptions
 from mailserver.net.log.log_file import LogFile
@@ -282,7 +282,7 @@ class MasterService(ServiceProcess):
         if checked.prepared is None or not self.running:
             return False, [*lines, "nothing was taken up"]
         config, prepared = checked.prepared.config, checked.prepared.tls
-        opened: list[Bound] = []
+        opened: list[BoundSocket] = []
         faults = self.bind_new(config, self._listener_shards.places, opened)
         served = ServedConfig(config, prepared.material)
         new_places = list(dict.fromkeys(bound.place for bound in opened))

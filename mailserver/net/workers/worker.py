@@ -24,7 +24,7 @@ from mailserver.net.ipc.master_messages import PrepareReload, WorkerInit
 from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.ipc.worker_link import CannotObey, WorkerLink
 from mailserver.net.ipc.worker_messages import CommitResult, Heartbeat, PrepareResult, WorkerFailed, WorkerReady
-from mailserver.net.listeners.binding import Bound, places
+from mailserver.net.listeners.binding import BoundSocket, places
 from mailserver.net.log.events import log, log_exceptions
 from mailserver.net.log.forwarding import forward_logging
 from mailserver.net.serving.serving import ProcessServices, Serving
@@ -74,7 +74,7 @@ class Worker:
         self._serving: Serving | None = None
         self._services: WorkerServices | None = None
         self._preparing: object = None
-        self._prepared: tuple[Config, Any, list[Bound]] | None = None
+        self._prepared: tuple[Config, Any, list[BoundSocket]] | None = None
         # Stays open: without a free descriptor a worker could not report its memory, and would seem dead.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._heartbeats = LoopingCall(log_exceptions, self._send_heartbeat)
@@ -130,9 +130,9 @@ class Worker:
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._reactor.callFromThread(self._stop))
 
     @staticmethod
-    def _bound(config: Config, opened: dict[str, socket.socket]) -> list[Bound]:
+    def _bound(config: Config, opened: dict[str, socket.socket]) -> list[BoundSocket]:
         wanted = [(place, listener) for listener in config.listeners for place in places(listener)]
-        return [Bound(listener, opened[place], place) for place, listener in wanted if place in opened]
+        return [BoundSocket(listener, opened[place], place) for place, listener in wanted if place in opened]
 
     def _send_heartbeat(self) -> None:
         serving = self._serving
@@ -249,7 +249,7 @@ class Worker:
         )
 
 
-def _close(opened: list[Bound]) -> None:
+def _close(opened: list[BoundSocket]) -> None:
     for bound in opened:
         bound.socket.close()
 
