@@ -25,9 +25,9 @@ class Role(enum.Enum):
     """RFC 2033."""
 
 
-BOTH: Final = frozenset(Role)
-SUBMISSION: Final = frozenset([Role.SUBMISSION])
-LMTP: Final = frozenset([Role.LMTP])
+BOTH_ROLES: Final = frozenset(Role)
+SUBMISSION_ONLY: Final = frozenset([Role.SUBMISSION])
+LMTP_ONLY: Final = frozenset([Role.LMTP])
 
 
 @frozen
@@ -44,7 +44,7 @@ class CommandSpec:
     """The work that it can cause at most, and where that is done."""
     before_tls: bool = False
     """Allowed where TLS must be started first (RFC 3207 4)."""
-    roles: frozenset[Role] = BOTH
+    roles: frozenset[Role] = BOTH_ROLES
 
 
 @frozen
@@ -68,7 +68,7 @@ class Extension:
     mail: Sequence[Parameter] = ()
     rcpt: Sequence[Parameter] = ()
     commands: Sequence[CommandSpec] = ()
-    roles: frozenset[Role] = BOTH
+    roles: frozenset[Role] = BOTH_ROLES
     defined_in: str = field(kw_only=True)
     """The module with the row: `__name__` there."""
 

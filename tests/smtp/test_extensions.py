@@ -12,7 +12,7 @@ from mailserver.errors import BadSyntax
 from mailserver.session.command_table import DuplicateCommand
 from mailserver.session.cost import CONSTANT
 from mailserver.smtp.__main__ import plain
-from mailserver.smtp.command import LMTP, CommandSpec, Extension, Parameter, Role, build_table, describe_extensions
+from mailserver.smtp.command import LMTP_ONLY, CommandSpec, Extension, Parameter, Role, build_table, describe_extensions
 from mailserver.smtp.session import Session
 from mailserver.smtp.tables import FAMILIES, SUBMISSION
 from mailserver.smtp.wire import reply
@@ -46,7 +46,7 @@ XCOLOUR = module(
             mail=(Parameter("XCOLOUR", parse_colour),),
             rcpt=(Parameter("XSHADE", parse_colour),),
             commands=(CommandSpec(b"XPAINT", xpaint, "RFC 0", cost=CONSTANT),),
-            roles=LMTP,
+            roles=LMTP_ONLY,
             defined_in="mailserver.smtp.extensions.xcolour",
         ),
     )

@@ -7,7 +7,7 @@ import re
 from mailserver.errors import BadSyntax
 from mailserver.session.cost import CONSTANT
 from mailserver.smtp.address import is_hello_name
-from mailserver.smtp.command import LMTP, SUBMISSION, CommandSpec
+from mailserver.smtp.command import LMTP_ONLY, SUBMISSION_ONLY, CommandSpec
 from mailserver.smtp.session import Session
 from mailserver.smtp.wire import reply
 
@@ -35,7 +35,7 @@ async def _greet(session: Session, argument: bytes, *, extended: bool) -> None:
 
 
 COMMANDS = (
-    CommandSpec(b"EHLO", ehlo, "RFC 5321 4.1.1.1", before_tls=True, roles=SUBMISSION, cost=CONSTANT),
-    CommandSpec(b"HELO", helo, "RFC 5321 4.1.1.1", roles=SUBMISSION, cost=CONSTANT),
-    CommandSpec(b"LHLO", ehlo, "RFC 2033 4.1", before_tls=True, roles=LMTP, cost=CONSTANT),
+    CommandSpec(b"EHLO", ehlo, "RFC 5321 4.1.1.1", before_tls=True, roles=SUBMISSION_ONLY, cost=CONSTANT),
+    CommandSpec(b"HELO", helo, "RFC 5321 4.1.1.1", roles=SUBMISSION_ONLY, cost=CONSTANT),
+    CommandSpec(b"LHLO", ehlo, "RFC 2033 4.1", before_tls=True, roles=LMTP_ONLY, cost=CONSTANT),
 )

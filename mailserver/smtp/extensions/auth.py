@@ -15,7 +15,7 @@ from mailserver.session.sasl_exchange import (
     situation,
 )
 from mailserver.smtp.address import is_auth_parameter
-from mailserver.smtp.command import SUBMISSION, CommandSpec, Extension, Parameter
+from mailserver.smtp.command import SUBMISSION_ONLY, CommandSpec, Extension, Parameter
 from mailserver.smtp.submission import SubmissionSession
 from mailserver.smtp.wire import reply, reply_to
 
@@ -103,7 +103,7 @@ EXTENSIONS = (
         offer,
         mail=(Parameter("AUTH", parse_auth),),
         commands=(CommandSpec(b"AUTH", auth, "RFC 4954 4", before_tls=True, cost=Cost("", HASHING)),),
-        roles=SUBMISSION,
+        roles=SUBMISSION_ONLY,
         defined_in=__name__,
     ),
 )
