@@ -25,6 +25,7 @@ from mailserver.imap.session import Session as ImapSession
 from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable, run_concurrently, spawn
 from mailserver.net.connection.listener_context import Session
 from mailserver.net.connection.store_threads import AccountRunner, StoreThreads
+from mailserver.net.fast.versions import choose_transports
 from mailserver.net.ipc.child_processes import ProcessSpawner
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.pokes import Pokes
@@ -372,7 +373,10 @@ class Services:
 
     def _make_next_hop(self, config: Config) -> NextHopDialer | None:
         relay = config.submission.relay
-        return NextHopDialer(self._reactor, relay, client_creator(relay)) if relay else None
+        if relay is None:
+            return None
+        transports = choose_transports(config.server.transport, self._reactor)
+        return NextHopDialer(self._reactor, relay, client_creator(relay), transports)
 
     def _make_http_session(self, channel: Channel) -> Session:
         return self._http(channel)

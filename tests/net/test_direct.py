@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any, cast
 
 import pytest
+from twisted.internet import tcp
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from mailserver.config.model import Limits
-from mailserver.net.transport.direct import AT_ONCE, DirectPort, DirectTransport
+from mailserver.net.transport.direct import AT_ONCE, DirectPort, DirectTransport, take_connection
 from mailserver.net.transport.stock import set_options
 
 
@@ -358,3 +359,30 @@ def test_the_end_is_told_once_and_closes_the_socket(world: World, reason: Except
             world.client.recv(1)
     else:
         assert world.client.recv(1) == b""
+
+
+def test_a_connection_of_twisteds_transport_is_moved_whole() -> None:
+    """The old transport's abort closes its descriptor alone, and sets nothing that stays."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname(), 30)
+        far, _address = listener.accept()
+    reactor = Reactor()
+    old = tcp.Server(near, Protocol(), near.getpeername(), cast("Any", None), 1, cast("Any", reactor))
+    protocol = Hearing()
+    moved = take_connection(old, protocol, reactor)
+    for call in reactor.later:
+        call()
+    protocol.makeConnection(moved)
+    with far:
+        assert near.fileno() == -1
+        assert moved.socket.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == bytes(8)
+        assert moved.getPeer().port == far.getsockname()[1]
+        moved.write(b" there")
+        assert read(far, 11) == b"hello there"
+        far.sendall(b"greeting")
+        moved.doRead()
+        assert protocol.heard == b"greeting"
+        moved.loseConnection()
+        reactor.later[-1]()
+        assert far.recv(100) == b""
+        assert protocol.ended is not None

@@ -16,7 +16,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 import twisted
 from mailserver.config.kinds import TransportKind
-from mailserver.net.transport.direct import DirectPort
+from mailserver.net.fast.reactor_turn import dispatch_directly, prefer
+from mailserver.net.transport.direct import DirectPort, take_connection
 from mailserver.net.transport.stock import ListeningPort, Transports, set_options, stock_transports
 
 TWISTED: Final = frozenset({"26.10.0"})
@@ -65,14 +66,14 @@ def choose_transports(wanted: TransportKind, reactor: Any) -> Transports:
         return stock_transports('transport: stock, as the configuration says transport = "stock"')
     if (why := _why_not_fast(reactor)) is not None:
         return stock_transports(f"transport: stock, at the price of more processor time: {why}")
-    from mailserver.net.fast.reactor_turn import dispatch_directly  # noqa: PLC0415 - with other versions it may fail
-    from mailserver.net.fast.tls import FastTlsFactory  # noqa: PLC0415
+    from mailserver.net.fast.tls import FastTlsFactory  # noqa: PLC0415 - with other versions it may fail
 
     return Transports(
         name="fast",
         line=f"transport: fast: Twisted {twisted.__version__} and pyOpenSSL {OpenSSL.__version__} are on its list",
         prepare=dispatch_directly,
         listen=_listen_directly,
+        take_connection=_take_preferred,
         tls_factory=FastTlsFactory,
     )
 
@@ -108,6 +109,12 @@ def _missing_for_turn(reactor: Any) -> list[str]:
 
 def _missing(thing: object, owner: str, names: Iterable[str]) -> list[str]:
     return [f"{owner}.{name}" for name in names if not hasattr(thing, name)]
+
+
+def _take_preferred(transport: Any, protocol: Any, reactor: Any) -> Any:
+    taken = take_connection(transport, protocol, reactor)
+    prefer(taken)
+    return taken
 
 
 def _listen_directly(listening: socket, factory: Any, reactor: Any) -> ListeningPort:

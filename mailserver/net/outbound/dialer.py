@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from socket import IPPROTO_TCP, TCP_QUICKACK, socket
 from typing import Any, cast
@@ -25,8 +26,8 @@ from zope.interface import implementer
 from mailserver.config.model import Relay
 from mailserver.errors import Cancelled, RelayDown
 from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable
-from mailserver.net.fast.reactor_turn import prefer
 from mailserver.net.log.events import log_warning
+from mailserver.net.transport.stock import Transports
 from mailserver.net.transport.tls import StockTlsFactory
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
@@ -45,8 +46,17 @@ WRITE_SIZE = 65536
 class HopProtocol(Protocol):
     """One connection to the hop (`smtp.hop.HopConnection`). One coroutine uses it at a time."""
 
-    def __init__(self, clock: IReactorTime, tls: IOpenSSLClientConnectionCreator, name: str, timeout: float) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        tls: IOpenSSLClientConnectionCreator,
+        name: str,
+        timeout: float,
+        take_connection: Callable[[Any, Any, Any], Any] = lambda transport, _protocol, _reactor: transport,
+    ) -> None:
+        """`take_connection` is that of `Transports`."""
         self._clock = clock
+        self._take_connection = take_connection
         self._tls = tls
         self._name = name
         self._timeout = timeout
@@ -68,12 +78,9 @@ class HopProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """See IProtocol."""
-        transport = cast("Any", self.transport)
-        # With implicit TLS the socket is that of the transport below.
-        tcp = getattr(transport, "transport", transport)
-        if ISystemHandle.providedBy(tcp):
-            self._socket = cast("socket", tcp.getHandle())
-            prefer(tcp)
+        transport = self.transport = self._take_connection(self.transport, self, self._clock)
+        if ISystemHandle.providedBy(transport):
+            self._socket = cast("socket", transport.getHandle())
         transport.registerProducer(self, True)
 
     def handshakeCompleted(self) -> None:
@@ -157,10 +164,6 @@ class HopProtocol(Protocol):
         layer.registerProducer(self, True)
         await self._wait_until(lambda: self._is_encrypted, HANDSHAKE_TIME)
 
-    async def wait_for_handshake(self) -> None:
-        """Wait for the handshake of implicit TLS. Raises: RelayDown."""
-        await self._wait_until(lambda: self._is_encrypted, HANDSHAKE_TIME)
-
     @property
     def is_usable(self) -> bool:
         """See HopConnection."""
@@ -226,8 +229,11 @@ class HopProtocol(Protocol):
 class NextHopDialer:
     """Connects to the configured next hop (`smtp.hop.NextHop`)."""
 
-    def __init__(self, reactor: Any, relay: Relay, tls: IOpenSSLClientConnectionCreator) -> None:
+    def __init__(
+        self, reactor: Any, relay: Relay, tls: IOpenSSLClientConnectionCreator, transports: Transports
+    ) -> None:
         """Raises: OSError when the password file cannot be read."""
+        self._take_connection = transports.take_connection
         self._reactor = reactor
         self._relay = relay
         self._tls = tls
@@ -252,21 +258,16 @@ class NextHopDialer:
         """Connect; implicit TLS is established then. Raises: RelayDown."""
         relay = self._relay
         endpoint = self._endpoint()
+        name, take = self.name, self._take_connection
         factory = Factory.forProtocol(
-            cast("Any", lambda: HopProtocol(self._reactor, self._tls, self.name, relay.timeout))
+            cast("Any", lambda: HopProtocol(self._reactor, self._tls, name, relay.timeout, take))
         )
         factory.noisy = False
         try:
-            if relay.tls == "implicit":
-                layer = await abandonable(
-                    endpoint.connect(StockTlsFactory(self._tls, self._reactor, is_client=True, above=factory))
-                )
-                connection = cast("HopProtocol", layer.wrappedProtocol)
-            else:
-                connection = cast("HopProtocol", await abandonable(endpoint.connect(factory)))
+            connection = cast("HopProtocol", await abandonable(endpoint.connect(factory)))
         except (ConnectError, ConnectionClosed, ConnectingCancelledError, OSError) as error:
             log_warning("relay-down", hop=self.name, reason=str(error) or repr(error))
             raise RelayDown from error
         if relay.tls == "implicit":
-            await connection.wait_for_handshake()
+            await connection.start_tls()
         return connection

@@ -36,6 +36,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -51,6 +52,7 @@ HIGH_WATER: Final = 65536
 SEND_SIZE: Final = 131072
 """Octets of the queue that are given to the socket at once."""
 _RESET: Final = pack("ii", 1, 0)
+_NO_RESET: Final = pack("ii", 0, 0)
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _GONE_BEFORE: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.ENOBUFS, errno.ENOMEM})
 """The connection failed before it was accepted (accept(2)); the next one may succeed."""
@@ -58,7 +60,7 @@ _GONE_BEFORE: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.ENOBUFS,
 
 @implementer(ITCPTransport, ISystemHandle, IConsumer, IPushProducer, IReadWriteDescriptor, IHalfCloseableDescriptor)
 class DirectTransport:
-    """The server's side of one connection.
+    """One connection.
 
     No child process has its socket (accept4(2) with SOCK_CLOEXEC), so close() ends the connection.
     """
@@ -309,6 +311,29 @@ class DirectTransport:
             return
         if IHalfCloseableProtocol.providedBy(self.protocol):
             self.protocol.writeConnectionLost()
+
+
+def take_connection(transport: Any, protocol: Any, reactor: Any) -> DirectTransport:
+    """Move a connection from a transport of Twisted to a direct one. The protocol's own transport is what returns.
+
+    The old transport is aborted with its descriptor; a connection ends with the last descriptor of its socket.
+    """
+    duplicate = transport.getHandle().dup()
+    transport.protocol = _AbortedProtocol(duplicate)
+    transport.abortConnection()
+    return DirectTransport(duplicate, protocol, transport.getPeer(), reactor)
+
+
+class _AbortedProtocol(Protocol):
+    """The last protocol of a transport whose connection was moved."""
+
+    def __init__(self, moved: socket) -> None:
+        self._moved = moved
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: ARG002, B008
+        """Take back the option that the abort has set, as it is that of all descriptors of the socket."""
+        if self._moved.fileno() != -1:
+            self._moved.setsockopt(SOL_SOCKET, SO_LINGER, _NO_RESET)
 
 
 MakeTransport = Callable[[socket, Any, IAddress, Any], DirectTransport]

@@ -45,13 +45,20 @@ class Transports:
     """Prepare a reactor, before anything listens."""
     listen: Callable[[socket, Any, Any], ListeningPort]
     """Serve a listening socket by a factory and a reactor; the socket belongs to the port from then on."""
+    take_connection: Callable[[Any, Any, Any], Any]
+    """Return the transport for a connection that was dialled, given Twisted's transport, the protocol and the reactor."""
     tls_factory: Callable[[IOpenSSLServerConnectionCreator, IReactorTime], TlsFactory]
 
 
 def stock_transports(line: str) -> Transports:
     """Return Twisted's own transports."""
     return Transports(
-        name="stock", line=line, prepare=_leave_alone, listen=listen_by_twisted, tls_factory=StockTlsFactory
+        name="stock",
+        line=line,
+        prepare=_leave_alone,
+        listen=listen_by_twisted,
+        take_connection=_keep_connection,
+        tls_factory=StockTlsFactory,
     )
 
 
@@ -96,6 +103,10 @@ class StockServer(tcp.Server):
     def delivered(self) -> bool:
         """Has the client's machine acknowledged all that was written?"""
         return bool(self.connected) and not self._octets_unsent and not any(ioctl(self.socket, TIOCOUTQ, bytes(4)))
+
+
+def _keep_connection(transport: Any, _protocol: Any, _reactor: Any) -> Any:
+    return transport
 
 
 def _leave_alone(_reactor: Any) -> None:

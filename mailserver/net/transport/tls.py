@@ -269,7 +269,7 @@ class _BoundedCreator:
 
 
 class StockTlsFactory(TLSMemoryBIOFactory):
-    """Puts TLS under the connections of an endpoint (`wrappedProtocol` is then the protocol above), or under one by `wrap`."""
+    """See TlsFactory."""
 
     protocol = StockTls
 
@@ -279,11 +279,13 @@ class StockTlsFactory(TLSMemoryBIOFactory):
         clock: IReactorTime,
         *,
         is_client: bool = False,
-        above: IProtocolFactory | None = None,
     ) -> None:
-        """`above` makes the protocol over TLS, for an endpoint."""
-        above = above or cast("IProtocolFactory", Factory())
-        super().__init__(_BoundedCreator(creator), isClient=is_client, wrappedFactory=above, clock=clock)
+        super().__init__(
+            _BoundedCreator(creator),
+            isClient=is_client,
+            wrappedFactory=cast("IProtocolFactory", Factory()),
+            clock=clock,
+        )
 
     def wrap(self, protocol: IProtocol, transport: Any) -> StockTls:
         """See TlsFactory."""
