@@ -1,4 +1,4 @@
-"""One user's Maildir: the tree of mailboxes, and the way in for messages."""
+"""One user's Maildir: the tree of mailboxes, and the entry for messages."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class MaildirAccount:
 
     @property
     def root(self) -> str:
-        """INBOX's directory, in which all others lie."""
+        """INBOX's directory, which contains all others."""
         return self._home.root
 
     # --- names
 
     def mailboxes(self) -> Sequence[MailboxInfo]:
-        """Every name, parents included, sorted; INBOX first. Raises: InUse, StoreUnavailable."""
+        """Return every name, parents included, sorted; INBOX first. Raises: InUse, StoreUnavailable."""
         home = self._home
         listed = home.layout.mailboxes()
         there = frozenset(listed)
@@ -82,7 +82,7 @@ class MaildirAccount:
         ]
 
     def subscriptions(self) -> frozenset[str]:
-        """Subscribed names, also those that do not exist. Raises: StoreUnavailable."""
+        """Return the subscribed names, also those that do not exist. Raises: StoreUnavailable."""
         return subscriptions.read(self._home.root, self._home.settings.encoding)
 
     def set_subscribed(self, name: str, *, subscribed: bool) -> None:
@@ -146,11 +146,11 @@ class MaildirAccount:
                 try:
                     special_use.forget(home.root, state.guid)
                 except (MailError, OSError) as error:
-                    # It is deleted all the same: LIST looks for one that is not there.
+                    # It is deleted all the same: LIST checks whether the mailbox exists.
                     _log.warning("the special use of %s cannot be forgotten: %r", name, error)
             safeio.point("delete.after-index")
-        # Nobody sees it any more: others need not wait for the removal of much mail.
-        # It is deleted all the same where the disk keeps it: the next operation tries again.
+        # It is invisible: other operations need not wait for the removal of much mail. It stays deleted if the disk
+        # keeps the files; the next operation tries again.
         directories.discard_tree(retired)
 
     def rename(self, old: str, new: str) -> None:
@@ -186,7 +186,7 @@ class MaildirAccount:
             inbox.refresh()
             moved = inbox.move([UID(uid) for uid in inbox.load().uids], new)
             if not moved.source:
-                # While the intent is there, mailboxes without messages are removed.
+                # While the intent exists, mailboxes without messages are removed.
                 intent.clear(home.root, pending)
         except MailError:
             with contextlib.suppress(OSError, MailError):
@@ -200,7 +200,7 @@ class MaildirAccount:
     # --- mailboxes
 
     def mailbox(self, name: str) -> MaildirMailbox:
-        """Raises: NoSuchMailbox, InUse, NoSpace, StoreUnavailable."""
+        """Return a mailbox by name. Raises: NoSuchMailbox, InUse, NoSpace, StoreUnavailable."""
         name = canonical(name)
         home = self._home
         self._check(name)
@@ -217,7 +217,7 @@ class MaildirAccount:
         return MaildirMailbox(home, state)
 
     def status(self, name: str) -> Status:
-        """Counts, after taking up foreign changes. Raises: NoSuchMailbox, InUse."""
+        """Return counts, after taking up other programs' changes. Raises: NoSuchMailbox, InUse."""
         mailbox = self.mailbox(name)
         mailbox.refresh()
         return mailbox.status()
@@ -225,13 +225,13 @@ class MaildirAccount:
     # --- messages
 
     def stage(self) -> StagedMessage:
-        """Begin to receive a message."""
+        """Start receiving a message."""
         return staged_file.StagedFile(self._home.temporary, self._home.settings.hostname)
 
     def append(
         self, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
     ) -> Appended:
-        """Make staged messages visible, all or none. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
+        """Publish staged messages, all or none. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
         name = canonical(name)
         self._check(name)
         appended = delivery.append(self._home, name, messages, seen_by)
@@ -241,7 +241,7 @@ class MaildirAccount:
     def deliver(
         self, deliveries: Sequence[Delivery], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
     ) -> list[Appended | Exception]:
-        """As `append` for each of them, together."""
+        """Do `append` for each of them, together."""
         try:
             named = [evolve(each, name=canonical(each.name)) for each in deliveries]
             return delivery.deliver(self._home, named, seen_by)
@@ -252,24 +252,24 @@ class MaildirAccount:
             reserved_space.ensure(self._home.settings.reserved_space_root)
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
-        """Sync them with an intent record. Raises: as `append`."""
+        """Sync the messages with an intent record. Raises: as `append`."""
         name = canonical(name)
         self._check(name)
         return delivery.prepare(self._home, name, messages)
 
     def lock_maildrop(self) -> MaildropLock:
-        """Hold the account's lock of a POP3 session. Raises: InUse, NoSpace, StoreUnavailable."""
+        """Acquire the account's lock for a POP3 session. Raises: InUse, NoSpace, StoreUnavailable."""
         root = self._home.root
         return self._home.with_room(lambda: lock.MaildropLock(root))
 
     @property
     def has_maintenance(self) -> bool:
-        """Is the index's WAL long? Is there a text index, or somebody who wants one?"""
+        """True if the index's WAL is long, or a text index exists or is wanted."""
         home = self._home
         return home.checkpoint_due or (home.text_index is not None and home.text_index.in_use)
 
     def maintain(self, stop: Callable[[], bool]) -> float | None:
-        """Shorten the index's WAL, then make the text index, a little at a time."""
+        """Checkpoint the index, then update the text index, a little at a time."""
         if self._home.checkpoint_due:
             self._home.checkpoint()
             return NOW
@@ -281,32 +281,32 @@ class MaildirAccount:
         return self._home.bounded()
 
     def close(self) -> None:
-        """Give up descriptors and connections; the next use opens them again."""
+        """Close files and connections. The next use opens them again."""
         self._home.close()
 
     @property
     def is_there(self) -> bool:
-        """Has nobody moved the Maildir away?"""
+        """Tell whether the Maildir is still at its path."""
         return is_account(self._home.root)
 
     # --- for the store
 
     def move_to(self, root: str) -> None:
-        """Move the account as a whole to another place, with its UIDs, and leave a marker (see `relocation`).
+        """Move the whole account to another place, with its UIDs, and leave a marker (see `relocation`).
 
-        This object is of no use then. Raises: PlaceTaken, InUse, NoSpace, StoreUnavailable.
+        This object must not be used afterwards. Raises: PlaceTaken, InUse, NoSpace, StoreUnavailable.
         """
         with self._home.locked():
             self._home.close()
             relocation.exchange(self._home.root, root)
 
     def become_account(self, uid_validity: UIDValidity) -> None:
-        """Make a Maildir of a directory that is none. Raises: InUse, NoSpace, StoreUnavailable."""
+        """Turn a directory into a Maildir. Raises: InUse, NoSpace, StoreUnavailable."""
         with self._home.locked():
             self._home.layout.create(INBOX, uid_validity)
 
     def set_up(self) -> None:
-        """A new account's special-use folders, the first of each use's names. Raises: BadMailboxName, NoSpace."""
+        """Make a new account's special-use folders, the first name of each use. Raises: BadMailboxName, NoSpace."""
         uses = {use: names[0] for use, names in self._home.settings.special_use.items() if names}
         with self._home.changing():
             for name in dict.fromkeys(uses.values()):
@@ -317,11 +317,11 @@ class MaildirAccount:
     # --- for the administrator
 
     def special_uses(self) -> Mapping[str, special_use.Holder]:
-        """The mailbox of each attribute, and why it is that one. Raises: InUse, StoreUnavailable."""
+        """Return the mailbox of each attribute, and the reason. Raises: InUse, StoreUnavailable."""
         return self._holders(frozenset(self._home.layout.mailboxes()))
 
     def give_special_use(self, attribute: str, name: str | None) -> None:
-        """Give an attribute to that mailbox alone; None: to whichever has a name for it.
+        """Give an attribute to that mailbox alone; None: to the one that has a name for it.
 
         Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
         """
@@ -337,7 +337,7 @@ class MaildirAccount:
             set_special_use(home, guid, had | {attribute})
 
     def tidy(self) -> None:
-        """Finish what a dead process left, and remove what it left lying: once after a start. Raises: InUse."""
+        """Finish and remove what a dead process left: once after a start. Raises: InUse."""
         home = self._home
         if home.text_index is None:
             self._text_index.discard()
@@ -374,5 +374,5 @@ class MaildirAccount:
 
 
 def is_account(root: str) -> bool:
-    """Whether there is a Maildir already: ours or another program's."""
+    """Tell whether there is a Maildir already: ours or another program's."""
     return os.path.isdir(os.path.join(root, "cur")) or os.path.isdir(os.path.join(root, "new"))

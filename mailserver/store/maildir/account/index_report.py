@@ -1,4 +1,4 @@
-"""What the indexes of an account take and know, for the administrator. Looks at the files as they are, makes none."""
+"""A report on the indexes of an account, for the administrator. It reads the files as they are, and makes none."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mailserver.types import MailboxId
 
 @frozen
 class MailboxReport:
-    """One mailbox that the index knows."""
+    """One mailbox of the index."""
 
     name: str
     messages: int
     indexed: int | None
-    """How many of them are in the text index; None: it has not been asked for."""
+    """Messages in the text index; None if its text has not been searched yet."""
 
 
 @frozen
@@ -35,11 +35,11 @@ class Report:
     text_index: int
     """Octets of the text index's files."""
     mailboxes: Sequence[MailboxReport]
-    """By name. Mailboxes that no session has asked for may be missing."""
+    """By name. Mailboxes that no session has opened may be missing."""
 
 
 def report(root: str) -> Report:
-    """Of the account in that directory. An index that is not there, or cannot be read, knows nothing."""
+    """Report on the account in that directory. A missing or unreadable index has nothing."""
     path, text_path = os.path.join(root, INDEX_NAME), os.path.join(root, FILE_NAME)
     indexed = _indexed(text_path)
     mailboxes: list[MailboxReport] = []

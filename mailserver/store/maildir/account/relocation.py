@@ -1,13 +1,13 @@
-"""Moving a whole account to another place, for commands beside a server that runs.
+"""Moving a whole account to another place, for commands beside a running server.
 
-The problem. While an account moves, a delivery for its old name may come, which would make a new account at the old place
+The problem. While an account moves, a delivery for its old name may come. It would make a new account at the old place,
 and be lost to the user.
 
-The rules. A file, the marker, stands at the new place first and then changes places with the Maildir in one step
+The rules. A file, the marker, is made at the new place. Then it changes places with the Maildir in one step
 (renameat2(2), RENAME_EXCHANGE), so that at no moment a new account could be made at the old place: a delivery finds the
-marker there, fails for the time being, and is tried again by its sender. Whoever moves the account removes the marker once
-the server knows the new name. Where the file system cannot exchange names the marker comes in a step of its own, at once
-behind. The move is made under the account's lock, so no operation is in the midst of its work.
+marker there, fails temporarily, and is tried again by its sender. The command removes the marker once the server knows
+the new name. If the file system cannot exchange names, the marker comes in a step of its own, right after the move. The
+move is made under the account's lock, so no operation is in progress.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MARKER: Final = b"mailserver is moving this account\n"
 
 
 class PlaceTaken(Exception):
-    """Something lies where the account is to be. The argument is the path."""
+    """There is something at the account's new place. The argument is the path."""
 
 
 def exchange(source: str, target: str) -> None:
@@ -59,7 +59,7 @@ def exchange(source: str, target: str) -> None:
 
 
 def is_marker(path: str) -> bool:
-    """Does the marker of a move stand there, or the beginning of one, as a kill leaves it?"""
+    """Tell whether there is a marker of a move, or the beginning of one, as a kill leaves it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -73,7 +73,7 @@ def is_marker(path: str) -> bool:
 
 
 def remove_marker(path: str) -> None:
-    """Remove it, and the directory around it if nothing else is there. Raises: StoreUnavailable."""
+    """Remove it, and its directory if that is empty. Raises: StoreUnavailable."""
     if is_marker(path):
         safeio.unlink(path)
     with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def remove_marker(path: str) -> None:
 
 
 def aside(path: str, now: float) -> str:
-    """A place beside an account for what is moved away, with the date (UTC); nothing is there."""
+    """Return a free path beside an account for what is moved away, with the date (UTC)."""
     dated = f"{path}.deleted-{time.strftime('%Y-%m-%d', time.gmtime(now))}"
     candidates = [dated, *(f"{dated}-{number}" for number in range(2, 1000))]
     for candidate in candidates:
@@ -91,7 +91,7 @@ def aside(path: str, now: float) -> str:
 
 
 def _write_marker(descriptor: int) -> None:
-    """Write it, safe on the disk, and close the file: an empty one would be in the way of every later account."""
+    """Write it durably and close the file: an empty one would be in the way of every later account."""
     try:
         safeio.write(descriptor, _MARKER)
         safeio.sync(descriptor)
@@ -100,7 +100,7 @@ def _write_marker(descriptor: int) -> None:
 
 
 def _swap(one: str, other: str) -> bool:
-    """Have two names change places in one step. False where the system cannot. Raises: as safeio.rename."""
+    """Exchange two names in one step. False if the system cannot. Raises: as safeio.rename."""
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "renameat2"):
         return False

@@ -1,4 +1,4 @@
-"""All accounts on disk: from a user's name to a Maildir, made when it is new."""
+"""All accounts on disk: the Maildir of a user's name, made when it is new."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ LOCATION: Final = "{root}/{domain}/{local}/Maildir"
 SPECIAL_USE: Final = {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
 _LONGEST = 255
 _OURS: Final = "mailserver-"
-"""How the files begin that lie beside the accounts: the ballast, the spool."""
+"""Beginnings of the names of files beside the accounts: the reserved space, the spool."""
 _UNFINISHED: Final = "mailserver-new."
 _ABANDONED_AFTER: Final = 3600.0
-"""Seconds after which nobody is making that account any more."""
+"""Seconds after which an unfinished account counts as abandoned."""
 
 
 class MaildirStore:
     """Implements `store.interfaces.Store`.
 
-    `location` is a template of {root}, {user}, {local}, {domain}, {home}; `special_use` has folder names by use, of which the
-    first is made with an account; `summarise` renders a message as sent (message.render.summarise); `search_index` has the texts of
-    mailboxes that are searched indexed.
+    `location` is a template of {root}, {user}, {local}, {domain}, {home}. `special_use` has folder names by use; the
+    first is made with an account. `summarise` renders a message as sent (message.render.summarise). `search_index`
+    makes a text index of each mailbox whose text is searched.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MaildirStore:
         search_index: bool = True,
         root_seen: DirectoryId | None = None,
     ) -> None:
-        """`root_seen`: the root as it was when the server started, if not as it is now."""
+        """`root_seen`: the root when the server started, if that is not now."""
         self._root = os.fspath(root)
         self._location = location
         uses = {use: (names,) if isinstance(names, str) else tuple(names) for use, names in special_use.items()}
@@ -84,14 +84,14 @@ class MaildirStore:
                 self._make(user, root)
         account = MaildirAccount(user, root, self._settings)
         if root not in self._tidied:
-            # Whoever holds the lock that long has done so, or will be followed by another start.
+            # A process that holds the lock that long has done so, or will be followed by another start.
             with contextlib.suppress(InUse):
                 account.tidy()
                 self._tidied.add(root)
         return account
 
     def existing(self, user: str, home: str | None = None) -> MaildirAccount | None:
-        """The account as it is, None where there is none: for commands beside a server, which keeps it tidy.
+        """Return the account as it is, None without one: for commands beside a server, which keeps it tidy.
 
         Raises: NoSuchUser.
         """
@@ -99,10 +99,10 @@ class MaildirStore:
         return MaildirAccount(user, root, self._settings) if is_account(root) else None
 
     def move(self, user: str, home: str | None, target: str) -> bool:
-        """Move a user's mail to another path and leave the marker of `relocation`; was there any?
+        """Move a user's mail to another path and leave the marker of `relocation`. Return whether there was any.
 
-        A move that was broken off is gone on with. Somebody else's mail at that path refuses it, also for a user who has
-        none. Raises: PlaceTaken, NoSuchUser, InUse, NoSpace, StoreUnavailable.
+        An interrupted move is continued. Another user's mail at that path refuses it, also for a user without mail.
+        Raises: PlaceTaken, NoSuchUser, InUse, NoSpace, StoreUnavailable.
         """
         source = self.path(user, home)
         if relocation.is_marker(source) and is_account(target):
@@ -119,7 +119,7 @@ class MaildirStore:
         return True
 
     def path(self, user: str, home: str | None = None) -> str:
-        """The account's Maildir, there or not. Raises: NoSuchUser."""
+        """Return the path of the account's Maildir, whether it exists or not. Raises: NoSuchUser."""
         local, at, domain = user.lower().rpartition("@")
         if not at:
             local, domain = domain, ""
@@ -133,20 +133,20 @@ class MaildirStore:
         return os.path.abspath(path)
 
     def _expect_root(self) -> None:
-        """Make no account below a mount point whose file system is gone: its mail would be hidden by the next mount.
+        """Refuse to make an account below a mount point without its file system: the next mount would hide its mail.
 
-        Raises: StoreUnavailable where the root is another directory than it was, and without mail, or is no more.
+        Raises: StoreUnavailable if the root is another directory than before, without mail, or is gone.
         """
         with safeio.boundary():
             now = DirectoryId.of(self._root)
-            # What is made there for whatever message comes first is no mail.
+            # Files that any first message makes there are no mail.
             empty = now is None or all(name.startswith(_OURS) for name in os.listdir(self._root))
         if empty and self._root_seen not in {None, now}:
             raise StoreUnavailable("the mail root is not the directory that it was: its file system must be mounted")
         self._root_seen = now
 
     def _make(self, user: str, root: str) -> None:
-        """Make a new account whole, beside its place, and put it there: nobody sees half of one."""
+        """Make a complete new account beside its place, then rename it there: nobody sees half of one."""
         parent = os.path.dirname(root)
         directories.make_directories(parent, top=self._root)
         _sweep(parent)
@@ -156,11 +156,11 @@ class MaildirStore:
             new = MaildirAccount(user, unfinished, self._settings)
             new.set_up()
             new.close()
-            # Whoever finds it there while this is not synced, as the sync failed and it could not be taken back, does it.
+            # If the sync fails and cannot be undone, the next process that finds the account syncs it.
             unsynced.announce(unfinished, [parent])
             safeio.point("account.before-rename")
             with contextlib.suppress(OSError):
-                # Another process may have been faster; or an empty directory stands there.
+                # Another process may have been faster; or there is an empty directory.
                 directories.rename_tree(unfinished, root)
                 unsynced.announce(root, [])
         except MailError:
@@ -168,14 +168,14 @@ class MaildirStore:
             raise
         directories.discard_tree(unfinished)
         if not is_account(root):
-            # Somebody's directory, that is no Maildir yet.
+            # An existing directory that is no Maildir yet.
             new = MaildirAccount(user, root, self._settings)
             new.become_account(new_uid_validity())
             new.close()
 
 
 def _sweep(parent: str) -> None:
-    """Remove accounts that a dead process left half made."""
+    """Remove unfinished accounts of dead processes."""
     with safeio.boundary(), os.scandir(parent) as entries:
         old = [
             entry.path
@@ -188,7 +188,7 @@ def _sweep(parent: str) -> None:
 
 
 def _is_component(part: str) -> bool:
-    """Whether it can be one directory's name, and no path."""
+    """Tell whether it can be one directory's name, and no path."""
     return (
         part not in {"", ".", ".."}
         and "/" not in part

@@ -1,4 +1,5 @@
-"""Things that another server has left in an account and that are not taken over: scripts, rights, attributes, quotas, odd names.
+"""A survey of what another server left in an account and is not taken over: scripts, rights, attributes, quotas, odd
+names.
 
 It reads names of directories alone, opens no file and follows no link.
 """
@@ -30,7 +31,7 @@ _IN_MAILDIR: Final[dict[str, Kind]] = {
 }
 _PARTS: Final = frozenset({"cur", "new", "tmp"})
 _PROBABLE: Final = r"""[%^\\+:=#$@!*'"()\[\]{}<>|;?]"""
-"""Characters that administrators choose for escapes; letters, digits and what is usual in names are left out."""
+"""Characters that administrators choose for escapes, without letters, digits and usual characters of names."""
 _ESCAPED: Final = re.compile(rf"({_PROBABLE})(?:2[ef]|7e)")
 
 
@@ -45,9 +46,9 @@ class Finding:
 
 
 def survey(root: str, home: str | None, encoding: LevelEncoding) -> Iterator[Finding]:
-    """What there is in a Maildir, which need not be there, and in its home, the directory above it unless named.
+    """Survey a Maildir, which need not exist, and its home, by default the directory above it.
 
-    Raises: OSError for what cannot be read; a home that is not there has nothing.
+    Raises: OSError for what cannot be read; a home that does not exist has nothing.
     """
     above = home or os.path.dirname(root)
     if os.path.isdir(above) and above != root:
@@ -88,7 +89,7 @@ def _is_folder(root: str, name: str) -> bool:
 
 
 def _is_other_format(directory: str) -> bool:
-    """Does a directory hold mail of Dovecot's as mdbox, sdbox or mbox?"""
+    """Tell whether a directory has mail of Dovecot's formats mdbox, sdbox or mbox."""
     mailboxes = os.path.join(directory, "mailboxes")
     if os.path.isdir(mailboxes):
         return any(os.path.isdir(os.path.join(mailboxes, name, "dbox-Mails")) for name in os.listdir(mailboxes))
@@ -96,7 +97,7 @@ def _is_other_format(directory: str) -> bool:
 
 
 def _escape_character(folders: list[str]) -> str:
-    """The character that begins escapes in most of the names, where it begins nothing else."""
+    """Return the character that begins escapes in most of the names, and nothing else."""
     counted = Counter[str](character for name in folders for character in set(_ESCAPED.findall(name)))
     for character, _count in counted.most_common():
         bare = re.compile(re.escape(character) + "(?![0-9a-f]{2})")

@@ -1,4 +1,4 @@
-"""The octets of many messages, one message after the other: small ones are read together, of large ones one is held."""
+"""Iteration over the octets of many messages: small ones are read together, and one large one is held at a time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mailserver.store.memory_budget import MemoryBudget
 from mailserver.types import UID
 
 READ_AHEAD: Final = 256
-"""Messages that are asked of the index at once."""
+"""Messages requested from the index at once."""
 AT_ONCE: Final = 1 << 20
 """Octets of small messages that are held at once."""
 
 
 class Readable(Protocol):
-    """A mailbox's messages."""
+    """A mailbox whose messages can be read."""
 
     def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
         """See `Mailbox`."""
@@ -27,20 +27,20 @@ class Readable(Protocol):
 
 
 def contents(messages: Readable, uids: Sequence[UID], memory: MemoryBudget) -> Iterator[tuple[UID, bytes | None]]:
-    """Those of the messages that are there and can be read; None while there is no room for the next one."""
+    """Yield the messages that exist and can be read; None while there is no memory for the next one."""
     at = 0
     while at < len(uids):
         found = messages.read_whole(uids[at : at + READ_AHEAD], AT_ONCE)
         yield from found
         at += len(found)
         if not found:
-            # Large, gone, not readable, or not where the index says.
+            # Large, gone, unreadable, or not at the indexed place.
             yield from _one(messages, uids[at], memory)
             at += 1
 
 
 def _one(messages: Readable, uid: UID, memory: MemoryBudget) -> Iterator[tuple[UID, bytes | None]]:
-    """One message, if it is there; its octets count as held until the next one is asked for."""
+    """Yield one message if it exists. Its octets count as held until the next one is requested."""
     try:
         message = messages.open_message(uid)
     except (MessageExpunged, StoreUnavailable):

@@ -51,7 +51,7 @@ SUMMARISED_AT_ONCE: Final = 256 << 10
 
 @define
 class _Arrival:
-    """One message on its way."""
+    """A message that is being delivered."""
 
     staged: StagedFile
     flags: frozenset[str]
@@ -66,20 +66,20 @@ class _Arrival:
         return self.staged.final_base
 
     def entry(self, uid: UID, modseq: ModSeq) -> Entry:
-        """What the index keeps of it."""
+        """Make its index entry."""
         size, date = self.staged.virtual_size, self.date
         return Entry(uid, modseq, self.mask, size, date, self.base, self.suffix, self.place)
 
     @property
     def record(self) -> list[object]:
-        """For an intent: file in tmp/, place, final name."""
+        """Make its part of an intent: file in tmp/, place, final name."""
         return [os.path.basename(self.staged.path), self.place, self.base + self.suffix]
 
 
 def append(
     home: Home, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
 ) -> Appended:
-    """Make messages visible, all or none; `seen_by` says whether a session that takes \\Recent messages is there.
+    """Publish messages, all or none. `seen_by` tells whether a session that claims \\Recent messages is there.
 
     Raises: NoSuchMailbox, LimitReached, InUse, NoSpace, StoreUnavailable.
     """
@@ -87,7 +87,7 @@ def append(
     with home.changing(), home.dotlocked([_existing(home, name).directory]):
         state = sync_uidlist(home, name)
         home.check_messages(state, len(arrivals))
-        # Where older messages wait in new/, the session takes them all together.
+        # If older messages wait in new/, the session claims them all together.
         claimed = state.recent_from >= state.uid_next and seen_by(state.guid)
         _name_files(home, state, arrivals, claimed=claimed)
         pending = _write_intent(home, state, arrivals) if len(arrivals) > 1 else None
@@ -101,22 +101,22 @@ def append(
 
 
 Outcomes = dict[int, Appended | Exception]
-"""What became of deliveries, by their place among those asked for."""
+"""Outcomes of deliveries, by their position in the request."""
 
 
 def deliver(
     home: Home, deliveries: Sequence[Delivery], seen_by: Callable[[MailboxId], bool]
 ) -> list[Appended | Exception]:  # fmt: skip
-    """As `append` for each, whatever becomes of the others; those of one message each are published together.
+    """Do `append` for each, independent of the others. Those of one message each are published together.
 
     Such a group has one lock, and for each mailbox one append to the uidlist, one sync of each directory and one
-    transaction. It needs no intent: each message is whole by itself, and none has been acknowledged before all are synced.
+    transaction. It needs no intent: each message is complete by itself, and none is acknowledged before all are synced.
     """
     outcomes: Outcomes = {}
     groups: dict[str, list[tuple[int, _Arrival]]] = {}
     for at, delivery in enumerate(deliveries):
         try:
-            # Before anything is written; whether it still is there is seen under the locks.
+            # Before anything is written. Under the locks it is checked again.
             _check_exists(home, delivery.name)
             if len(deliveries) == 1 or len(delivery.messages) != 1:
                 outcomes[at] = append(home, delivery.name, delivery.messages, seen_by)
@@ -137,7 +137,7 @@ def deliver(
 
 
 def _check_exists(home: Home, name: str) -> None:
-    """Raises: NoSuchMailbox, also for what can be no mailbox's name."""
+    """Raise NoSuchMailbox unless it exists, also for an invalid name."""
     try:
         exists = home.layout.exists(name)
     except BadMailboxName as error:
@@ -153,7 +153,7 @@ def _deliver_into(
     seen_by: Callable[[MailboxId], bool],
     outcomes: Outcomes,
 ) -> None:
-    """Steps 2 to 6 for several messages of one mailbox that have nothing to do with each other."""
+    """Do steps 2 to 6 for several independent messages of one mailbox."""
     try:
         with home.dotlocked([_existing(home, name).directory]):
             state = sync_uidlist(home, name)
@@ -170,7 +170,7 @@ def _deliver_into(
             try:
                 together = _publish(home, state, [arrival for _, arrival in ready], claimed=claimed)
             except (MailError, OSError):
-                # What hinders one need not hinder the others.
+                # An error of one message need not affect the others.
                 for at, arrival in ready:
                     outcomes[at] = _publish_alone(home, name, arrival, claimed=claimed)
             else:
@@ -191,7 +191,7 @@ def _publish_alone(home: Home, name: str, arrival: _Arrival, *, claimed: bool) -
 
 
 class PreparedMessages:
-    """Synced in tmp/ with an intent; see `store.receiving.Prepared`."""
+    """Messages synced in tmp/ with an intent; see `store.receiving.Prepared`."""
 
     def __init__(self, home: Home, pending: intent.Intent, arrivals: list[_Arrival]) -> None:
         self._home = home
@@ -200,12 +200,12 @@ class PreparedMessages:
         self._appended: Appended | None = None
         self._done = False
         self._is_late = False
-        """It could not be published at once, so that somebody else may have done it meanwhile."""
+        """The first attempt to publish them failed, so another process may have done it meanwhile."""
 
     def publish(self) -> Appended:
-        """Make them visible; repeated, it tells the same again.
+        """Publish them. Repeated, it returns the same.
 
-        After a failure whoever takes the account's lock next does it. Raises: InUse, StoreUnavailable.
+        After a failure the next holder of the account's lock publishes them. Raises: InUse, StoreUnavailable.
         """
         if self._appended is not None:
             return self._appended
@@ -227,7 +227,7 @@ class PreparedMessages:
         with home.changing():
             name = recovery.find_mailbox(home, self._pending.payload)
             if self._is_late:
-                # Does nothing where it has been done.
+                # Does nothing if it has been done.
                 self._appended = self._publish_without_uids(name)
                 self._done = True
                 intent.forget(home.root, self._pending)
@@ -243,7 +243,7 @@ class PreparedMessages:
         return self._appended
 
     def _publish_without_uids(self, name: str) -> Appended:
-        """A rename needs no room. Whoever reads the mailbox when there is some gives them UIDs."""
+        """Rename the files, which needs no disk space. The next reader gives them UIDs when there is space."""
         home = self._home
         touched = recovery.SETTLERS[recovery.PUBLISH](home, self._pending.payload)
         home.update(lambda index: index.mailboxes.distrust(touched))
@@ -253,22 +253,22 @@ class PreparedMessages:
         return Appended(known.guid, known.uid_validity, [])
 
     def abort(self) -> None:
-        """Forget them, unless published, or left to be published by others."""
+        """Remove them, unless they are published, or left to others to be published."""
         if self._done or self._is_late:
             return
         self._done = True
-        # The intent first: with some of the files gone it would publish the others.
+        # The intent first: after the loss of some files it would publish the others.
         intent.forget(self._home.root, self._pending)
         for arrival in self._arrivals:
             safeio.discard(arrival.staged.path)
         if safeio.leftovers:
-            # Whoever comes next must not publish it, in which process ever.
+            # No process may publish it later.
             with contextlib.suppress(OSError, MailError), self._home.locked():
                 pass
 
 
 def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMessages:
-    """Steps 1 to 3. Raises: as `append`."""
+    """Do steps 1 to 3. Raises: as `append`."""
     arrivals = _sync(home, messages)
     with home.changing(), home.dotlocked([_existing(home, name).directory]):
         state = sync_uidlist(home, name)
@@ -283,7 +283,7 @@ def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMe
 
 
 def _existing(home: Home, name: str) -> MailboxPaths:
-    """Paths of a mailbox that is there. Raises: NoSuchMailbox, BadMailboxName."""
+    """Return the paths of an existing mailbox. Raises: NoSuchMailbox, BadMailboxName."""
     paths = home.paths(name)
     if not folders.is_mailbox(paths.directory):
         sync_uidlist(home, name)
@@ -291,7 +291,7 @@ def _existing(home: Home, name: str) -> MailboxPaths:
 
 
 def _sync(home: Home, messages: Sequence[NewMessage]) -> list[_Arrival]:
-    """Step 1, and the rendering, both without the lock."""
+    """Do step 1 and the rendering, both without the lock."""
     arrivals = []
     for new in messages:
         staged = new.staged
@@ -307,7 +307,7 @@ def _sync(home: Home, messages: Sequence[NewMessage]) -> list[_Arrival]:
 
 
 def _name_files(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, claimed: bool = False) -> None:
-    """Step 2: what each file will be called, and where it goes."""
+    """Do step 2: choose each file's name and directory."""
     make_keywords(home, state, {flag for arrival in arrivals for flag in arrival.flags})
     for arrival in arrivals:
         arrival.mask = make_keywords(home, state, arrival.flags) if arrival.flags else 0
@@ -322,7 +322,7 @@ def _write_intent(home: Home, state: MailboxState, arrivals: Sequence[_Arrival])
         "guid": state.guid.hex(),
         "files": [arrival.record for arrival in arrivals],
     }
-    # The names in tmp/ must be there when the intent is.
+    # The names in tmp/ must be safe before the intent is.
     safeio.sync_directory(home.temporary)
     return intent.write(home.root, intent.Intent(recovery.PUBLISH, payload))
 
@@ -330,7 +330,7 @@ def _write_intent(home: Home, state: MailboxState, arrivals: Sequence[_Arrival])
 def _publish(
     home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, must: bool = False, claimed: bool = False
 ) -> Appended:
-    """Steps 4 to 6, under both locks. With `must` the ballast may go."""
+    """Do steps 4 to 6, under both locks. With `must` the reserved space may be released."""
     paths = home.paths(state.name)
     own = DirectoryUpdate(home, paths, state, sorted({arrival.place for arrival in arrivals}))
     own.expect(arrival.base + arrival.suffix for arrival in arrivals)
@@ -362,7 +362,7 @@ def _publish(
 
 
 def _rename_all(home: Home, paths: MailboxPaths, arrivals: Sequence[_Arrival], *, must: bool) -> None:
-    """Step 5; what was renamed before a failure is taken back."""
+    """Do step 5. After a failure undo the renames."""
     done: list[tuple[str, str]] = []
     try:
         for arrival in arrivals:
@@ -379,7 +379,7 @@ def _rename_all(home: Home, paths: MailboxPaths, arrivals: Sequence[_Arrival], *
                 safeio.rename(target, source)
             except (OSError, MailError):
                 if not must:
-                    # It is refused, and nobody is to see it.
+                    # It is refused, and must not become visible.
                     safeio.discard(target)
         with contextlib.suppress(OSError, MailError):
             sync_directories(os.path.dirname(target) for _source, target in done)
@@ -387,7 +387,7 @@ def _rename_all(home: Home, paths: MailboxPaths, arrivals: Sequence[_Arrival], *
 
 
 def _with_room(home: Home, operation: Callable[[], Any], *, must: bool) -> Any:
-    """The ballast is not for deliveries, but for those that have been promised."""
+    """Release the reserved space only for messages that were promised, not for other deliveries."""
     return home.with_room(operation) if must else operation()
 
 

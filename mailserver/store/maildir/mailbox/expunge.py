@@ -1,4 +1,4 @@
-"""EXPUNGE on disk: the files are removed first and the index is told after, so that it works on a full disk."""
+"""EXPUNGE on disk: files are removed before the index is updated, so that it works on a full disk."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mailserver.store.maildir.sync.reconcile import reconcile
 from mailserver.types import UID
 
 _LONG_LINE: Final = 160
-"""A uidlist with more octets than that for each message may have many dead lines."""
+"""A uidlist with more octets for each message may have many dead lines."""
 _SHORT_LINE: Final = 64
 
 
 def expunge(home: Home, state: MailboxState, uids: Sequence[UID], *, only_deleted: bool) -> Sequence[UID]:
-    """Remove messages (rising); the UIDs removed. Under the account's lock. Raises: InUse, StoreUnavailable, Cancelled."""
+    """Remove messages (rising). Return the removed UIDs. Under the lock. Raises: InUse, StoreUnavailable, Cancelled."""
     key = state.key
     entries = home.read(lambda index: index.messages.entries_of(key, uids))
     going = [entry for entry in entries if entry.flags & DELETED or not only_deleted]
@@ -42,7 +42,7 @@ def expunge(home: Home, state: MailboxState, uids: Sequence[UID], *, only_delete
 
 
 def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
-    """Remove the files and tell the index; whether all of them were there."""
+    """Remove the files and update the index. Return whether all of them were there."""
     paths = home.paths(state.name)
     places = sorted({entry.place for entry in entries})
     own = DirectoryUpdate(home, paths, state, places)
@@ -58,7 +58,7 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
         except FileNotFoundError:
             pass
         except StoreUnavailable as error:
-            # What is gone already is gone, and everybody is to hear of it.
+            # Files that are gone already are reported as expunged, too.
             hindered = error
             break
         else:
@@ -83,18 +83,18 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
     if hindered is not None:
         raise hindered
     if is_cut:
-        # The index knows what is gone, and the others stay.
+        # The index records what is gone; the others stay.
         raise Cancelled
     return len(expunged) == len(entries)
 
 
 def tidy_uidlist(home: Home, state: MailboxState) -> None:
-    """Write the uidlist anew when a quarter of it may be dead; what hinders that does not matter."""
+    """Rewrite the uidlist when a quarter of it may be dead. Failures do not matter."""
     key = state.key
     size = state.uidlist_signature[2] if state.uidlist_signature else 0
     if size < _LONG_LINE * 64:
         return
-    # The messages are counted once for many that go: a quarter cannot be dead before.
+    # Messages are counted once for many expunges: before that a quarter cannot be dead.
     due = home.untidied.get(key)
     if due is not None and due < size // (32 * _SHORT_LINE):
         return

@@ -1,6 +1,7 @@
-"""STORE on disk: flags are letters of the file's name, so a change of flags is a rename within cur/ (or out of new/).
+"""STORE on disk: flags are letters in the file name, so a change of flags is a rename within cur/ (or out of new/).
 
-A rename is whole by itself, so there is no intent: one that was cut off has changed some messages and not the others.
+A rename is complete by itself, so there is no intent: an interrupted STORE has changed some messages and not the
+others.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ def store_flags(
         changing = [entry for entry in entries if entry.modseq <= unchanged_since]
     gone: set[UID] = set() if len(entries) == len(uids) else set(uids) - {UID(entry.uid) for entry in entries}
     if changing or gone:
-        # New keywords are made, whether or not a message is left that has them.
+        # New keywords are made even if no message is left to have them.
         more_gone, mixed = _change_flags(home, state, changing, how, names)
         gone.update(more_gone)
-        # Changes of others came in between: nobody can say which are ours.
+        # Other programs' changes came in between: it is unknown which are ours.
         before = mixed or before
     return Stored(modified, sorted(gone), before)
 
@@ -57,7 +58,7 @@ def store_flags(
 def _change_flags(
     home: Home, state: MailboxState, entries: Sequence[Entry], how: FlagChange, names: Sequence[str]
 ) -> tuple[list[UID], ModSeq | None]:
-    """The UIDs of those that are gone, and the modseq of changes by others that were taken up on the way."""
+    """Return the UIDs that are gone, and the modseq of changes by other programs that were found."""
     mask = known_mask(state, names) if how is FlagChange.REMOVE else make_keywords(home, state, names)
     change = _FlagRename(home, state, how, mask)
     missing = change.carry_out(entries)
@@ -81,7 +82,7 @@ def _change_flags(
 
 
 class _FlagRename:
-    """Files renamed, then the directories synced and the index told."""
+    """Renames of files, followed by the sync of the directories and the update of the index."""
 
     def __init__(self, home: Home, state: MailboxState, how: FlagChange, mask: int) -> None:
         self._home = home
@@ -96,7 +97,7 @@ class _FlagRename:
         self._done: list[tuple[str, str]] = []
 
     def carry_out(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Rename; those whose file was not there."""
+        """Rename the files. Return the entries whose file was missing."""
         missing = []
         modseq, paths = self._modseq, self._paths
         changing = [(entry, mask) for entry in entries if (mask := self._new_mask(entry.flags)) != entry.flags]
@@ -107,7 +108,7 @@ class _FlagRename:
         )
         for entry, mask in changing:
             if is_change_cancelled():
-                # What is done stands, and goes to the index as ever.
+                # Finished renames stay, and go to the index as usual.
                 self._is_cut = True
                 break
             name = entry.base + entry.suffix
@@ -129,17 +130,17 @@ class _FlagRename:
         return missing
 
     def check_cut(self) -> None:
-        """Raises: Cancelled if not all was done that was to be."""
+        """Raise Cancelled if some renames were not made."""
         if self._is_cut:
             raise Cancelled
 
     def finish(self) -> None:
-        """Sync and tell the index."""
+        """Sync the directories and update the index."""
         home, state, changed = self._home, self._state, self._changed
         before = state.modseq
         if changed:
             assert self._own is not None
-            # cur/ first: a name that is in neither directory is a message lost.
+            # cur/ first: a name in neither directory would be a lost message.
             try:
                 sync_directories(self._paths.place(place) for place in self._own.places)
             except BaseException:
@@ -161,7 +162,7 @@ class _FlagRename:
         safeio.point("store.after-index")
 
     def _take_back(self) -> None:
-        """Undo the renames, as far as the disk lets it: nothing has been acknowledged."""
+        """Undo the renames as far as the disk lets it: nothing has been acknowledged."""
         for old, new in reversed(self._done):
             with contextlib.suppress(OSError, MailError):
                 safeio.rename(new, old)

@@ -1,8 +1,8 @@
-"""One mailbox of a Maildir account: what sessions ask of it, on the index where that knows, on the files where it does not.
+"""One mailbox of a Maildir account: operations answered from the index where possible, else from the files.
 
-Rules: commit before telling; nothing is written to a client under a lock. Reading takes no lock while the index is level
-with the disk. Changes are steps on files first, durable before the index says so: STORE renames within cur/ and syncs
-the directory once, EXPUNGE unlinks first and tells the index after, so that it works on a full disk.
+Rules: commit before reporting; nothing is written to a client under a lock. Reading takes no lock while the index is up
+to date with the disk. Changes are made to files first, durably, before the index records them: STORE renames within
+cur/ and syncs the directory once; EXPUNGE unlinks first and updates the index after, so that it works on a full disk.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class MaildirMailbox:
 
     @property
     def read_only(self) -> bool:
-        """We may not write its directory."""
+        """True if we may not write its directory."""
         return not os.access(self._paths().cur, os.W_OK)
 
     @property
@@ -84,7 +84,7 @@ class MaildirMailbox:
     # --- what others did
 
     def foreign_names(self, names: Collection[str]) -> Collection[str]:
-        """Those that we did not change."""
+        """Return the names that this account object did not change."""
         return self._home.expected_names.others(names)
 
     def refresh(self, names: Collection[str] | None = None) -> None:
@@ -104,13 +104,13 @@ class MaildirMailbox:
             return
         with self._home.locked():
             state = self._synced_state()
-            # Others of ours may have done it while we waited for the lock.
+            # Another worker may have done it while we waited for the lock.
             if names is not None or not self._is_current(state):
                 reconcile(self._home, state.name)
         self._state()
 
     def _is_current(self, state: MailboxState) -> bool:
-        """Nothing on disk has changed since it was read."""
+        """Tell whether nothing on disk has changed since it was read."""
         home = self._home
         if state.boot != home.boot or home.something_due or intent.any_due(home.root, home.unsettled):
             return False
@@ -127,7 +127,7 @@ class MaildirMailbox:
     # --- reading the index
 
     def load(self) -> Snapshot:
-        """The mailbox whole. Raises: MailboxChanged."""
+        """Load the whole mailbox. Raises: MailboxChanged."""
         state = self._state()
         columns, is_worth_packing = self._read(lambda index: index.packed_columns.load(state))
         if is_worth_packing:
@@ -135,7 +135,7 @@ class MaildirMailbox:
         return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity, self._stamp(state))
 
     def changes_since(self, modseq: ModSeq) -> Changes:
-        """What happened after `modseq`. Before the history begins the UIDs that are there tell what is expunged."""
+        """Return the changes after `modseq`. Before the history begins, the existing UIDs show what is expunged."""
         state = self._state()
         key = state.key
         step = self._home.local_changes.take(key, modseq, state.modseq)
@@ -158,7 +158,7 @@ class MaildirMailbox:
         return DirectoryStamp(self._home, self._paths(), state)
 
     def status(self) -> Status:
-        """Counts, as the index has them."""
+        """Return the counts of the index."""
         state = self._state()
         key = state.key
         counted_at, counts = self._home.counts.get(self._id, (0, (0, 0, 0)))
@@ -176,7 +176,7 @@ class MaildirMailbox:
     def summaries(
         self, uids: Sequence[UID], *, only_head: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[tuple[UID, Row, Summary]]:  # fmt: skip
-        """The pre-rendered facts of those messages; messages gone or unreadable are left out."""
+        """Return the pre-rendered facts of these messages, without messages that are gone or unreadable."""
         state = self._state()
         key = state.key
         wanted = sorted(set(uids))
@@ -201,19 +201,19 @@ class MaildirMailbox:
             gone.discard(uid)
             last = uid
         if time_slice is not None and time_slice.full and last is not None:
-            # Those behind it have not been looked at.
+            # Those after it have not been examined.
             rows = {uid: row for uid, row in rows.items() if uid <= last}
         return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
 
     def envelopes(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
-        """The ENVELOPE values that are kept."""
+        """Return the ENVELOPE values that are kept."""
         key = self._state().key
         return self._read(lambda index: index.summaries.envelopes(key, sorted(uids), time_slice))
 
     def measure(
         self, uids: Sequence[UID], *, only_dates: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[Row]:  # fmt: skip
-        """Rows with sizes and dates, read where they are not known; messages gone or unreadable are left out."""
+        """Return rows with sizes and dates, read where unknown, without messages that are gone or unreadable."""
         state = self._state()
         wanted = sorted(set(uids))
         rows = self._read(lambda index: index.messages.rows_of(state.key, wanted))
@@ -224,36 +224,36 @@ class MaildirMailbox:
             facts = {uid: (size, date) for uid, size, date in measured}
             rows = [filled(row, *facts[row.uid]) if row.uid in facts else row for row in rows]
             if time_slice is not None and time_slice.full:
-                # Those behind it have not been looked at.
+                # Those after it have not been examined.
                 rows = [row for row in rows if row.uid <= max(facts)]
         return [row for row in rows if not is_unmeasured(row, only_dates=only_dates)]
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
-        """Those of the candidates that match, rising."""
+        """Return the candidates that match, rising."""
         return evaluate(query, candidates, self._facts())
 
     def start_search(self, query: Query, candidates: Sequence[UID]) -> Search:
-        """As `search`, in steps."""
+        """Start a `search` in steps."""
         return Search(query, candidates, self._facts())
 
     # --- files
 
     def pop3_records(self, *, names: bool = False) -> Mapping[UID, Pop3Record]:
-        """What the uidlist keeps for POP3. Raises: StoreUnavailable."""
+        """Return the POP3 fields of the uidlist. Raises: StoreUnavailable."""
         return pop3_fields.read(self._paths().uidlist, names=names)
 
     def open_message(self, uid: UID) -> PlainFile:
-        """Open it. Raises: MessageExpunged, StoreUnavailable."""
+        """Open a message. Raises: MessageExpunged, StoreUnavailable."""
         entry = self._ahead.get(uid)
         if entry is None:
             entry = self._read_ahead(self._state(), uid)
             if entry is None:
                 raise MessageExpunged
-        # What is opened is the message, however old the entry is: a base names one message for ever.
+        # However old the entry is, the opened file is the message: a base names one message for ever.
         with contextlib.suppress(FileNotFoundError):
             return self._open(entry)
         self._ahead = {}
-        # Renamed by another program, or by another process of ours: the index may know by now.
+        # Renamed by another program, or by another worker: the index may know it by now.
         again = self._entry(self._state(), uid)
         if again is not None and again != entry:
             with contextlib.suppress(FileNotFoundError):
@@ -269,7 +269,7 @@ class MaildirMailbox:
             raise MessageExpunged from error
 
     def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
-        """The first of those messages, up to `limit` octets together."""
+        """Read the first of these messages, up to `limit` octets in all."""
         key = self._state().key
         paths = self._paths()
         places = (os.path.join(paths.new, ""), os.path.join(paths.cur, ""))
@@ -288,18 +288,18 @@ class MaildirMailbox:
         return found
 
     def all_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
-        """The messages as sent; those that are gone or cannot be read are left out."""
+        """Yield the messages as sent, without those that are gone or unreadable."""
         return ((uid, data) for uid, data in contents(self, uids, MemoryBudget(0)) if data is not None)
 
     def searched_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes | None]]:
-        """As `SearchSource.sources` has them."""
+        """Do `SearchSource.sources`."""
         return contents(self, uids, SEARCHED)
 
     def _open(self, entry: Entry) -> PlainFile:
         return open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
 
     def _read_ahead(self, state: MailboxState, uid: UID) -> Entry | None:
-        """The entry; of who opens one message after the other, with those that follow."""
+        """Return the entry. A reader of one message after the other gets it from a batch."""
         self._stride = min(READ_AHEAD, 4 * self._stride) if uid == self._ahead_end else 1
         following = range(uid, min(uid + self._stride, state.uid_next))
         self._ahead = {
@@ -321,15 +321,15 @@ class MaildirMailbox:
     # --- changing
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Nobody else changes the account meanwhile. Raises: InUse, NoSpace, StoreUnavailable."""
+        """Keep others from changing the account meanwhile. Raises: InUse, NoSpace, StoreUnavailable."""
         return self._home.locked()
 
     def first_recent(self) -> UID:
-        """The UID from which on messages are unclaimed."""
+        """Return the lowest unclaimed UID."""
         return self._state().recent_from
 
     def claim_recent(self, below: UID | None = None) -> range:
-        """Take the \\Recent messages for one session; their files move from new/ to cur/."""
+        """Claim the \\Recent messages for one session. Their files move from new/ to cur/."""
         state = self._state()
         end = state.uid_next if below is None else min(below, state.uid_next)
         if state.recent_from >= end and not self._read(lambda index: index.messages.entries_in_new(state.key)):
@@ -358,7 +358,7 @@ class MaildirMailbox:
         return self._transfer(uids, target, move=False, skip_expunged=skip_expunged)
 
     def move(self, uids: Sequence[UID], target: str) -> Copied:
-        """Move what is there of them. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
+        """Move the messages that exist. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
         return self._transfer(uids, target, move=True, skip_expunged=True)
 
     def _transfer(self, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool) -> Copied:
@@ -376,7 +376,7 @@ class MaildirMailbox:
         return self._home.paths(self.name)
 
     def _state(self) -> MailboxState:
-        """What the index knows of this mailbox. Raises: MailboxChanged."""
+        """Return the index's row of this mailbox. Raises: MailboxChanged."""
         state = self._home.read(lambda index: index.mailboxes.by_guid(self._id))
         if state is None:
             with self._home.locked():
@@ -388,7 +388,7 @@ class MaildirMailbox:
         return state
 
     def _synced_state(self) -> MailboxState:
-        """Under the account's lock: the state with the UIDs that are on disk. Raises: MailboxChanged."""
+        """Return the state with the UIDs on disk, under the account's lock. Raises: MailboxChanged."""
         known: MailboxState | None = None
         with contextlib.suppress(NoSuchMailbox):
             known = sync_uidlist(self._home, self.name)

@@ -1,7 +1,7 @@
-"""The facts of a Maildir mailbox that SEARCH asks for: from the index, and from the files where that does not know.
+"""The facts of a Maildir mailbox for SEARCH: from the index, else from the files.
 
-A search goes on while others use the account, for seconds: so the state of the mailbox is asked for anew each time, as
-the index may have been made anew meanwhile, with other keys.
+A search runs for seconds while others use the account. So the mailbox's state is read anew each time: the index may
+have been made anew meanwhile, with other keys.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ class Facts:
         open_message: Callable[[UID], PlainFile],
         contents: Callable[[Sequence[UID]], Iterator[tuple[UID, bytes | None]]],
     ) -> None:
-        """The last three are the mailbox's: its state, and its messages, opened and as sent."""
+        """`state`, `open_message` and `contents` are the mailbox's."""
         self._home = home
         self._state = state
         self._open_message = open_message
         self._contents = contents
 
     def rows(self, uids: Sequence[UID]) -> list[Row]:
-        """What the index knows of these."""
+        """Return what the index knows of these messages."""
         key = self._state().key
         return self._home.read(lambda index: index.messages.rows_of(key, sorted(uids)))
 
     def measure(self, uids: Sequence[UID], *, only_dates: bool) -> None:
-        """Let the index know their sizes and dates, or their dates alone."""
+        """Find and index their sizes and dates, or their dates alone."""
         rendering = self._rendering()
         (rendering.dates if only_dates else rendering.measure)(sorted(uids))
 
     def flag_mask(self, name: str) -> int:
-        """The bit of a flag."""
+        """Return the bit of a flag."""
         return known_mask(self._state(), [name])
 
     def summaries(self, uids: Sequence[UID]) -> Iterator[tuple[UID, str, int | None]]:
-        """Searchable header text and sent day, rendered where missing."""
+        """Return header texts and sent days, rendered where missing."""
         key = self._state().key
         wanted = sorted(uids)
         known = self._home.read(lambda index: index.header_texts.get(key, wanted))
@@ -60,28 +60,28 @@ class Facts:
             yield uid, summary.search, summary.sent
 
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
-        """Searchable header texts that may have a needle, where they are kept."""
+        """Return kept header texts that may have a needle."""
         key = self._state().key
         wanted = sorted(uids)
         return TextsWith(*self._home.read(lambda index: index.header_texts.find_needles(key, wanted, needles)))
 
     def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
-        """Days of the Date field, where they are kept."""
+        """Return the messages whose kept Date field is within these days."""
         key = self._state().key
         wanted = sorted(uids)
         return SentWithin(*self._home.read(lambda index: index.header_texts.sent_within(key, wanted, first, end)))
 
     def sources(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes | None]]:
-        """The messages as sent."""
+        """Yield the messages as sent."""
         return self._contents(uids)
 
     def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
-        """What the text index knows."""
+        """Ask the text index."""
         text_index = self._home.text_index
         return None if text_index is None else text_index.look_up(self._state(), uids, needle, where)
 
     def present(self, uids: Sequence[UID]) -> list[UID]:
-        """Those of the messages (rising) that are there."""
+        """Return the messages (rising) that exist."""
         key = self._state().key
         return self._home.read(lambda index: index.messages.present(key, uids))
 

@@ -1,7 +1,7 @@
-"""\\Recent: messages that no session has been told of lie in new/, and leave it for cur/ with the first that is.
+"""\\Recent: unreported messages are in new/, and move to cur/ with the first session that reports them.
 
-Nothing here is synced: after a power cut they may be in new/ again, and \\Recent again, which is true of no client that
-is still there. Whatever changes one of them later syncs a directory that this rename belongs to.
+Nothing here is synced. After a power cut they may be in new/ and \\Recent again, but no client of before is still
+connected. A later change of one of them syncs a directory that this rename belongs to.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mailserver.types import UID
 
 
 def claim(home: Home, state: MailboxState, below: UID | None, *, read_only: bool) -> range:
-    """Take them (those under `below`) for one session: the range of their UIDs. Under the account's lock."""
+    """Claim the messages (below `below`) for one session. Return the range of their UIDs. Under the account's lock."""
     start, end = state.recent_from, state.uid_next if below is None else min(below, state.uid_next)
     state.recent_from = max(start, end)
     moved = [] if read_only else _leave_new(home, state)
@@ -31,7 +31,7 @@ def claim(home: Home, state: MailboxState, below: UID | None, *, read_only: bool
 
 
 def _leave_new(home: Home, state: MailboxState) -> list[Entry]:
-    """Rename what is in new/ into cur/, as a Maildir reader does once it has seen the messages."""
+    """Move files from new/ to cur/, as a Maildir reader does once it has seen the messages."""
     paths = home.paths(state.name)
     own = DirectoryUpdate(home, paths, state)
     moved = []

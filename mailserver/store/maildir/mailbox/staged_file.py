@@ -1,7 +1,7 @@
-"""A message being received: a file under tmp/ that nobody sees until it is renamed into new/ or cur/.
+"""A message that is being received: a file under tmp/, invisible until it is renamed into new/ or cur/.
 
-Bytes are kept as they come. Line ends are counted on the way, so the sizes that go into the name (S= on disk, W= with
-CRLF line ends) are known without reading the file again.
+Bytes are stored as they come. Line ends are counted meanwhile, so that the sizes for the name (S= on disk, W= with CRLF
+line ends) are known without reading the file again.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class StagedFile:
     """Implements `store.receiving.StagedMessage`. The file is made when the buffer first overflows, or by `sync`."""
 
     def __init__(self, directory: str, host: str | None = None) -> None:
-        """`directory` is a tmp/ on the file system of the mailbox that will have the message."""
+        """`directory`: a tmp/ on the file system of the mailbox."""
         self.size = 0
         """Octets as written."""
         self.base = new_base(host)
-        """The base its final name will have, without sizes."""
+        """The base of its final name, without sizes."""
         self.path = os.path.join(directory, self.base)
         """Its file in tmp/."""
         self._fd = -1
@@ -40,12 +40,12 @@ class StagedFile:
 
     @property
     def virtual_size(self) -> int:
-        """Octets when every LF without CR is sent as CRLF: RFC822.SIZE."""
+        """Octets once every LF without CR is sent as CRLF: RFC822.SIZE."""
         return self.size + self._bare_lf
 
     @property
     def final_base(self) -> str:
-        """The base with `,S=` and `,W=`: right once all is written."""
+        """The base with `,S=` and `,W=`, correct once everything is written."""
         return sized(self.base, self.size, self.virtual_size)
 
     def write(self, data: bytes) -> None:
@@ -56,7 +56,7 @@ class StagedFile:
             return
         self._bare_lf += data.count(b"\n") - data.count(b"\r\n")
         if self._last == b"\r" and data[:1] == b"\n":
-            # A CRLF across the edge of two writes was counted as a bare LF.
+            # A CRLF across two writes was counted as a bare LF.
             self._bare_lf -= 1
         self._last = data[-1:]
         self.size += len(data)
@@ -66,7 +66,7 @@ class StagedFile:
             self._flush()
 
     def copy(self, descriptor: int, offset: int, count: int) -> None:
-        """Append those octets of an open file, whose line ends are CRLF. Raises: NoSpace, StoreUnavailable."""
+        """Append octets of an open file, whose line ends are CRLF. Raises: NoSpace, StoreUnavailable."""
         self._flush()
         copy_part(descriptor, offset, count, self._fd)
         safeio.point("staged.after-copy")
@@ -74,7 +74,7 @@ class StagedFile:
         self._last = b"\n"
 
     def sync(self, date: int | None = None) -> None:
-        """Make what was written safe on disk, its mtime set to `date` (seconds since 1970). The name in tmp/ is not.
+        """Sync the content, with mtime `date` (seconds since 1970). The name in tmp/ is not synced.
 
         Raises: NoSpace, StoreUnavailable.
         """
@@ -84,7 +84,7 @@ class StagedFile:
         safeio.sync(self._fd)
 
     def content(self, limit: int) -> bytes | None:
-        """The whole message if it has at most `limit` octets, else None. Raises: StoreUnavailable."""
+        """Return the whole message if it has at most `limit` octets, else None. Raises: StoreUnavailable."""
         if self.size > limit:
             return None
         if self._buffered == self.size:
@@ -94,7 +94,7 @@ class StagedFile:
             return os.pread(self._fd, self.size, 0)
 
     def release(self) -> None:
-        """The file has got its final name (or is named by an intent): close it, leave it, `abort` does nothing more."""
+        """Close the file and leave it: it has its final name, or an intent names it. `abort` then does nothing."""
         self._done = True
         self._close()
 
@@ -137,9 +137,9 @@ class StagedFile:
 
 
 def sweep(directory: str, keep: frozenset[str] = frozenset()) -> int:
-    """Remove files of tmp/ that nobody has touched for 36 hours (maildir(5)), but none of `keep`; how many.
+    """Remove files of tmp/ that have not changed for 36 hours (maildir(5)), except `keep`. Return their number.
 
-    `keep` has the file names that intents speak of. Raises: StoreUnavailable.
+    `keep` has the file names of intents. Raises: StoreUnavailable.
     """
     limit = time.time() - _ABANDONED_AFTER
     removed = 0
@@ -149,7 +149,7 @@ def sweep(directory: str, keep: frozenset[str] = frozenset()) -> int:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
-                # A message's mtime is its INTERNALDATE; only the ctime tells when it was touched.
+                # A message's mtime is its INTERNALDATE; only the ctime tells when it was changed.
                 if max(status.st_mtime, status.st_ctime) < limit:
                     safeio.discard(entry.path)
                     removed += 1

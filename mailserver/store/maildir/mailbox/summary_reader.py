@@ -1,8 +1,8 @@
-"""Reading message files for what the index does not know of them yet: summaries, sizes, dates.
+"""Reading message files for facts that the index lacks: summaries, sizes, dates.
 
-Of a message whose header alone is asked for, only the beginning of the file is read, and nothing is measured: bodies are
-most of the octets of a mailbox. A file that is not where the index says is found by the mailbox (`reopen`); what is gone
-or cannot be read is left out.
+For a header alone only the beginning of the file is read, and nothing is measured: bodies are most of the octets of a
+mailbox. The mailbox finds a file that is not at its indexed place (`reopen`). Messages that are gone or unreadable are
+left out.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 BATCH: Final = 256
 """Messages between two commits."""
 _DATED: Final = 2000
-"""The same where no message is read."""
+"""The same if no message is read."""
 _SMALL: Final = 256 * 1024
 _HEADER: Final = 8192
-"""Octets that are read for a header at first."""
+"""Octets of a file that are read first for its header."""
 _MARK: Final = 3
-"""Octets of an empty line and of the line end before it, but the last."""
+"""Octets of an empty line and of the line end before it, without the last."""
 
 _EMPTY_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
 
@@ -44,10 +44,10 @@ Rendered = tuple[UID, int, int, Summary]
 
 
 class Rendering:
-    """Of one mailbox, in one operation."""
+    """A reader of one mailbox, for one operation."""
 
     def __init__(self, home: Home, state: MailboxState, reopen: Callable[[UID], PlainFile]) -> None:
-        """`reopen` opens a message wherever it is. Raises: MessageExpunged, StoreUnavailable."""
+        """`reopen` opens a message at its current place. Raises: MessageExpunged, StoreUnavailable."""
         self._home = home
         self._key = state.key
         self._guid = state.guid
@@ -58,7 +58,7 @@ class Rendering:
     def summaries(
         self, uids: Sequence[UID], *, only_head: bool, time_slice: TimeSlice | None = None
     ) -> Iterator[Rendered]:  # fmt: skip
-        """Of those messages (rising), kept in the index; with `only_head` and `time_slice` as in `Mailbox.summaries`."""
+        """Read summaries of these messages (rising) into the index; arguments as in `Mailbox.summaries`."""
         for start in range(0, len(uids), BATCH):
             files = self._files(uids[start : start + BATCH])
             read = self._read_heads(files) if only_head else self._read_whole(files)
@@ -70,7 +70,7 @@ class Rendering:
                 return
 
     def measure(self, uids: Sequence[UID], time_slice: TimeSlice | None = None) -> list[tuple[UID, int, int]]:
-        """UID, size and date of those messages (rising), as far as the time_slice goes; the index knows them from now on."""
+        """Read size and date of these messages (rising) into the index, until the time slice is full."""
         measured: list[tuple[UID, int, int]] = []
         for start in range(0, len(uids), BATCH):
             facts = []
@@ -89,7 +89,7 @@ class Rendering:
         return measured
 
     def dates(self, uids: Sequence[UID]) -> list[tuple[UID, int, int]]:
-        """As `measure`, but no message is read; sizes are UNKNOWN_SIZE, whatever the index knows."""
+        """Do `measure` without reading messages: sizes are UNKNOWN_SIZE, whatever the index knows."""
         dated: list[tuple[UID, int, int]] = []
         for start in range(0, len(uids), _DATED):
             facts = []
@@ -115,7 +115,7 @@ class Rendering:
         return message.date
 
     def _keep(self, measured: Sequence[tuple[UID, int, int]], summaries: Sequence[tuple[UID, Summary]]) -> None:
-        """Put it into the index, unless that was made anew while the files were read: the key may be another mailbox's."""
+        """Write to the index, unless it was made anew while files were read: the key may be another mailbox's."""
 
         def save(index: Index) -> None:
             if index.mailboxes.has(self._key, self._guid):
@@ -183,7 +183,7 @@ def _within(time_slice: TimeSlice, rendered: Iterable[Rendered]) -> Iterator[Ren
 
 
 def filled(row: Row, size: int, date: int) -> Row:
-    """The row with what a file tells. A date that is known stays (RFC 3501 2.3.1.1), whoever has touched the file since."""
+    """Fill in the row from a file. A known date stays (RFC 3501 2.3.1.1), even if the file has been touched since."""
     return Row(
         row.uid,
         row.flags,
@@ -194,20 +194,19 @@ def filled(row: Row, size: int, date: int) -> Row:
 
 
 def is_unmeasured(row: Row, *, only_dates: bool = False) -> bool:
-    """Is there something that `measure`, or `dates`, has to find out?"""
+    """Tell whether `measure`, or `dates`, has something to find out."""
     return row.date == UNKNOWN_DATE or (row.size == UNKNOWN_SIZE and not only_dates)
 
 
 def read_header(path: str) -> tuple[bytes, bool]:
-    """The header of a message as sent, with its empty line, and whether it is whole: else it is too long, and these are its
-    first octets.
+    """Read a message's header as sent, with its empty line. Return whether it is complete, or only its first octets.
 
     Raises: FileNotFoundError, StoreUnavailable.
     """
     fd = safeio.open_unasked(path)
     try:
         data = os.read(fd, _HEADER)
-        # A status for each would cost a fifth more; what is no file, put in its place, mostly has nothing to read.
+        # A stat of each would cost a fifth more; what is not a file mostly has nothing to read.
         if not data and not stat.S_ISREG(os.fstat(fd).st_mode):
             raise StoreUnavailable
         end = _header_end(data, 0)
@@ -227,7 +226,7 @@ def read_header(path: str) -> tuple[bytes, bool]:
 
 
 def _header_end(data: bytes, start: int) -> int:
-    """Behind the empty line, -1 if there is none; before `start` none begins."""
+    """Return the position after the empty line, -1 without one; none begins before `start`."""
     end = data.find(b"\r\n\r\n", start) + 4
     if end >= 4 and not has_bare_lf(data[:end]) and not data.startswith(b"\r\n"):
         return end

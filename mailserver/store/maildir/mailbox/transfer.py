@@ -1,12 +1,12 @@
 """COPY and MOVE between the mailboxes of one account.
 
-COPY links (link(2)) each file to a new base in the target's cur/; MOVE renames (rename(2)), never links and unlinks: a
-message is in exactly one of the two mailboxes at any moment. The base is new in both, as an old line of the target's
-uidlist may know the old one. An intent stands from before the first change until all is in place: a COPY that was
-interrupted is undone, a MOVE finished (`recovery`). The order of syncs is that of `delivery`; of a MOVE the target is
-synced before the source.
+COPY links (link(2)) each file to a new base in the target's cur/. MOVE renames (rename(2)), and never links and
+unlinks: a message is in exactly one of the two mailboxes at any moment. The base is new in both cases, as an old line
+of the target's uidlist may have the old one. An intent exists from before the first change until everything is in
+place: an interrupted COPY is undone, a MOVE is finished (`recovery`). The order of syncs is that of `delivery`; in a
+MOVE the target is synced before the source.
 
-The new message keeps date, size, flags (keywords by name) and what was rendered of it.
+The new message keeps date, size, flags (keywords by name) and its rendered facts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mailserver.types import UID, ModSeq
 
 @define
 class _Pair:
-    """One message, as it is and as it will be."""
+    """One message before and after the transfer."""
 
     old: Entry
     new: Entry
@@ -46,7 +46,7 @@ class _Pair:
 _RETRIES = 2
 
 Found = tuple[Entry, int]
-"""A message whose file is there, and the file's octets."""
+"""A message whose file exists, and the file's octets."""
 
 
 def transfer(
@@ -54,12 +54,11 @@ def transfer(
 ) -> Copied:
     """Copy or move messages: all that exist with `skip_expunged`, else all or none. Under the account's lock.
 
-    The state is saved.
-
-    Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace, StoreUnavailable, Cancelled.
+    The state is saved. Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace, StoreUnavailable,
+    Cancelled.
     """
     for _ in range(_RETRIES if skip_expunged else 0):
-        # A file that another program removes after the look is skipped as well.
+        # A file that another program removes after the check is skipped as well.
         with contextlib.suppress(MessageExpunged):
             return _transfer(home, state, uids, target, move=move, skip_expunged=True)
     return _transfer(home, state, uids, target, move=move, skip_expunged=skip_expunged)
@@ -70,7 +69,7 @@ def _transfer(
 ) -> Copied:
     if not home.layout.exists(target):
         raise folders.missing(target)
-    # Before the target's lock: it may take the source's, and locks are not taken against the order of paths.
+    # Before the target's lock: it may take the source's, and locks are taken in the order of paths.
     state, found = present_entries(home, state, uids)
     with home.dotlocked([home.paths(target).directory]):
         into = sync_uidlist(home, target)
@@ -87,7 +86,7 @@ def _transfer(
 
 
 def present_entries(home: Home, state: MailboxState, uids: Sequence[UID]) -> tuple[MailboxState, list[Found]]:
-    """Those of the messages (rising) whose files are where the index says, after one look at the disk."""
+    """Return the messages (rising) whose files are at their indexed place, after one check of the disk."""
     paths = home.paths(state.name)
     for attempt in range(2):
         key = state.key
@@ -105,7 +104,7 @@ def present_entries(home: Home, state: MailboxState, uids: Sequence[UID]) -> tup
 
 
 def _name_files(home: Home, state: MailboxState, into: MailboxState, found: Sequence[Found]) -> list[_Pair]:
-    """New names and UIDs, with the target's letters for the keywords."""
+    """Choose new names and UIDs, with the target's letters for the keywords."""
     used = 0
     for entry, _size in found:
         used |= entry.flags
@@ -158,14 +157,14 @@ def _carry_out(
         sync_directories([target.cur, *map(source.place, places)])
         safeio.point(f"{verb}.after-directory-sync")
         if not move:
-            # While the intent is there a copy is undone: it is told of when that is gone for good.
+            # While the intent exists a copy would be undone: it is reported once that is durably removed.
             intent.clear(home.root, pending)
             safeio.point("copy.after-clear")
     except BaseException as error:
         if _take_back(done, move=move):
             intent.forget(home.root, pending)
         if isinstance(error, FileNotFoundError):
-            # It went between the look and the step.
+            # It went between the check and the step.
             raise MessageExpunged from error
         raise
     since = state.modseq, into.modseq
@@ -198,7 +197,7 @@ def _write_intent(
 
 
 def _take_back(done: Sequence[tuple[str, str]], *, move: bool) -> bool:
-    """Undo the steps: nothing has been acknowledged. Whether the intent has no part in that any more."""
+    """Undo the steps: nothing has been acknowledged. Return whether the intent may go."""
     is_back = True
     for old, new in done:
         if not move:
@@ -214,7 +213,7 @@ def _take_back(done: Sequence[tuple[str, str]], *, move: bool) -> bool:
     try:
         sync_directories(os.path.dirname(path) for pair in done for path in (pair if move else pair[1:]))
     except (OSError, MailError):
-        # The copies may come back with a power cut: then their intent is needed. Messages that moved are somewhere.
+        # A power cut may restore the copies: then their intent is needed. Moved messages are somewhere.
         is_back = is_back and move
     return is_back
 
@@ -222,7 +221,7 @@ def _take_back(done: Sequence[tuple[str, str]], *, move: bool) -> bool:
 def _save(
     home: Home, state: MailboxState, into: MailboxState, pairs: Sequence[_Pair], since: tuple[ModSeq, ModSeq], *, move: bool
 ) -> None:  # fmt: skip
-    """Tell the index; `since` are the modseqs that the two mailboxes had."""
+    """Update the index; `since` are the earlier modseqs of the two mailboxes."""
     modseq = into.modseq if into is state else next_modseq(state.modseq)
     gone = [UID(pair.old.uid) for pair in pairs] if move else []
     if move:
