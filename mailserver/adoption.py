@@ -1,6 +1,6 @@
-"""Warnings of `check` about accounts that another server had before: each kind of thing once, with an example.
+"""Warnings of `check` about accounts from another server: each kind once, with an example.
 
-Nothing of this keeps a server from starting, and a start does not look: there may be many accounts.
+None of them keeps a server from starting. A start does not check, as there may be many accounts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mailserver.store.maildir.account.survey import survey
 from mailserver.wiring.mail_store import level_encoding
 
 SECONDS: Final = 10.0
-"""Time that the look may take."""
+"""Time limit of the check."""
 
 _WORDS: Final = {
     "format": "mail of Dovecot's in another format (mdbox, sdbox, mbox) is not served: have `doveadm sync` make a Maildir of it",
@@ -35,7 +35,7 @@ _WORDS: Final = {
 
 
 def check(config: Config, seconds: Callable[[], float] = time.monotonic) -> list[Problem]:
-    """Warnings about what is not taken over. Raises nothing."""
+    """Return warnings about what is not taken over. Raises nothing."""
     found: dict[tuple[str, str], list[str]] = {}
     unread: list[str] = []
     end = seconds() + SECONDS
@@ -77,7 +77,7 @@ def _example(things: list[str]) -> str:
 
 
 def _accounts(config: Config) -> Iterator[tuple[str, str | None]]:
-    """Places of accounts, whether there is a Maildir or not, with their homes where a users file has them."""
+    """Yield the paths of accounts, with or without a Maildir, and their homes if a users file has them."""
     location = config.mail.location
     homes = {}
     for name, home in _homes(config):
@@ -97,7 +97,7 @@ def _accounts(config: Config) -> Iterator[tuple[str, str | None]]:
 
 
 def _homes(config: Config) -> Iterator[tuple[str, str]]:
-    """Names and home directories of the users files. Their back end says what is wrong with those."""
+    """Yield names and home directories of the users files. Their back end reports faults of these."""
     for backend in config.auth.backends:
         kind, _colon, path = backend.partition(":")
         if kind != "file":

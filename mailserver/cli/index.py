@@ -1,4 +1,4 @@
-"""`mailserver index`: what the server keeps beside an account's mail to answer fast."""
+"""`mailserver index`: the indexes that the server keeps beside an account's mail."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _change(words: str) -> tuple[str, str]:
 
 
 def _open(config: Config, name: str) -> MaildirAccount:
-    """The account, as the user that the service is: files that are made there must be its own."""
+    """Open the account as the service's user, who must own the files made there."""
     try:
         user = normalise(name)
         home = home_of(config, user)

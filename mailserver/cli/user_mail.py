@@ -1,4 +1,4 @@
-"""Effects of `mailserver user` on mail on disk, and on the sessions of a server that runs."""
+"""Effects of `mailserver user` on mail on disk, and on the sessions of a running server."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mailserver.system.as_user import become
 from mailserver.wiring.mail_store import make_store
 
 SESSIONS_END = 15.0
-"""Seconds that are waited for sessions to end: more than a server leaves them."""
+"""Seconds to wait for sessions to end: more than the server leaves them."""
 _LOOK = 0.2
 
 
 def take_up(config: Config | None, user: str | None = None, reason: str = "") -> bool:
-    """Have a running server read the users again, and end the sessions of `user`, which are waited for; does one run?
+    """Let a running server reread the users and end the sessions of `user`. Wait for that. Return whether one runs.
 
-    Without a server, or a configuration that says where it is, nothing is done. Raises: click.ClickException.
+    Without a server, or a configuration that tells its place, nothing is done. Raises: click.ClickException.
     """
     if config is None:
         return False
@@ -47,7 +47,7 @@ def take_up(config: Config | None, user: str | None = None, reason: str = "") ->
         why = "; ".join(answer.lines) or "the server has not done what was asked"
         if user:
             raise click.ClickException(f"sessions of {user} may go on: {why}")
-        # It looks at the file by itself.
+        # The server rereads the file by itself.
         click.echo(f"warning: the server takes the change up in a second: {why}", err=True)
     return True
 
@@ -65,7 +65,7 @@ def _rows(answer: Answer) -> list[dict[str, Any]]:
 
 
 def place_of(config: Config, user: str, home: str) -> str | None:
-    """Where the user's mail is, or would be; None where [mail] location says no place for the name."""
+    """Return the path of the user's mail, whether it exists or not; None if [mail] location has none for the name."""
     try:
         return make_store(config).path(user, home or None)
     except NoSuchUser:
@@ -75,9 +75,9 @@ def place_of(config: Config, user: str, home: str) -> str | None:
 
 
 def has_mail(config: Config, place: str) -> bool:
-    """Is there a Maildir already? The marker of a rename that was broken off is removed.
+    """Tell whether there is a Maildir. The marker of an interrupted rename is removed.
 
-    Looked at as the service's user, as a mount may keep root out.
+    Checked as the service's user, as a mount may keep root out.
     """
 
     def look() -> str:
@@ -89,7 +89,7 @@ def has_mail(config: Config, place: str) -> bool:
 
 
 def expect_free(config: Config, source: str, target: str) -> None:
-    """No mail lies where that of a user is to go, but what a rename that was broken off has moved there.
+    """Check that a user's new place has no mail, except that of an interrupted rename.
 
     Raises: click.ClickException.
     """
@@ -103,7 +103,7 @@ def expect_free(config: Config, source: str, target: str) -> None:
 
 
 def move_aside(config: Config, user: str, home: str) -> str:
-    """Move a user's mail to a place beside it, with the date; the place, or "" where there was none.
+    """Move a user's mail to a path beside it, with the date. Return the path, or "" if there was none.
 
     Raises: click.ClickException.
     """
@@ -121,7 +121,7 @@ def move_aside(config: Config, user: str, home: str) -> str:
 
 
 def move_mail(config: Config, user: str, home: str, target: str) -> bool:
-    """Move a user's mail, and leave the marker; was there any? Raises: click.ClickException."""
+    """Move a user's mail, and leave the marker. Return whether there was any. Raises: click.ClickException."""
     return bool(_as_service(config, lambda: "moved" if make_store(config).move(user, home or None, target) else ""))
 
 
@@ -137,7 +137,7 @@ def move_back(config: Config, target: str, source: str) -> None:
 
 
 def remove_marker(config: Config, place: str) -> None:
-    """Behind `move_mail`, once the server knows the new name. Raises: click.ClickException."""
+    """Remove the marker of `move_mail`, once the server knows the new name. Raises: click.ClickException."""
 
     def remove() -> str:
         relocation.remove_marker(place)
@@ -147,7 +147,7 @@ def remove_marker(config: Config, place: str) -> None:
 
 
 def _as_service(config: Config, work: Callable[[], str]) -> str:
-    """What the work returns, done in a child process that is the service's user: root follows nobody's links.
+    """Run the work in a child process as the service's user: root follows no links of others.
 
     Raises: click.ClickException with the reason, where it fails.
     """

@@ -14,8 +14,9 @@ from attrs import frozen
 from mailserver.message.headers import parameter, parse_content_type, unfold
 
 MAX_BOUNDARY: Final = 998
-"""Octets of a boundary, of which RFC 2046 5.1.1 allows 70, and a line of a message (RFC 5322 2.1.1) no more than these. A
-multipart whose boundary is longer is text: with boundaries of many kilobytes each search for one begins with as much work."""
+"""Octets of a boundary: RFC 2046 5.1.1 allows 70, and a line of a message has at most this many (RFC 5322 2.1.1). A
+multipart with a longer boundary is text: with boundaries of many kilobytes every search would take long to start.
+"""
 
 _CONTENT_FIELD: Final = re.compile(
     rb"^(content-(?:type|transfer-encoding|id|description|md5|disposition|language|location))[ \t]*+:"
@@ -32,7 +33,7 @@ CONTENT_FIELDS: Final = frozenset(
     }
 )  # fmt: skip
 _COMMON: Final = 512
-"""Octets of content fields that are short enough to be remembered: the same few stand in most messages."""
+"""Octets of content fields up to which they are cached: the same few are in most messages."""
 
 Parameters = tuple[tuple[bytes, bytes], ...]
 ASCII: Final[Parameters] = ((b"charset", b"us-ascii"),)
@@ -40,26 +41,26 @@ ASCII: Final[Parameters] = ((b"charset", b"us-ascii"),)
 
 @frozen(eq=False)
 class Content:
-    """What the content fields of a header say (RFC 2045). Many parts share one."""
+    """The parsed content fields of a header (RFC 2045). Many parts share one."""
 
     type: bytes
     subtype: bytes
-    """Both as they stand in the message; compare them in lower case."""
+    """Both as in the message; compare them in lower case."""
     parameters: Parameters
-    """As they stand; text without a charset has US-ASCII added (RFC 2045 5.2)."""
+    """As in the message; text without a charset has US-ASCII added (RFC 2045 5.2)."""
     fields: dict[bytes, bytes]
-    """First of each of CONTENT_FIELDS: lower-case name to unfolded value. Not to be changed."""
+    """The first of each of CONTENT_FIELDS: lower-case name to unfolded value. Read-only."""
     family: bytes
     """The type in lower case."""
 
     @property
     def is_common(self) -> bool:
-        """Whether it is short enough to be remembered, and so is what is made of it."""
+        """True if it is short enough to be cached, and so are results made from it."""
         return _is_common(self.fields)
 
     @property
     def delimiter(self) -> bytes:
-        """The boundary between the parts of a multipart (RFC 2046 5.1.1); empty if it has none that is of use."""
+        """The boundary between the parts of a multipart (RFC 2046 5.1.1); empty if it is unusable."""
         found = next((value for key, value in self.parameters if key.lower() == b"boundary"), None)
         if found is None:
             found = (parameter(self.parameters, b"boundary") or "").encode("utf-8")
@@ -72,7 +73,7 @@ _MESSAGE: Final = Content(b"message", b"rfc822", (), {}, b"message")
 
 
 def read_content(header: bytes, *, digest: bool = False) -> Content:
-    """What the content fields of a header say; in a digest, what has no type is a message (RFC 2046 5.1.5)."""
+    """Parse the content fields of a header. In a digest, a part without a type is a message (RFC 2046 5.1.5)."""
     return _common_content(header, digest) if len(header) <= _COMMON else _read_content(header, digest)
 
 
@@ -95,7 +96,7 @@ def _read_content(header: bytes, digest: bool) -> Content:
 
 
 def content_of(fields: dict[bytes, bytes], *, digest: bool = False) -> Content:
-    """What unfolded content fields, by lower-case name, say."""
+    """Parse unfolded content fields, by lower-case name."""
     if not fields:
         return _MESSAGE if digest else PLAIN
     items = tuple(fields.items())

@@ -25,7 +25,7 @@ _LONGEST: Final = 256
 
 
 def sent_day(value: bytes) -> int | None:
-    """The day a Date field names, days since 1970-01-01, disregarding time and zone; None if it names none."""
+    """Return the day of a Date field, days since 1970-01-01, disregarding time and zone; None if it has none."""
     match = _USUAL.match(value)
     if match:
         return _day(match[3], match[2], match[1])

@@ -18,7 +18,7 @@ _FAMILIES: Final = {
     "utf-16-le": "utf-16le",
     "utf-16-be": "utf-16be",
     "utf-32": "utf-32 utf32",
-    # A browser's rule, and mail's practice: what says Latin-1 is Windows-1252.
+    # As browsers and mail programs do: what says Latin-1 is Windows-1252.
     "cp1252": "iso-8859-1 iso8859-1 iso_8859-1 latin1 latin-1 l1 iso-ir-100 ibm819 cp819 windows-1252 cp1252 x-cp1252 "
     "x-ansi ansi",
     "iso8859-2": "iso-8859-2 iso8859-2 iso_8859-2 latin2 latin-2 l2 iso-ir-101",
@@ -67,13 +67,13 @@ CHARSETS: Final = {name: codec for codec, names in _FAMILIES.items() for name in
 """MIME name, lower case, to the name of Python's codec."""
 
 ENCODINGS: Final = frozenset({b"base64", b"quoted-printable", b"x-uuencode", b"uuencode", b"x-uue"})
-"""Content-Transfer-Encodings that `decode_transfer` undoes."""
+"""Content-Transfer-Encodings that `decode_transfer` decodes."""
 
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]+")
 
 
 def codec_of(charset: str) -> str | None:
-    """Python's codec for a charset's MIME name (any case), None if it is not on the list."""
+    """Return Python's codec for a charset's MIME name (any case), None if it is not on the list."""
     return CHARSETS.get(charset.strip().lower())
 
 
@@ -96,7 +96,7 @@ def decode_text(data: bytes, charset: str | None) -> str:
 
 
 def decode_transfer(data: bytes, encoding: bytes) -> bytes:
-    """Undo a Content-Transfer-Encoding, given by its lower-case name (RFC 2045 6). Unknown ones leave data as it is."""
+    """Decode a Content-Transfer-Encoding, by its lower-case name (RFC 2045 6). Unknown ones leave data as it is."""
     match encoding:
         case b"base64":
             return decode_base64(data)
@@ -108,7 +108,7 @@ def decode_transfer(data: bytes, encoding: bytes) -> bytes:
 
 
 def decode_base64(data: bytes) -> bytes:
-    """Base64 with foreign characters left out and a torn end dropped (RFC 2045 6.8)."""
+    """Decode base64 without foreign characters and without an incomplete end (RFC 2045 6.8)."""
     try:
         return binascii.a2b_base64(data)
     except binascii.Error:

@@ -13,14 +13,14 @@ from mailserver.message.headers import unescape, unfold
 
 NO_MAILBOX: Final = b"MISSING_MAILBOX"
 NO_DOMAIN: Final = b"MISSING_DOMAIN"
-"""Stand in an address that lacks them: NIL there would mean group syntax. Dovecot uses the same words."""
+"""In place of a missing domain or mailbox: NIL there would mean group syntax. Dovecot uses the same words."""
 
 ENVELOPE_FIELDS: Final = frozenset(
     {b"date", b"subject", b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc", b"in-reply-to", b"message-id"}
 )
 
 FIELD_LIMIT: Final = 256 * 1024
-"""Octets of a field, repeated ones together, that an ENVELOPE tells; the header itself is always told whole."""
+"""Octets of a field, repeated ones together, that an ENVELOPE uses. The header itself is always sent whole."""
 
 ADDRESS_FIELDS: Final = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"})
 
@@ -52,7 +52,7 @@ GROUP_END: Final = Address(None, None, None, None)
 
 
 def nstring(value: bytes | None) -> bytes:
-    """NIL, a quoted string, or a literal where quotes cannot hold it: CR, LF, 8-bit (RFC 3501 4.3). NUL is left out."""
+    """Return NIL, a quoted string, or a literal for CR, LF and 8-bit (RFC 3501 4.3). NUL is left out."""
     if value is None:
         return b"NIL"
     if value.isascii() and len(value.translate(None, _SPECIAL)) == len(value):
@@ -67,7 +67,7 @@ def nstring(value: bytes | None) -> bytes:
 
 
 def parse_addresses(value: bytes) -> list[Address]:
-    """The addresses of a field, groups and obsolete routes included; what is broken becomes the nearest address."""
+    """Parse the addresses of a field, with groups and obsolete routes. A broken one becomes the nearest address."""
     line = unfold(value)
     addresses = []
     at = 0
@@ -85,7 +85,7 @@ def parse_addresses(value: bytes) -> list[Address]:
 
 
 class _AddressReader:
-    """Reads any address list token by token."""
+    """A token reader for any address list."""
 
     def __init__(self, line: bytes) -> None:
         self._tokens = [match[0] for match in _TOKEN.finditer(line)]
@@ -98,7 +98,7 @@ class _AddressReader:
         self._words: list[bytes] = []
         """Tokens outside <>, with b" " for white space."""
         self._has_at = False
-        """Is an "@" among them? They are not looked through for each colon."""
+        """True if an "@" is among them: they are not searched for it at each colon."""
         self._comment: bytes | None = None
         self._angle: list[bytes] | None = None
         self._name: bytes | None = None
@@ -133,7 +133,7 @@ class _AddressReader:
             self._in_group = False
 
     def _read_comment(self) -> None:
-        """The comment after its parenthesis; nested ones belong to it."""
+        """Read the comment after its parenthesis, with nested ones."""
         start = self._at
         depth = 1
         while self._at < len(self._tokens) and depth:
@@ -159,11 +159,11 @@ class _AddressReader:
             elif not token.isspace():
                 angle.append(token)
         if self._angle is None:
-            # What stands behind it is no part of the name.
+            # What follows it is no part of the name.
             self._angle, self._name = angle, _phrase(self._words)
 
     def _finish(self) -> None:
-        """The address whose tokens were read, if there were any."""
+        """Finish the address of the tokens, if there are any."""
         if self._angle is not None:
             self._addresses.append(_angle_address(self._name or self._comment, self._angle))
         elif any(word != b" " for word in self._words):
@@ -202,7 +202,7 @@ def _bare_address(comment: bytes | None, words: list[bytes]) -> Address:
         if text is not None and b" " not in text:
             return Address(comment, None, text, NO_DOMAIN)
         return Address(text, None, NO_MAILBOX, NO_DOMAIN)
-    # The words around the first "@" that no white space parts from it; white space beside "@" and "." is none (4.4).
+    # The words around the first "@" without white space between; white space beside "@" and "." does not count (4.4).
     at = words.index(b"@")
     first = _reach(words, at, -1)
     last = _reach(words, at, 1)
@@ -211,7 +211,7 @@ def _bare_address(comment: bytes | None, words: list[bytes]) -> Address:
 
 
 def _reach(words: list[bytes], at: int, step: int) -> int:
-    """The last place, in that direction, that belongs to the address whose "@" stands at `at`."""
+    """Return the last index, in that direction, of the address whose "@" is at `at`."""
     place = at
     joined = True
     while 0 <= place + step < len(words):
@@ -237,7 +237,7 @@ def _local_and_domain(tokens: list[bytes]) -> tuple[bytes, bytes]:
 
 
 def render_addresses(addresses: list[Address]) -> bytes:
-    """The parenthesised list, NIL if there are none."""
+    """Render the parenthesised list, NIL if there are no addresses."""
     if not addresses:
         return b"NIL"
     out = []
@@ -248,9 +248,9 @@ def render_addresses(addresses: list[Address]) -> bytes:
 
 
 def add_field(fields: dict[bytes, bytes], name: bytes, line: bytes) -> None:
-    """Note a field, unfolded, for `render_envelope`.
+    """Add an unfolded field for `render_envelope`.
 
-    Addresses of repeated fields are told together; of others the first counts.
+    Addresses of repeated fields are joined; of other fields the first counts.
     """
     known = fields.get(name)
     if known is None:
@@ -260,12 +260,12 @@ def add_field(fields: dict[bytes, bytes], name: bytes, line: bytes) -> None:
 
 
 def render_envelope(fields: Mapping[bytes, bytes]) -> bytes:
-    """The ENVELOPE value from fields by lower-case name, unfolded."""
+    """Render the ENVELOPE from unfolded fields by lower-case name."""
     get = fields.get
     author = _render_list(fields[b"from"]) if b"from" in fields else b"NIL"
     sender = _render_list(fields[b"sender"]) if b"sender" in fields else b"NIL"
     reply_to = _render_list(fields[b"reply-to"]) if b"reply-to" in fields else b"NIL"
-    # RFC 3501 7.4.2: absent or empty Sender and Reply-To are told as From.
+    # RFC 3501 7.4.2: an absent or empty Sender or Reply-To becomes From.
     return b"(%b %b %b %b %b %b %b %b %b %b)" % (
         nstring(get(b"date")),
         nstring(get(b"subject")),
@@ -281,18 +281,18 @@ def render_envelope(fields: Mapping[bytes, bytes]) -> bytes:
 
 
 def _render_list(line: bytes) -> bytes:
-    """`render_addresses` of a field's addresses."""
+    """Do `render_addresses` for a field."""
     return _common_list(line) if len(line) < _SHORT else _any_list(line)
 
 
 @lru_cache(maxsize=2048)
 def _common_list(line: bytes) -> bytes:
-    """One's own address, and those of the few people who write most."""
+    """Cache the user's own address, and those of frequent correspondents."""
     return _any_list(line)
 
 
 def _any_list(line: bytes) -> bytes:
-    """For simple addresses without the steps between."""
+    """Render simple addresses without the steps between."""
     out = []
     at = 0
     while at < len(line):

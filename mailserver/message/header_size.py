@@ -1,13 +1,13 @@
-"""Watches a message that comes in for a header that is too large, its own or one of a part or message in it.
+"""A check of incoming messages for headers that are too large: a message's own, or that of a part or message in it.
 
-What is a header is what `structure.parse_structure` takes for one: the message's; behind each delimiter of an open multipart
-that of a part; at the start of a message/rfc822 part that of the message in it, if no transfer encoding hides it. It ends with
-its empty line, or at a delimiter of a level around it. A message without an empty line is one header.
+Headers are those of `structure.parse_structure`: the message's; that of a part, after each delimiter of an open
+multipart; that of the message at the start of a message/rfc822 part, if no transfer encoding hides it. A header ends
+with its empty line, or at a delimiter of an enclosing level. A message without an empty line is one header.
 
-The problem is to find it while the message comes, in linear time and in memory for little more than one header. So the same
-rules are followed as there, on a window of the message: each open level knows how far its delimiter has been looked for, and
-none looks behind the next delimiter of the level around it. Nothing is decided at a place before as many octets are there as
-the longest delimiter has. A message that is no longer than a header may be is not looked at.
+The problem is to find them while the message comes, in linear time and in memory for little more than one header. So
+the same rules apply to a window of the message: each open level knows how far its delimiter has been searched for, and
+none searches beyond the next delimiter of the enclosing level. Nothing is decided at a position before as many octets
+follow as the longest delimiter has. A message that is no longer than the limit of a header is not parsed.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from mailserver.message.limits import ALL_SEEN, MAX_HEADER, SEEN
 from mailserver.message.structure import MAX_DEPTH, MAX_PARTS
 
 _STEP: Final = 16 * 1024
-"""Octets that are gathered before they are looked at."""
+"""Octets that are collected before they are parsed."""
 _STEPS: Final = 100
 """Headers and delimiters between two pauses: a few milliseconds."""
 
 
 class _Level:
-    """An open multipart. Places are octets of the message."""
+    """An open multipart. Positions are octets of the message."""
 
     __slots__ = ("delimiter", "following", "is_digest", "looked", "opened")
 
     def __init__(self, delimiter: bytes, opened: int, looked: int, *, is_digest: bool) -> None:
         self.delimiter = delimiter
         self.opened = opened
-        """How many parts are open in which it stands."""
+        """The number of open parts around and including it."""
         self.looked = looked
-        """No delimiter that has not been passed begins before that place."""
+        """No unprocessed delimiter begins before this position."""
         self.following = -1
-        """Where the next one begins, if it has been found."""
+        """The position of the next delimiter, if it has been found."""
         self.is_digest = is_digest
 
 
 class HeaderSizeChecker:
-    """Of one message, its line ends CRLF or LF; `write` for all of it, then `finish`. Either raises TooBig.
+    """The check of one message, with line ends CRLF or LF: `write` all of it, then `finish`. Either raises TooBig.
 
-    Where others wait, `writing` and `finishing` do the same in small steps.
+    Where other sessions wait, `writing` and `finishing` do the same in small steps.
     """
 
     def __init__(self, limit: int = MAX_HEADER, step: int = _STEP) -> None:
@@ -54,40 +54,40 @@ class HeaderSizeChecker:
         self._step = step
         self._size = 0
         self._held = b""
-        """A CR of which it is not known yet whether an LF follows."""
+        """A CR that may be followed by an LF."""
         self._data = bytearray()
-        """The window: what is still to be decided."""
+        """The window: octets that are still to be decided."""
         self._base = 0
-        """Its place in the message."""
+        """The window's position in the message."""
         self._waiting = 0
-        """Octets of it that have not been looked at."""
+        """Octets of the window that have not been parsed."""
         self._is_ended = False
         self._levels: list[_Level] = []
         self._open = 0
         self._parts = 0
         self._room = ALL_SEEN
         self._from = 0
-        """Delimiters count from that place on."""
+        """Delimiters count from this position on."""
         self._start = 0
-        """Where the header begins that is being read, or, between two, the place behind the last delimiter."""
+        """Start of the header that is being read, or, between two, the position after the last delimiter."""
         self._blank_from = 0
-        """No empty line begins before that place, in that header."""
+        """No empty line begins before this position in that header."""
         self._is_digest = False
-        """Is that header one of a digest's part?"""
+        """True if that header belongs to a part of a digest."""
         self._step_on = self._header
 
     def write(self, data: bytes) -> None:
-        """The next octets. Raises: TooBig; later calls then mean nothing."""
+        """Check the next octets. Raises: TooBig; later calls then mean nothing."""
         for _ in self.writing(data):
             pass
 
     def finish(self) -> None:
-        """The message is over. Raises: TooBig."""
+        """Check the end of the message. Raises: TooBig."""
         for _ in self.finishing():
             pass
 
     def writing(self, data: bytes) -> Iterator[None]:
-        """As `write`, with pauses: 64 KiB may hold thousands of parts. Go through it before the next call."""
+        """Do `write` with pauses: 64 KiB may have thousands of parts. Exhaust it before the next call."""
         if self._is_over:
             return
         data = self._held + data
@@ -97,7 +97,7 @@ class HeaderSizeChecker:
         yield from self._take(data)
 
     def finishing(self) -> Iterator[None]:
-        """As `finish`, with pauses."""
+        """Do `finish` with pauses."""
         if self._is_over:
             return
         yield from self._take(self._held)
@@ -129,12 +129,12 @@ class HeaderSizeChecker:
     # --- Steps: True if another one can be done with what is here
 
     def _nothing(self) -> bool:
-        """No header can come any more."""
+        """Stop: no further header can come."""
         self._drop(self._end)
         return False
 
     def _header(self) -> bool:
-        """Find the header's end, and what follows."""
+        """Find the header's end, and start what follows."""
         end = self._header_end()
         if end < 0:
             if self._sure - self._start > self._limit:
@@ -182,7 +182,7 @@ class HeaderSizeChecker:
         return True
 
     def _line(self) -> bool:
-        """Find the end of the delimiter's line, behind which a part begins."""
+        """Find the end of the delimiter's line, after which a part begins."""
         end = self._line_end()
         if end < 0:
             return False
@@ -218,16 +218,16 @@ class HeaderSizeChecker:
 
     @property
     def _sure(self) -> int:
-        """Which delimiters begin before that place is known."""
+        """Return the position up to which all delimiters are known."""
         if self._is_ended or not self._levels:
             return self._end
         return max(self._base, self._end - max(len(level.delimiter) for level in self._levels) - 2)
 
     def _header_end(self) -> int:
-        """Where the header ends; -1 if that is not known yet."""
+        """Return the end of the header; -1 if it is not known yet."""
         data, base, start = self._data, self._base, self._start
         following = self._next_delimiter()
-        # An empty line behind the delimiter is another header's, and would be looked for again and again.
+        # An empty line after the delimiter belongs to another header, and would be searched for again and again.
         limit = self._end if following is None else following[1]
         end = -1
         if self._end - start >= 2 and data.startswith(b"\r\n", start - base):
@@ -246,7 +246,7 @@ class HeaderSizeChecker:
         return self._end if self._is_ended else -1
 
     def _next_delimiter(self) -> tuple[int, int] | None:
-        """(level, place) of the one that comes next; of those at the same place the longest, then the innermost."""
+        """Return (level, position) of the next delimiter; of several at one position the longest, then the innermost."""
         limit = self._sure
         best: tuple[int, int] | None = None
         for index, level in enumerate(self._levels):
@@ -266,7 +266,7 @@ class HeaderSizeChecker:
                     or len(level.delimiter) >= len(self._levels[best[0]].delimiter)
                 ):
                     best = index, level.following
-                # Nothing inside it counts behind that place.
+                # Nothing inside it counts after that position.
                 limit = level.following + 1
         return best
 
@@ -281,7 +281,7 @@ class HeaderSizeChecker:
         return -1
 
     def _drop(self, place: int) -> None:
-        """What stands before that place is not needed any more."""
+        """Drop the window's octets before that position."""
         if place - self._base >= self._step or place == self._end:
             del self._data[: place - self._base]
             self._base = place

@@ -1,8 +1,8 @@
-"""The header of a message as a Summary has it: envelope, kept lines, searchable text, the day it was sent.
+"""The header's part of a Summary: envelope, kept lines, searchable text, the day it was sent.
 
-The header of nearly every message is cut by a few calls into C (`_read_usual`). What these could get wrong (NUL, bare CR
-or LF, white space before a colon, very long headers) is left to the pattern that takes field by field (`_read_any`), and
-both give the same.
+A few calls into C parse nearly every header (`_read_usual`). Cases that these could get wrong (NUL, bare CR or LF,
+white space before a colon, very long headers) are left to the pattern for single fields (`_read_any`). Both give the
+same result.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _USES: Final = {
 }
 
 
-class Head(NamedTuple):
-    """What is told of a header; the first four as in a Summary."""
+class HeaderSummary(NamedTuple):
+    """The facts of a header; the first four are those of a Summary."""
 
     envelope: bytes
     fields: bytes
     search: str
     sent: int | None
     content: dict[bytes, bytes] | None
-    """The content fields, as `structure.Part.fields` has them, unfolded; None if they were not looked for."""
+    """The content fields, unfolded, like `structure.Part.fields`; None if they were not searched for."""
 
 
-def parse_header_summary(header: bytes) -> Head:
-    """A header with CRLF line ends, with its empty line if there is one. Never raises; linear in its length."""
+def parse_header_summary(header: bytes) -> HeaderSummary:
+    """Parse a header with CRLF line ends, with its empty line if there is one. Never raises; linear in its length."""
     return _read_usual(header) or _read_any(header)
 
 
-def _read_usual(header: bytes) -> Head | None:
+def _read_usual(header: bytes) -> HeaderSummary | None:
     # One octet is found much faster than two: these go first.
     has_tabs = b"\t" in header
     if len(header) > KEPT_LIMIT or b"\0" in header or b" :" in header or (has_tabs and b"\t:" in header):
@@ -80,7 +80,7 @@ def _read_usual(header: bytes) -> Head | None:
     kept.append(b"")
     fields = b"\r\n".join(kept)
     date = told.get(b"date")
-    return Head(
+    return HeaderSummary(
         render_envelope(told),
         fields.replace(b"\0", b"\r\n") if is_folded else fields,
         _search_text(header, words, told),
@@ -90,7 +90,7 @@ def _read_usual(header: bytes) -> Head | None:
 
 
 def _search_text(header: bytes, words: list[bytes], told: dict[bytes, bytes]) -> str:
-    """The text of these fields, each a name and a value. ASCII that nobody has encoded is text as it stands."""
+    """Make the text of these fields, each a name and a value. Unencoded ASCII is used as it is."""
     if (
         header.isascii()
         and (b"?" not in header or b"=?" not in header)
@@ -101,14 +101,14 @@ def _search_text(header: bytes, words: list[bytes], told: dict[bytes, bytes]) ->
     return fold("".join([line_text(*word) for word in zip(words[::2], words[1::2], strict=True)]))
 
 
-def _read_any(header: bytes) -> Head:
+def _read_any(header: bytes) -> HeaderSummary:
     told: dict[bytes, bytes] = {}
     kept: list[bytes] = []
     words: list[str] = []
     room = KEPT_LIMIT
     for match in FIELD.finditer(header):
         name = match[1].lower()
-        # The fields of an ENVELOPE are among those that are kept.
+        # The fields of an ENVELOPE are among the kept ones.
         if name not in KEPT:
             continue
         field, value = match.group(0, 2)
@@ -124,7 +124,7 @@ def _read_any(header: bytes) -> Head:
     elif kept and not kept[-1].endswith(b"\r\n"):
         kept.append(b"\r\n")
     date = told.get(b"date")
-    return Head(
+    return HeaderSummary(
         render_envelope(told),
         b"".join(kept),
         fold("".join(words)),

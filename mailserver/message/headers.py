@@ -1,7 +1,7 @@
-"""Header fields: cutting, unfolding, parameters, encoded words (RFC 5322 2.2, RFC 2045 5.1, RFC 2047, RFC 2231).
+"""Header fields: splitting, unfolding, parameters, encoded words (RFC 5322 2.2, RFC 2045 5.1, RFC 2047, RFC 2231).
 
-Nothing here raises for any input, and all of it is linear in the input: the patterns are possessive, so none of them
-tries a place twice.
+Nothing here raises for any input, and everything is linear in the input: the patterns are possessive, so none tries a
+position twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from mailserver.message.encodings import codec_of, decode_base64, decode_text
 
 MAX_PARAMETERS: Final = 1000
-"""Parameters of one field that are told; nobody means more."""
+"""Most parameters of one field that are returned."""
 
 MAX_WORDS: Final = 10_000
 """Encoded words of one field that are decoded; further ones stay as they are."""
@@ -35,7 +35,7 @@ _QUOTED_HEX: Final = re.compile(rb"=([0-9A-Fa-f]{2})")
 
 
 def header_end(source: bytes, start: int = 0) -> int:
-    """Where the body begins: behind the empty line. The end of the source if there is none."""
+    """Return the start of the body, after the empty line; the end of the source without one."""
     if source.startswith(b"\r\n", start):
         return start + 2
     blank = source.find(b"\r\n\r\n", start)
@@ -43,13 +43,13 @@ def header_end(source: bytes, start: int = 0) -> int:
 
 
 def iterate_fields(source: bytes, start: int, end: int) -> Iterator[tuple[bytes, bytes, int, int]]:
-    """(name in lower case, value as it stands, start, end) of each field; lines that are no field are passed over."""
+    """Yield (name in lower case, raw value, start, end) of each field. Lines that are no field are skipped."""
     for match in FIELD.finditer(source, start, end):
         yield match[1].lower(), match[2], match.start(), match.end()
 
 
 def unfold(value: bytes) -> bytes:
-    """A field's value on one line, without NUL and without white space around it (RFC 5322 2.2.3)."""
+    """Unfold a value into one line, without NUL and surrounding white space (RFC 5322 2.2.3)."""
     if b"\n" in value or b"\0" in value:
         # A pattern would make an object of each line.
         value = value.replace(b"\r\n", b"").replace(b"\n", b"").replace(b"\0", b"")
@@ -58,7 +58,7 @@ def unfold(value: bytes) -> bytes:
 
 
 def strip_comments(value: bytes) -> bytes:
-    """The value with each (comment), however nested, replaced by a space (RFC 5322 3.2.2)."""
+    """Replace each (comment), however nested, by a space (RFC 5322 3.2.2)."""
     if b"(" not in value:
         return value
     kept = []
@@ -82,14 +82,14 @@ def strip_comments(value: bytes) -> bytes:
 
 
 def parse_content_type(value: bytes) -> tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...]] | None:
-    """(type, subtype, parameters) of a Content-Type (RFC 2045 5.1), as they stand; None if there is no type/subtype."""
+    """Parse a Content-Type (RFC 2045 5.1) into (type, subtype, parameters); None if there is no type/subtype."""
     value = strip_comments(unfold(value))
     match = _TYPE.match(value)
     return (match[1], match[2], _parse_parameters(value, match.end())) if match else None
 
 
 def parse_disposition(value: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]] | None:
-    """(token, parameters) of a Content-Disposition (RFC 2183); None if there is no token."""
+    """Parse a Content-Disposition (RFC 2183) into (token, parameters); None if there is no token."""
     value = strip_comments(unfold(value))
     match = _TOKEN.match(value)
     return (match[1], _parse_parameters(value, match.end())) if match else None
@@ -103,12 +103,12 @@ def _parse_parameters(value: bytes, at: int) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def unescape(quoted: bytes) -> bytes:
-    """The inside of a quoted string without its backslashes."""
+    """Remove the backslashes inside a quoted string."""
     return _ESCAPE.sub(rb"\1", quoted) if b"\\" in quoted else quoted
 
 
 def parameter(parameters: tuple[tuple[bytes, bytes], ...], name: bytes) -> str | None:
-    """One parameter's value, decoded: plain, or in the extended and continued forms of RFC 2231."""
+    """Return one parameter's decoded value: plain, or in the extended and continued forms of RFC 2231."""
     for key, value in parameters:
         if key.lower() == name:
             return decode_text(value, None)
@@ -135,7 +135,7 @@ def parameter(parameters: tuple[tuple[bytes, bytes], ...], name: bytes) -> str |
 
 
 def decode_line(line: bytes) -> str:
-    """An unfolded value as text: encoded words decoded where they stand (RFC 2047), raw 8-bit guessed."""
+    """Decode an unfolded value: encoded words where they stand (RFC 2047), raw 8-bit text by guessing."""
     text = line.decode("ascii") if line.isascii() else decode_text(line, None)
     return decode_words(text) if "=?" in text else text
 

@@ -1,10 +1,11 @@
-"""Looking for many needles in one message, in small steps that can be taken at any time.
+"""A matcher of many needles in one message, in small steps.
 
-Problem: a thousand needles and a message of 60 MiB are minutes of work, in which nobody else of the account is served.
+Problem: a thousand needles and a message of 60 MiB are minutes of work, during which no other operation of the account
+would run.
 
-Rule: the message's text comes in pieces (`text_pieces`), each is compared with all needles that are not found yet, and
-between any two comparisons of some milliseconds the generator pauses. The end of each piece is kept for the next one, so
-that a needle which stands across two is found.
+Rule: the message's text comes in pieces (`text_pieces`). Each is compared with all needles that are not found yet, and
+the generator pauses after every few milliseconds of comparisons. The end of each piece is kept for the next one, so
+that a needle across two pieces is found.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mailserver.message.text import MessageText
 from mailserver.message.text_pieces import Piece, Stream, iterate_pieces
 
 SMALL: Final = 128 * 1024
-"""Octets of a message whose texts are made at once."""
+"""Octets of a message up to which its texts are made at once."""
 _COMPARED: Final = 4 * 1024 * 1024
 """Octets times needles between two pauses: some milliseconds."""
 
@@ -28,22 +29,22 @@ _BODY: Final = frozenset({Stream.BODY, Stream.VISIBLE})
 
 @frozen
 class SearchTerm:
-    """One key of a search."""
+    """One text key of a search."""
 
     needle: str
     """Folded."""
     body_only: bool = False
-    """Look at the text parts alone."""
+    """Search the text parts alone."""
     field: str | None = None
-    """Look at the header fields of that name (lower case) alone."""
+    """Search only the header fields of that name (lower case)."""
 
     @property
     def streams(self) -> frozenset[Stream]:
-        """The texts that are looked at."""
+        """The texts to search."""
         return frozenset({Stream.HEADER}) if self.field is not None else _BODY if self.body_only else _ANYWHERE
 
     def is_in(self, text: MessageText) -> bool:
-        """Does a message contain it?"""
+        """Tell whether a message contains it."""
         needle = self.needle
         if self.field is not None:
             return not (needle and text.lacks(needle)) and field_contains(text.header, self.field, needle)
@@ -53,12 +54,12 @@ class SearchTerm:
 
 
 class MessageMatcher:
-    """One message being looked through."""
+    """The search of one message."""
 
     def __init__(self, source: bytes, sought: Sequence[SearchTerm], small: int = SMALL) -> None:
         """`small`: octets of a message whose texts are made at once."""
         self.found = [False] * len(sought)
-        """By the order of `sought`; right once `run` is through."""
+        """In the order of `sought`; complete once `run` is exhausted."""
         self.work = 0
         """Octets of text times needles that have been compared."""
         self._source = source
@@ -66,7 +67,7 @@ class MessageMatcher:
         self._is_small = len(source) <= small
 
     def run(self) -> Iterator[None]:
-        """Go through the message; what it yields are pauses."""
+        """Search the message. It yields at pauses."""
         return self._at_once() if self._is_small else self._in_pieces()
 
     def _at_once(self) -> Iterator[None]:
@@ -134,7 +135,7 @@ class MessageMatcher:
 
 
 def field_contains(text: str, name: str, needle: str) -> bool:
-    """In lines "\\n" + name + ": " + value: does a value of that name contain the needle?"""
+    """Tell whether a field of that name contains the needle, in lines "\\n" + name + ": " + value."""
     if needle not in text:
         return False
     start = f"\n{name}: "

@@ -7,7 +7,7 @@ from typing import Final
 
 from mailserver.message.content import Content, Parameters
 from mailserver.message.envelope import ENVELOPE_FIELDS, add_field, nstring, render_envelope
-from mailserver.message.header_summary import Head, parse_header_summary
+from mailserver.message.header_summary import HeaderSummary, parse_header_summary
 from mailserver.message.headers import FIELD, header_end, parse_disposition, strip_comments, unfold
 from mailserver.message.limits import ENVELOPES_SEEN, SEEN
 from mailserver.message.structure import Part, parse_structure
@@ -17,14 +17,14 @@ _EXTENSION: Final = frozenset({b"content-disposition", b"content-language", b"co
 
 
 def summarise(source: bytes) -> Summary:
-    """All facts of a message with CRLF line ends. Never raises for any octets; linear in their number."""
+    """Render all facts of a message with CRLF line ends. Never raises for any octets; linear in their number."""
     head = _head_of(source, header_end(source))
     body, structure = render_structure(source, parse_structure(source, head.content))
     return Summary(head.envelope, body, structure, head.fields, head.search, head.sent)
 
 
-def _head_of(source: bytes, end: int) -> Head:
-    """What is told of a header that ends there: of one that is too long, of what is looked at of it."""
+def _head_of(source: bytes, end: int) -> HeaderSummary:
+    """Parse a header that ends there; of one that is too long only its first octets."""
     head = parse_header_summary(source[: min(end, SEEN)])
     if end <= SEEN:
         return head
@@ -32,37 +32,37 @@ def _head_of(source: bytes, end: int) -> Head:
 
 
 def summarise_header(header: bytes, *, is_whole: bool = True) -> Summary:
-    """The facts that the header of a message tells; those of its body are empty.
+    """Render the facts of a header; those of the body are empty.
 
-    One that is too long need not be whole: its first SEEN octets are enough.
+    The first SEEN octets of a header that is too long are enough.
     """
     head = _head_of(header, len(header) if is_whole else SEEN + 1)
     return Summary(head.envelope, b"", b"", head.fields, head.search, head.sent)
 
 
 class _Room:
-    """For the envelopes of messages in a message."""
+    """The room for envelopes of messages in a message."""
 
     def __init__(self) -> None:
         self._left = ENVELOPES_SEEN
 
     def take(self, octets: int) -> bool:
-        """Is there room for what a header of so many octets tells?"""
+        """Take the room for a header of so many octets. False if there is none."""
         self._left -= octets
         return self._left >= 0
 
 
 class _Lines:
-    """Line ends of messages that stand within each other: each octet is looked at once, not once a level."""
+    """Line ends of nested messages, counted once and not once a level."""
 
     def __init__(self, source: bytes, root: Part) -> None:
         self._source = source
         self._root = root
         self._before: dict[int, int] = {}
-        """Line ends in front of where such a message begins or ends; empty until one is asked for."""
+        """Line ends before the start or end of such a message; empty until one is needed."""
 
     def of_message(self, part: Part) -> int:
-        """Line ends in the body of a message/rfc822 part."""
+        """Count the line ends in the body of a message/rfc822 part."""
         if not self._before:
             self._count()
         return self._before[part.end] - self._before[part.body]
@@ -83,19 +83,19 @@ class _Lines:
 
 
 def count_lines(source: bytes, start: int, end: int) -> int:
-    """Line ends there. Each call of `count` keeps all other threads waiting."""
+    """Count line ends. Each call of `count` keeps all other threads waiting."""
     if end - start <= _COUNTED:
         return source.count(b"\n", start, end)
     return sum([source.count(b"\n", at, min(at + _COUNTED, end)) for at in range(start, end, _COUNTED)])
 
 
 _COUNTED: Final = 1024 * 1024
-"""Octets in which line ends are counted by one call."""
+"""Octets in which one call counts line ends."""
 _NO_ENVELOPE: Final = render_envelope({})
 
 
 def message_envelope(source: bytes, part: Part) -> bytes:
-    """The ENVELOPE value of the message that a Part is."""
+    """Render the ENVELOPE of the message in a Part."""
     fields: dict[bytes, bytes] = {}
     for match in FIELD.finditer(source, part.start, min(part.body, part.start + SEEN)):
         name = match[1].lower()
@@ -105,7 +105,7 @@ def message_envelope(source: bytes, part: Part) -> bytes:
 
 
 def render_structure(source: bytes, part: Part) -> tuple[bytes, bytes]:
-    """The values of BODY and of BODYSTRUCTURE. Depth is bounded by structure.MAX_DEPTH."""
+    """Render BODY and BODYSTRUCTURE. Depth is bounded by structure.MAX_DEPTH."""
     return _render(source, part, _Room(), _Lines(source, part))
 
 
@@ -138,8 +138,8 @@ def _render(source: bytes, part: Part, room: _Room, lines_of: _Lines) -> tuple[b
 
 
 def _ends(content: Content, is_message: bool) -> tuple[bytes, bytes]:
-    """What stands before the size of a part that is no multipart, and behind all that is not extension data."""
-    # A stranger's fields may be as long as his message: they are not kept.
+    """Render the fields before the size of a part that is no multipart, and its extension data."""
+    # A sender's fields may be as long as the message: they are not cached.
     return (_common_ends if content.is_common else _any_ends)(content, is_message)
 
 
@@ -162,7 +162,7 @@ def _any_ends(content: Content, is_message: bool) -> tuple[bytes, bytes]:
 
 
 def _extension(fields: dict[bytes, bytes]) -> bytes:
-    """Disposition, language, location."""
+    """Render disposition, language, location."""
     if fields.keys().isdisjoint(_EXTENSION):
         return b"NIL NIL NIL"
     disposition = b"NIL"
@@ -176,7 +176,7 @@ def _extension(fields: dict[bytes, bytes]) -> bytes:
 
 
 def _languages(value: bytes | None) -> bytes:
-    """Content-Language (RFC 3282), always as a list."""
+    """Render Content-Language (RFC 3282), always as a list."""
     if value is None:
         return b"NIL"
     tags = [nstring(tag.strip()) for tag in strip_comments(value).split(b",") if tag.strip()]

@@ -1,13 +1,13 @@
 """The MIME tree of a message, as offsets into its source (RFC 2046 5.1).
 
-The problems: boundaries that are each other's prefixes, or the same on several levels; delimiters that are missing,
-stand inside a part's header or come right behind it; 10,000 levels, 100,000 parts; headers without end. A reader
-that looks at each line on each level, or seeks the end of each part anew, takes quadratic time on them.
+The problems: boundaries that are prefixes of each other, or the same on several levels; delimiters that are missing,
+inside a part's header, or right after it; 10,000 levels, 100,000 parts; endless headers. A parser that reads each line
+on each level, or searches for the end of each part anew, takes quadratic time on them.
 
-The rules: each open multipart knows where its next delimiter stands. It was sought with one `find`, and only as far
-as the next delimiter of the level around it, because there the inner one ends anyway. So no octet is looked at more
-often than levels are open, and those are at most MAX_DEPTH. Where delimiters of two levels stand at the same place,
-the longer boundary counts, then the inner level. Deeper levels and further parts stay text of the part they are in.
+The rules: each open multipart knows the position of its next delimiter. It was found by one `find`, and only up to the
+next delimiter of the enclosing level, where the inner one ends anyway. So no octet is read more often than levels are
+open, and those are at most MAX_DEPTH. If delimiters of two levels are at one position, the longer boundary counts, then
+the inner level. Deeper levels and further parts stay text of the part they are in.
 
 Rejected: a line loop, which costs 0.2 us for each line of each attachment; the package `email`, which builds objects
 and costs 40 times as much.
@@ -23,18 +23,18 @@ from mailserver.message.headers import header_end, strip_comments
 from mailserver.message.limits import ALL_SEEN, SEEN
 
 MAX_DEPTH: Final = 100
-"""Levels of multipart and message/rfc822 that are looked into."""
+"""Levels of multipart and message/rfc822 that are parsed."""
 
 SOUGHT: Final = 4
-"""Times that each octet of a message is looked at for delimiters, on the average of all its octets."""
+"""Average number of times that each octet of a message is searched for delimiters."""
 SOUGHT_AT_LEAST: Final = 64 * 1024 * 1024
-"""Octets that are looked at in any case: nothing for a message of less than a megabyte, whatever its depth.
+"""Octets that are searched in any case: no limit for a message of less than a megabyte, whatever its depth.
 
-What lies deeper or behind that stays text: a hundred levels around all of a large message would take many seconds.
+What is deeper or later stays text: a hundred levels around a large message would take many seconds.
 """
 
 MAX_PARTS: Final = 10_000
-"""Parts of one message that are told apart."""
+"""Parts of one message that are distinguished."""
 
 _COMPOSITE: Final = frozenset({b"multipart", b"message"})
 
@@ -50,12 +50,12 @@ class Part:
         self.end = -1
         self.content = content
         self.children: list[Part] = []
-        """The parts of a multipart (never empty then); the one message inside a message/rfc822."""
+        """The parts of a multipart (never empty); or the one message inside a message/rfc822."""
         self.multipart = False
 
     @property
     def type(self) -> bytes:
-        """As it stands in the message; compare `family`."""
+        """As in the message; compare `family`."""
         return self.content.type
 
     @property
@@ -65,12 +65,12 @@ class Part:
 
     @property
     def subtype(self) -> bytes:
-        """As it stands in the message."""
+        """As in the message."""
         return self.content.subtype
 
     @property
     def parameters(self) -> Parameters:
-        """Those of the Content-Type, as they stand."""
+        """Those of the Content-Type, as in the message."""
         return self.content.parameters
 
     @property
@@ -85,27 +85,27 @@ class Part:
 
     @property
     def encoding(self) -> bytes:
-        """Content-Transfer-Encoding as it stands, without comments; "7bit" where there is none (RFC 2045 6.1)."""
+        """Content-Transfer-Encoding as in the message, without comments; "7bit" without one (RFC 2045 6.1)."""
         value = self.content.fields.get(b"content-transfer-encoding")
         return (strip_comments(value).strip() or b"7bit") if value is not None else b"7bit"
 
 
 class _Level:
-    """An open multipart: its delimiter, and where the next one stands (-1: not before the level around it ends)."""
+    """An open multipart: its delimiter, and the next position of that (-1: not before the enclosing level ends)."""
 
     __slots__ = ("delimiter", "following", "opened")
 
     def __init__(self, delimiter: bytes, opened: int) -> None:
         self.delimiter = delimiter
         self.opened = opened
-        """Its part's place among the open parts."""
+        """The index of its part among the open parts."""
         self.following = -1
 
 
 def parse_structure(source: bytes, fields: dict[bytes, bytes] | None = None) -> Part:
-    """The tree of a message with CRLF line ends. Never raises; linear in the size of the source.
+    """Parse a message with CRLF line ends. Never raises; linear in the size of the source.
 
-    `fields` are the content fields of its header, as in `Content`, for who has them already.
+    `fields`: the content fields of its header, as in `Content`, if the caller has them already.
     """
     end = header_end(source)
     content = read_content(source[: min(end, SEEN)]) if fields is None else content_of(fields)
@@ -117,9 +117,9 @@ def parse_structure(source: bytes, fields: dict[bytes, bytes] | None = None) -> 
 
 
 def find_part(root: Part, numbers: Sequence[int]) -> Part | None:
-    """The part of an IMAP part number (RFC 3501 6.4.5), or None.
+    """Return the part of an IMAP part number (RFC 3501 6.4.5), or None.
 
-    In a message that is no multipart, part 1 is its body: there the Part of the message itself is returned.
+    In a message that is no multipart, part 1 is its body: the Part of the message itself is returned.
     """
     part = root
     whole = True
@@ -143,15 +143,15 @@ class _Scanner:
         self._root = content
         self._levels: list[_Level] = []
         self._open: list[Part] = []
-        """From the root to the part being read, each inside the one before."""
+        """From the root to the current part, each inside the one before."""
         self._parts = 0
         self._sought = 0
-        """Octets that have been looked through for delimiters, on all levels."""
+        """Octets that have been searched for delimiters, on all levels."""
         self._most_sought = SOUGHT * len(source) + SOUGHT_AT_LEAST
         self._room = ALL_SEEN
-        """Octets of headers that are still looked at."""
+        """Octets of headers that may still be parsed."""
         self._blank = -1
-        """The last empty line found: it serves every header that begins before it."""
+        """The last empty line found: it ends every header that begins before it."""
 
     def scan(self) -> Part:
         root = self._enter(0, digest=False)
@@ -165,7 +165,7 @@ class _Scanner:
         return root
 
     def _next_delimiter(self) -> tuple[int, int] | None:
-        """(level, position) of the delimiter that comes next; inner levels never have one behind an outer one's."""
+        """Return (level, position) of the next delimiter; inner levels never have one after an outer one's."""
         if len(self._levels) == 1:
             following = self._levels[0].following
             return None if following < 0 else (0, following)
@@ -183,7 +183,7 @@ class _Scanner:
         return None if best is None else best[:2]
 
     def _pass_delimiter(self, index: int, at: int) -> None:
-        """End what the delimiter ends, and begin the next part unless it is a closing one."""
+        """End the parts that the delimiter ends, and begin the next part unless it is a closing one."""
         source = self._source
         level = self._levels[index]
         self._end(level.opened + 1, at)
@@ -199,13 +199,13 @@ class _Scanner:
             self._enter(min(line_end + 2, len(source)), digest=parent.subtype.lower() == b"digest")
 
     def _find(self, level: _Level, start: int, limit: int) -> int:
-        """The level's next delimiter, -1 if there is none that begins before the limit."""
+        """Return the level's next delimiter, -1 if none begins before the limit."""
         found = self._source.find(level.delimiter, start, limit + len(level.delimiter))
         self._sought += (limit if found < 0 else found) - start
         return found
 
     def _seek(self, position: int) -> None:
-        """Find anew the delimiters that stand before that position."""
+        """Search again for delimiters before that position."""
         limit = len(self._source)
         for level in self._levels:
             if 0 <= level.following < position:
@@ -214,7 +214,7 @@ class _Scanner:
                 limit = level.following
 
     def _enter(self, start: int, *, digest: bool) -> Part:
-        """Begin a part at its header; and the messages in it, as far as they begin with it."""
+        """Begin a part at its header, and the messages at its start."""
         first = part = self._begin(start, digest=digest)
         while part.family == b"message" and part.subtype.lower() == b"rfc822":
             if len(self._open) >= MAX_DEPTH:
@@ -252,12 +252,12 @@ class _Scanner:
         # The line end before a delimiter belongs to it: it may be the one of the empty line.
         level.following = self._find(level, part.body - 2, self._limit())
         if level.following == part.body < self._header_end(part.start):
-            # What looked like a delimiter of the level around, right behind the empty line, is this one's.
+            # What looked like a delimiter of the enclosing level, right after the empty line, is this one's.
             part.body += 2
         self._levels.append(level)
 
     def _limit(self) -> int:
-        """Where the next delimiter of the open levels stands, or the source ends."""
+        """Return the position of the open levels' next delimiter, or the end of the source."""
         for level in reversed(self._levels):
             if level.following >= 0:
                 return level.following
@@ -273,7 +273,7 @@ class _Scanner:
         return min(self._blank + 4, len(source))
 
     def _end(self, first: int, at: int) -> None:
-        """The open parts from `first` on end there."""
+        """End the open parts from `first` on."""
         for part in self._open[first:]:
             part.end = max(at, part.body)
             if part.multipart and not part.children:

@@ -1,8 +1,7 @@
-"""What is rendered once, when a message arrives, and answered from the index ever after.
+"""The summary of a message: rendered once, when it arrives, and answered from the index ever after.
 
-The notation is IMAP's (RFC 3501 7.4.2), the field's common compact form of these facts. Every value is complete and
-well-formed whatever the message is like, without literals that depend on the session. `message.render.summarise`
-makes it.
+The notation is IMAP's (RFC 3501 7.4.2), the usual compact form of these facts. Every value is complete and well-formed
+for any message, without literals that depend on the session. `message.render.summarise` makes it.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ KEPT_FIELDS: Final = frozenset(
         "x-spam-status", "x-uniform-type-identifier", "x-universally-unique-identifier",
     }
 )  # fmt: skip
-"""Lower-case names of the header fields whose lines a Summary keeps: what mail programs ask for in lists."""
+"""Lower-case names of the header fields whose lines a Summary keeps: those that mail programs request for lists."""
 
 KEPT_LIMIT: Final = 64 * 1024
 """Octets of kept lines; a message with more has INCOMPLETE in place of both `fields` and `search`."""
 
 RENDERING: Final = 1
-"""Counts the changes of what is rendered: summaries of another one are made anew. At most 255."""
+"""Version of the rendering: summaries of another version are rendered anew. At most 255."""
 
 INCOMPLETE: Final = "*"
-"""Stands for kept lines that are not kept, as they are too many: the file must be read. No header starts so."""
+"""In place of kept lines that are too many: the file must be read. No header begins with it."""
 
 
 class Summary(NamedTuple):
-    """The pre-rendered facts of one message. Of one whose body has not been read, `body` and `body_structure` are empty."""
+    """The pre-rendered facts of one message. `body` and `body_structure` are empty if its body has not been read."""
 
     envelope: bytes
     """The parenthesised ENVELOPE value."""

@@ -1,9 +1,10 @@
-"""The text of a message as SEARCH sees it: decoded (RFC 2047, transfer encodings, charsets) and folded.
+"""The text of a message for SEARCH: decoded (RFC 2047, transfer encodings, charsets) and folded.
 
-BODY looks at text parts alone, as nobody who seeks "plain" or "image" means the headers of parts; TEXT at everything.
+BODY searches text parts alone, as nobody who searches for "plain" or "image" means the headers of parts. TEXT searches
+everything.
 
-HTML is given twice, as it stands and, where that differs, without tags and with its character references resolved:
-so both an address in a link and a word that is written with `&uuml;` are found.
+HTML is included twice, as it stands and, if that differs, without tags and with its character references resolved: so
+both an address in a link and a word with `&uuml;` are found.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from mailserver.message.headers import decode_line, header_end, iterate_fields, 
 from mailserver.message.structure import Part, parse_structure
 
 TEXTS: Final = 1
-"""Counts the changes of what `MessageText` finds or how `fold` folds: indexes of another one are made anew. At most
-32767."""
+"""Version of `MessageText` and `fold`: indexes of another version are made anew. At most 32767."""
 
 TEXT_LIMIT: Final = 16 * 1024 * 1024
-"""Octets of a message's text parts, as they stand in the message, that are looked at: memory is bounded by it."""
+"""Octets of a message's text parts, as in the message, that are searched: it bounds memory."""
 
 # Stops at the next "<", so that many of them without a ">" take linear time.
 TAG: Final = re.compile(r"<[^<>]*+>")
@@ -41,11 +41,11 @@ _PIECE: Final = 16 * 1024
 # Combining marks are no letters, but for two that become some.
 _LONG_RUN: Final = re.compile(r"[\W\uff9e\uff9f]{64,}")
 _RUN: Final = 32
-"""Combining marks that are put in order together; no language has as many on one letter (UAX #15 13: 30)."""
+"""Combining marks that are ordered together; no language has as many on one letter (UAX #15 13: 30)."""
 HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 
 
-# White space and the colon behind a name are not told as they stand.
+# White space and the colon after a name are changed in the texts.
 _VISIBLE: Final = re.compile(r"[!-9;-~]+")
 _MARKS: Final = (b"multipart", b"rfc822", b"html", b"base64", b"printable", b"uue")
 _CHARSET: Final = re.compile(rb"charset=\"?(?:us-ascii|utf-8|iso-8859-1|iso-8859-15|windows-1252)(?=[\";\s])")
@@ -54,12 +54,12 @@ _LIKE_ASCII: Final = frozenset(
     | {f"cp125{number}" for number in range(9)}
     | {f"iso8859-{number}" for number in range(2, 17)}
 )
-"""Codecs for which octets below 0x80 are ASCII, whatever stands before them; None is one that is not known."""
+"""Codecs in which octets below 0x80 are always ASCII; None is an unknown one."""
 _TO_SPACES: Final = bytes.maketrans(b"\t\n\r\f\v()", b" " * 7)
 
 
 def fold(text: str) -> str:
-    """The form in which texts are compared: any case, and compatible characters alike (in the way of RFC 5051)."""
+    """Fold a text for comparisons: letter case and compatible characters do not count (as in RFC 5051)."""
     if text.isascii():
         return text.lower()
     if len(text) <= _PIECE:
@@ -85,7 +85,7 @@ def _fold(text: str) -> str:
 
 
 def _without_long_runs(text: str) -> Iterator[str]:
-    """Its pieces, none with a long run of combining marks, which take quadratic time to be put in order."""
+    """Yield pieces without long runs of combining marks, which would take quadratic time to order."""
     at = 0
     for run in _LONG_RUN.finditer(text):
         for cut in range(run.start() + _RUN, run.end(), _RUN):
@@ -96,12 +96,12 @@ def _without_long_runs(text: str) -> Iterator[str]:
 
 def _normalised(text: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    # One character may become eighteen: of a text made of such, memory would not be bounded.
+    # One character may become eighteen: memory would not be bounded for a text of these.
     return folded if len(folded) <= _PIECE or len(folded) <= 4 * len(text) else text.casefold()
 
 
 def is_torn(line: bytes) -> bool:
-    """Is there an address in an unfolded value that comments or spaces tear apart?"""
+    """Tell whether comments or spaces split an address in an unfolded value."""
     return _is_torn(line) if len(line) < _SHORT else _TORN.search(line) is not None
 
 
@@ -111,26 +111,26 @@ def _is_torn(line: bytes) -> bool:
 
 
 def field_text(name: bytes, value: bytes) -> str:
-    """One field's line of Summary.search, before folding; `name` in lower case.
+    """Make one field's line of Summary.search, before folding; `name` in lower case.
 
-    FROM, TO, CC and BCC look at the envelope (RFC 3501 6.4.4): an address that comments or spaces tear apart in the
-    field stands behind the value once more, as the envelope has it.
+    FROM, TO, CC and BCC search the envelope (RFC 3501 6.4.4): an address that comments or spaces split in the field
+    follows the value once more, as the envelope has it.
     """
     return line_text(name, unfold(value))
 
 
 def line_text(name: bytes, line: bytes) -> str:
-    """`field_text` of a value that is unfolded already."""
+    """Make the `field_text` of an unfolded value."""
     text = decode_line(line)
     if name in SEARCHED_ADDRESSES and is_torn(line):
-        # Thousands of addresses are not each looked for in all of a long value.
+        # Thousands of addresses are not each searched for in all of a long value.
         words = frozenset(_BETWEEN.split(text)) if len(text) > _LONG else None
         text += "".join([f" {address}" for address in _addresses(line) if address not in (words or text)])
     return f"\n{name.decode('ascii')}: {text}"
 
 
 def _addresses(value: bytes) -> Iterator[str]:
-    """Each mailbox@host."""
+    """Yield each mailbox@host."""
     for address in parse_addresses(value[:_ADDRESSES_LIMIT]):
         if address.mailbox and address.host:
             yield (address.mailbox + b"@" + address.host).decode("utf-8", "replace").replace("\n", " ")
@@ -143,7 +143,7 @@ class MessageText:
         self._source = source
 
     def lacks(self, needle: str) -> bool:
-        """Is it plain that none of the texts contains it (folded)? Then nothing needs to be decoded; False says nothing."""
+        """Tell whether plainly no text contains the needle (folded), without decoding. False proves nothing."""
         return (
             _VISIBLE.fullmatch(needle) is not None and needle.encode("ascii") not in self._lowered and self._is_literal
         )
@@ -154,7 +154,7 @@ class MessageText:
 
     @cached_property
     def _is_literal(self) -> bool:
-        """All that is visible in the texts, up to white space, stands in the source as it is, but for case."""
+        """True if all visible characters of the texts are in the source as they are, except for letter case."""
         source = self._source
         if not source.isascii() or b"\0" in source:
             return False
@@ -192,13 +192,13 @@ class MessageText:
 
 
 def _is_torn_anywhere(data: bytes) -> bool:
-    """May there be an address that `field_text` tells once more?"""
+    """Tell whether there may be an address that `field_text` repeats."""
     data = data.translate(_TO_SPACES)
     return b" @" in data or b"@ " in data
 
 
 def _is_plain(part: Part) -> bool:
-    """A part whose text is the octets as they stand, if these are ASCII; or none that has a text."""
+    """Tell whether a part's text is its octets as they are, if these are ASCII, or it has no text."""
     if part.children or part.family not in (b"text", b"message"):
         return True
     if part.encoding.lower() in ENCODINGS or part.subtype.lower() == b"html":
@@ -208,7 +208,7 @@ def _is_plain(part: Part) -> bool:
 
 
 def all_parts(root: Part) -> Iterator[Part]:
-    """The part and all in it, in the order of the message."""
+    """Yield the part and all parts in it, in the order of the message."""
     todo = [root]
     while todo:
         part = todo.pop()
@@ -217,7 +217,7 @@ def all_parts(root: Part) -> Iterator[Part]:
 
 
 def part_text(source: bytes, part: Part, limit: int = TEXT_LIMIT) -> str:
-    """A text part's body, its first `limit` octets decoded; see above for HTML."""
+    """Decode the first `limit` octets of a text part's body; see above for HTML."""
     data = decode_transfer(source[part.body : min(part.end, part.body + limit)], part.encoding.lower())
     text = decode_text(data, parameter(part.parameters, b"charset"))
     if part.subtype.lower() == b"html" and ("&" in text or "<" in text):

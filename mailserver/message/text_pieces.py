@@ -1,8 +1,8 @@
-"""The texts of a large message, as SEARCH sees them, in folded pieces: memory holds one piece beside the source.
+"""The texts of a large message for SEARCH, in folded pieces: memory holds one piece beside the source.
 
-What comes is what `message.text.MessageText` has, with two bounds more: of one header field the first FIELD_LIMIT octets
-are looked at, and a character's combining marks are joined to it only within a piece. A piece ends where a line or a
-word ends, if there is such a place.
+They are those of `message.text.MessageText`, with two more limits: only the first FIELD_LIMIT octets of one header
+field are searched, and a character's combining marks are joined to it only within a piece. A piece ends where a line or
+a word ends, if possible.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from mailserver.message.structure import Part, parse_structure
 from mailserver.message.text import HUGE_REFERENCE, TAG, TEXT_LIMIT, all_parts, field_text, fold
 
 PIECE: Final = 64 * 1024
-"""Octets of the message, about, that one piece is made of."""
+"""Octets of the message, about, for one piece."""
 FIELD_LIMIT: Final = 1024 * 1024
-"""Octets of one field's value that are looked at."""
+"""Octets of one field's value that are searched."""
 _LONG_HEADER: Final = 256 * 1024
 _FIELDS: Final = 64
 """Fields that are read between two pauses."""
 _FOLDED: Final = 4096
-"""Characters that are folded at once where not all are ASCII."""
+"""Characters that are folded at once if not all are ASCII."""
 _UTF_7: Final = 1024 * 1024
-"""Octets of a part in UTF-7 that are looked at: Python decodes it in one piece alone, without quadratic time."""
+"""Octets of a part in UTF-7 that are decoded: Python needs them in one piece, or quadratic time."""
 _BY_MARK: Final = {
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
 }
-"""Codecs whose text says by its first octets which way round they are."""
+"""Codecs whose text may begin with a byte order mark."""
 _LONGEST_MARK: Final = 4
 _LONGEST_TAG: Final = 64 * 1024
 _LONGEST_REFERENCE: Final = 64
@@ -47,7 +47,7 @@ _UU: Final = (b"x-uuencode", b"uuencode", b"x-uue")
 
 
 class Stream(enum.Enum):
-    """Which of a message's texts a piece belongs to."""
+    """The text of a message to which a piece belongs."""
 
     HEADER = "header"
     INNER = "inner"
@@ -62,7 +62,7 @@ class Piece(NamedTuple):
 
     stream: Stream
     text: str
-    """Of headers whole fields, each "\\n" + name + ": " + value. Empty: a pause, nothing new."""
+    """Headers come as whole fields, each "\\n" + name + ": " + value. Empty: a pause, nothing new."""
     fields: tuple[tuple[str, str], ...] = ()
     """Of Stream.HEADER: name and folded value of each field in the text."""
 
@@ -71,11 +71,11 @@ PAUSE: Final = Piece(Stream.BODY, "")
 
 
 def iterate_pieces(source: bytes, *, header: bool = True, inner: bool = True, body: bool = True) -> Iterator[Piece]:
-    """The pieces of those texts of a message with CRLF line ends. Never raises; linear; a piece takes milliseconds."""
+    """Yield the pieces of these texts of a message with CRLF line ends. Never raises; linear; milliseconds for a piece."""
     end = header_end(source)
     content: dict[bytes, bytes] | None = None
     if end > _LONG_HEADER and (inner or body):
-        # Found on the way: `parse_structure` would copy the header, twice.
+        # Collected on the way: `parse_structure` would copy the header, twice.
         content = {}
     if header or content is not None:
         yield from _field_pieces(Stream.HEADER, source, 0, end, content, wanted=header)
@@ -104,7 +104,7 @@ def _field_pieces(
     *,
     wanted: bool = True,
 ) -> Iterator[Piece]:
-    """Take the content fields into `content`; what is not wanted gives pauses alone."""
+    """Collect the content fields in `content`. Unwanted fields yield pauses alone."""
     texts: list[str] = []
     fields: list[tuple[str, str]] = []
     octets = 0
@@ -130,7 +130,7 @@ def _field_pieces(
 
 
 def _body_pieces(source: bytes, part: Part, end: int) -> Iterator[Piece]:
-    """A text part; a line end stands before it, as between two parts."""
+    """Yield a text part; a line end comes first, as between two parts."""
     is_html = part.subtype.lower() == b"html"
     encoding = part.encoding.lower()
     yield Piece(Stream.BODY, "\n")
@@ -167,7 +167,7 @@ def _body_pieces(source: bytes, part: Part, end: int) -> Iterator[Piece]:
 
 
 def _utf_7_pieces(source: bytes, part: Part, end: int, *, is_html: bool) -> Iterator[Piece]:
-    """The beginning of a part in UTF-7."""
+    """Yield the beginning of a part in UTF-7."""
     found: list[bytes] = []
     room = _UTF_7
     for data in _decoded(source, part.body, end, part.encoding.lower()):
@@ -183,7 +183,7 @@ def _utf_7_pieces(source: bytes, part: Part, end: int, *, is_html: bool) -> Iter
 
 
 def _cut_markup(text: str, *, last: bool) -> tuple[str, str]:
-    """Text that ends in no tag or reference, and what is kept for the next piece."""
+    """Cut before an unfinished tag or reference. Return the text, and the rest for the next piece."""
     if last:
         return text, ""
     cut = len(text)
@@ -197,18 +197,18 @@ def _cut_markup(text: str, *, last: bool) -> tuple[str, str]:
 
 
 class _Decoder:
-    """Decodes in pieces, as `bytes.decode` with "replace" does all at once. Python's own raise for some octets."""
+    """An incremental decoder like `bytes.decode` with "replace". Python's own raise for some octets."""
 
     def __init__(self, codec: str) -> None:
         self._codec = codec
         self._decoder: codecs.IncrementalDecoder | None = None
-        """None until the order of the octets is known."""
+        """None until the byte order is known."""
         if codec not in _BY_MARK:
             self._decoder = codecs.getincrementaldecoder(codec)("replace")
         self._beginning = b""
 
     def decode(self, data: bytes, *, last: bool) -> str:
-        """The next characters. Never raises."""
+        """Return the next characters. Never raises."""
         if self._decoder is None:
             data = self._beginning + data
             if len(data) < _LONGEST_MARK and not last:
@@ -219,12 +219,12 @@ class _Decoder:
         try:
             return self._decoder.decode(data, last)
         except UnicodeError:
-            # More octets of a torn escape sequence than it can keep until the next piece.
+            # More octets of an incomplete escape sequence than it can keep for the next piece.
             self._decoder.reset()
             return data.decode(self._codec, "replace")
 
     def _begin(self, data: bytes) -> bytes:
-        """Find the order of the octets, as the whole decoder does: without a byte order mark it is the machine's."""
+        """Find the byte order: by its mark, else the machine's, like `bytes.decode`."""
         little, big = _BY_MARK[self._codec]
         is_little = sys.byteorder == "little"
         for mark in (little, big):
@@ -237,7 +237,7 @@ class _Decoder:
 
 
 class _Words:
-    """Text of one stream, folded in pieces that end where a word ends."""
+    """Text of one stream, folded in pieces that end at the end of a word."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -262,7 +262,7 @@ class _Words:
 
 
 def _decoded(source: bytes, start: int, end: int, encoding: bytes) -> Iterator[bytes]:
-    """The octets of a part without their transfer encoding, in pieces."""
+    """Yield the octets of a part without their transfer encoding."""
     if encoding == b"base64":
         return _base64(source, start, end)
     if encoding == b"quoted-printable":
@@ -273,7 +273,7 @@ def _decoded(source: bytes, start: int, end: int, encoding: bytes) -> Iterator[b
 
 
 def _lines(source: bytes, start: int, end: int) -> Iterator[bytes]:
-    """Pieces that end with a line, or, in a long line, before an escape."""
+    """Yield pieces that end with a line, or, in a long line, before an escape."""
     while start < end:
         stop = min(start + PIECE, end)
         if stop < end:
@@ -300,7 +300,7 @@ def _base64(source: bytes, start: int, end: int) -> Iterator[bytes]:
 
 
 def _uu(source: bytes, start: int, end: int) -> Iterator[bytes]:
-    """As in `encodings.decode_transfer`: what has no beginning is told as it stands."""
+    """Do `encodings.decode_transfer`: text without a begin line stays as it is."""
     begun = source.startswith(b"begin ", start) or source.find(b"\nbegin ", start, end) >= 0
     if not begun:
         yield from (source[at : min(at + PIECE, end)] for at in range(start, end, PIECE))

@@ -1,4 +1,4 @@
-"""The store of a configuration: what the server serves from, and what commands look into."""
+"""The store of a configuration, for the server and for commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mailserver.types import DirectoryId
 
 
 def make_store(config: Config, *, root_seen: DirectoryId | None = None) -> MaildirStore:
-    """The Maildirs of [mail]. `root_seen`: the mail root as it was at the start. Raises: StoreUnavailable."""
+    """Make the store of [mail]. `root_seen`: the mail root as it was at the start. Raises: StoreUnavailable."""
     mail = config.mail
     names = Namespace.make(mail.separator, "", slashes=bool(mail.escape))
     return MaildirStore(
@@ -29,6 +29,6 @@ def make_store(config: Config, *, root_seen: DirectoryId | None = None) -> Maild
 
 
 def level_encoding(config: Config) -> LevelEncoding:
-    """How folder names are written on disk."""
+    """Make the encoding of folder names on disk."""
     mail = config.mail
     return LevelEncoding(mail.utf8_names, mail.escape, slashes=bool(mail.escape) and mail.separator == ".")

@@ -52,7 +52,7 @@ MESSAGES = {
 
 
 class Source:
-    """Facts of MESSAGES, and a record of what was fetched."""
+    """MaildirSearchSource of MESSAGES, and a record of what was fetched."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ import apsw
 
 from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.index.message_blocks import MessageBlock, MessageBlocks
-from mailserver.store.index.records import Entry, Facts
+from mailserver.store.index.records import Entry, EntryFields
 from mailserver.store.index.statements import LOW, insert, select, spans_of, whole
 from mailserver.store.rows import LARGEST_SIZE, Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
@@ -176,7 +176,7 @@ class Messages:
 
     # --- writing
 
-    def add(self, key: int, entries: Iterable[Facts]) -> None:
+    def add(self, key: int, entries: Iterable[EntryFields]) -> None:
         """Add new messages."""
         first = key << 32
         rows: Iterator[Any] = (

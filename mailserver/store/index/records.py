@@ -45,7 +45,7 @@ class MailboxState:
     """Boot id of the machine when this was written. After another boot the last commits may be missing."""
 
 
-Facts = tuple[int, int, int, int | None, int | None, str, str, int]
+EntryFields = tuple[int, int, int, int | None, int | None, str, str, int]
 """The fields of an `Entry` as a tuple, where many are made at once."""
 
 

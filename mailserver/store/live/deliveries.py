@@ -26,7 +26,7 @@ Stage = Callable[[Account], Delivery]
 
 
 @define(eq=False)
-class Waiting:
+class PendingDelivery:
     """One delivery and its outcome."""
 
     stage: Stage
@@ -37,17 +37,17 @@ class Deliveries:
     """The waiting deliveries of one account."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[PendingDelivery] = deque()
 
-    def add(self, stage: Stage) -> Waiting:
+    def add(self, stage: Stage) -> PendingDelivery:
         """Add a delivery, on the reactor's thread. Then ask for a turn of the account and call `finish` in it."""
-        waiting = Waiting(stage)
+        waiting = PendingDelivery(stage)
         self._waiting.append(waiting)
         return waiting
 
     def finish(
         self,
-        waiting: Waiting,
+        waiting: PendingDelivery,
         account: Account,
         seen_by: Callable[[MailboxId], bool],
         done: Callable[[Appended], None],
@@ -67,7 +67,7 @@ class Deliveries:
         return waiting.outcome
 
     def _do_all(self, account: Account, seen_by: Callable[[MailboxId], bool], done: Callable[[Appended], None]) -> None:
-        staged: list[tuple[Waiting, Delivery]] = []
+        staged: list[tuple[PendingDelivery, Delivery]] = []
         for _ in range(min(MOST, len(self._waiting))):
             each = self._waiting.popleft()
             try:

@@ -1,4 +1,4 @@
-"""An account in memory: its mailboxes by name, what is appended and prepared for them; and the store of all accounts."""
+"""An account in memory: its mailboxes by name, appended and prepared messages; and the store of all accounts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOT_IN_A_LEVEL = re.compile("[\x00-\x1f\x7f-\x9f.\ud800-\udfff]")
 
 
 class MemoryPrepared:
-    """Messages that only wait for `publish`."""
+    """Messages that wait for `publish`."""
 
     def __init__(self, mailbox: MemoryMailbox, messages: Sequence[tuple[bytes, Iterable[str], int]]) -> None:
         self._mailbox = mailbox
@@ -40,7 +40,7 @@ class MemoryPrepared:
         self._aborted = False
 
     def publish(self) -> Appended:
-        """Make them visible. Repeated, it tells the same again."""
+        """Publish them. Repeated, it returns the same."""
         if self._aborted:
             raise ValueError("these messages have been given up")
         if self._appended is None:
@@ -49,7 +49,7 @@ class MemoryPrepared:
         return self._appended
 
     def abort(self) -> None:
-        """Forget them, unless published."""
+        """Drop them, unless published."""
         self._aborted = self._appended is None
 
 
@@ -59,7 +59,7 @@ class _HeldMaildrop:
     held = True
 
     def release(self) -> None:
-        """Give it up."""
+        """Release it."""
         self.held = False
 
 
@@ -174,26 +174,26 @@ class MemoryAccount:
             self._mailboxes[becomes] = mailbox
 
     def mailbox(self, name: str) -> MemoryMailbox:
-        """Raises: NoSuchMailbox."""
+        """Return a mailbox by name. Raises: NoSuchMailbox."""
         mailbox = self._mailboxes.get(_canonical(name))
         if mailbox is None:
             raise NoSuchMailbox
         return mailbox
 
     def status(self, name: str) -> Status:
-        """Counts. Raises: NoSuchMailbox."""
+        """Return counts. Raises: NoSuchMailbox."""
         return self.mailbox(name).status()
 
     # --- new messages
 
     def stage(self) -> MemoryStaged:
-        """Begin to receive a message."""
+        """Start receiving a message."""
         return MemoryStaged(bytearray())
 
     def append(
         self, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
     ) -> Appended:
-        """Make staged messages visible, all or none. Raises: NoSuchMailbox, LimitReached."""
+        """Publish staged messages, all or none. Raises: NoSuchMailbox, LimitReached."""
         mailbox = self.mailbox(name)
         mailbox.check_room(len(messages))
         is_claimable = mailbox.first_recent() == mailbox.uid_next
@@ -208,7 +208,7 @@ class MemoryAccount:
     def deliver(
         self, deliveries: Sequence[Delivery], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
     ) -> list[Appended | Exception]:
-        """One after the other."""
+        """Append one after the other."""
         outcomes: list[Appended | Exception] = []
         for delivery in deliveries:
             try:
@@ -220,7 +220,7 @@ class MemoryAccount:
         return outcomes
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> MemoryPrepared:
-        """Take them to be published later. Raises: NoSuchMailbox."""
+        """Keep them to be published later. Raises: NoSuchMailbox."""
         mailbox = self.mailbox(name)
         mailbox.check_room(len(messages))
         prepared = MemoryPrepared(mailbox, [(content(new.staged), new.flags, self._date(new)) for new in messages])
@@ -229,7 +229,7 @@ class MemoryAccount:
         return prepared
 
     def lock_maildrop(self) -> _HeldMaildrop:
-        """Raises: InUse."""
+        """Lock the maildrop. Raises: InUse."""
         if self._maildrop is not None and self._maildrop.held:
             raise InUse("another session has the maildrop locked")
         self._maildrop = _HeldMaildrop()
@@ -237,19 +237,19 @@ class MemoryAccount:
 
     @property
     def has_maintenance(self) -> bool:
-        """There is none."""
+        """False: there is no maintenance."""
         return False
 
     def bounded(self) -> AbstractContextManager[None]:
-        """Nothing is read here."""
+        """Do nothing, as nothing is read from disk."""
         return nullcontext()
 
     def maintain(self, stop: Callable[[], bool]) -> float | None:  # noqa: ARG002 - there is none
-        """Nothing to do."""
+        """Do nothing."""
         return None
 
     def close(self) -> None:
-        """Nothing to give up."""
+        """Do nothing, as nothing is open."""
 
     # --- small parts
 
@@ -287,25 +287,25 @@ class MemoryStore:
         self._accounts: dict[str, MemoryAccount] = {}
 
     def account(self, user: str, home: str | None = None) -> MemoryAccount:  # noqa: ARG002 - nothing is on disk
-        """The account, made when it is new, with INBOX and the special-use folders (attribute -> name)."""
+        """Return the account, made if it is new, with INBOX and the special-use folders (attribute -> name)."""
         if user not in self._accounts:
             self._accounts[user] = MemoryAccount(user, self._summarise, self._special_use, self._clock, self._bounds)
         return self._accounts[user]
 
 
 def _parents(name: str) -> list[str]:
-    """The names above it: a/b/c has a and a/b."""
+    """Return the names above it: a/b/c has a and a/b."""
     levels = name.split("/")
     return ["/".join(levels[:depth]) for depth in range(1, len(levels))]
 
 
 def _canonical(name: str) -> str:
-    """INBOX in any case is INBOX (RFC 3501 5.1)."""
+    """Return INBOX for INBOX in any case (RFC 3501 5.1)."""
     return INBOX if name.upper() == INBOX else name
 
 
 def _checked(name: str) -> str:
-    """A name that Maildir++ could hold too. Raises: BadMailboxName."""
+    """Check that Maildir++ could have this name too. Raises: BadMailboxName."""
     levels = name.split("/")
     # Dovecot reads "~" at the beginning as a home directory, and opens no such mailbox.
     if name.startswith("~") or not all(levels) or any(_NOT_IN_A_LEVEL.search(level) for level in levels):

@@ -1,4 +1,4 @@
-"""A mailbox in memory: its messages, flags and UIDs, every answer computed from them when asked."""
+"""A mailbox in memory: its messages, flags and UIDs. Every answer is computed from them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 class MemoryMailbox:
-    """One mailbox. It is both the state and the handle: whoever holds it after its deletion gets MailboxChanged."""
+    """One mailbox, both the state and the handle. After its deletion a holder gets MailboxChanged."""
 
     watched_paths: tuple[str, ...] = ()
     read_only = False
@@ -51,44 +51,44 @@ class MemoryMailbox:
     # --- reading
 
     def foreign_names(self, names: Collection[str]) -> Collection[str]:
-        """All of them."""
+        """Return all of them."""
         return names
 
     def refresh(self, names: Collection[str] | None = None) -> None:  # noqa: ARG002 - no other program writes here
-        """Nobody else writes here."""
+        """Do nothing, as no other program writes here."""
         self._check()
 
     def load(self) -> Snapshot:
-        """The mailbox whole."""
+        """Load the whole mailbox."""
         self._check()
         rows = [message.row(uid) for uid, message in self._messages.items()]
         return Snapshot.of(rows, self._modseq, tuple(self._keywords), self.uid_next, self.uid_validity)
 
     def changes_since(self, modseq: ModSeq) -> Changes:
-        """What happened after `modseq`. Raises: MailboxChanged."""
+        """Return what happened after `modseq`. Raises: MailboxChanged."""
         self._check()
         rows = [message.row(uid) for uid, message in self._messages.items() if message.modseq > modseq]
         expunged = sorted(uid for when, uid in self._expunged if when > modseq)
         return Changes(modseq, self._modseq, rows, expunged, tuple(self._keywords), self.uid_next)
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Nobody else ever does."""
+        """Do nothing, as nobody else changes it."""
         return nullcontext()
 
     def first_recent(self) -> UID:
-        """The UID from which on messages are unclaimed."""
+        """Return the lowest unclaimed UID."""
         self._check()
         return self._recent_from
 
     def claim_recent(self, below: UID | None = None) -> range:
-        """Take the \\Recent messages for one session."""
+        """Claim the \\Recent messages for one session."""
         self._check()
         start, end = self._recent_from, self.uid_next if below is None else min(below, self.uid_next)
         self._recent_from = max(start, end)
         return range(start, end)
 
     def status(self) -> Status:
-        """Counts."""
+        """Return counts."""
         self._check()
         flags = [message.flags for message in self._messages.values()]
         return Status(
@@ -108,7 +108,7 @@ class MemoryMailbox:
         only_head: bool = False,  # noqa: ARG002 - all of it is at hand
         time_slice: TimeSlice | None = None,
     ) -> Sequence[tuple[UID, Row, Summary]]:
-        """Made anew each time; messages gone are left out."""
+        """Make them anew at each call, without messages that are gone."""
         self._check()
         found = []
         for uid in self._present(uids):
@@ -119,7 +119,7 @@ class MemoryMailbox:
         return found
 
     def envelopes(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
-        """Made anew each time."""
+        """Make them anew at each call."""
         self._check()
         found = {}
         for uid in self._present(uids):
@@ -135,24 +135,24 @@ class MemoryMailbox:
         only_dates: bool = False,  # noqa: ARG002 - all is known
         time_slice: TimeSlice | None = None,  # noqa: ARG002 - the same
     ) -> Sequence[Row]:
-        """Their rows; messages gone are left out."""
+        """Return the rows, without messages that are gone."""
         self._check()
         return [self._messages[uid].row(uid) for uid in self._present(uids)]
 
     def pop3_records(self, *, names: bool = False) -> Mapping[UID, Pop3Record]:
-        """None: no other server was here."""
+        """Return none: there was no other server."""
         del names
         return {}
 
     def open_message(self, uid: UID) -> MemoryMessage:
-        """Open it. Raises: MessageExpunged."""
+        """Open a message. Raises: MessageExpunged."""
         self._check()
         if uid not in self._messages:
             raise MessageExpunged
         return MemoryMessage(self._messages[uid].data)
 
     def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
-        """The first of those messages, up to `limit` octets together."""
+        """Read the first of these messages, up to `limit` octets in all."""
         found = []
         for uid in uids:
             try:
@@ -168,12 +168,12 @@ class MemoryMailbox:
         return found
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
-        """Those of the candidates that match, rising."""
+        """Return the candidates that match, rising."""
         self._check()
         return evaluate(query, candidates, self._source())
 
     def start_search(self, query: Query, candidates: Sequence[UID]) -> Search:
-        """As `search`, in steps."""
+        """Start a `search` in steps."""
         self._check()
         return Search(query, candidates, self._source())
 
@@ -207,7 +207,7 @@ class MemoryMailbox:
         return Stored(modified, gone, before)
 
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
-        """Remove them; the UIDs removed, rising."""
+        """Remove messages. Return the removed UIDs, rising."""
         self._check()
         going = [uid for uid in self._present(uids) if self._messages[uid].flags & DELETED or not only_deleted]
         if going:
@@ -232,7 +232,7 @@ class MemoryMailbox:
         return Copied(into.id, into.uid_validity, list(present), into.add(copies))
 
     def move(self, uids: Sequence[UID], target: str) -> Copied:
-        """Move what is there of them. Raises: NoSuchMailbox, LimitReached."""
+        """Move the messages that exist. Raises: NoSuchMailbox, LimitReached."""
         self._check()
         into = self._account.mailbox(target)
         present = self._present(uids)
@@ -243,7 +243,7 @@ class MemoryMailbox:
         return copied
 
     def add(self, messages: Sequence[tuple[bytes, Iterable[str], int]]) -> list[UID]:
-        """Put messages (octets, flag names, date) in, all or none. Raises: LimitReached."""
+        """Add messages (octets, flag names, date), all or none. Raises: LimitReached."""
         self._check()
         names = [list(flags) for _data, flags, _date in messages]
         self._make_mask([name for group in names for name in group])
@@ -258,12 +258,12 @@ class MemoryMailbox:
         return uids
 
     def check_room(self, more: int) -> None:
-        """Raises: MailboxFull where so many more would be too many."""
+        """Raise MailboxFull if so many more would be too many."""
         if len(self._messages) + more > self._account.bounds.messages:
             raise MailboxFull
 
     def all_uids(self) -> list[UID]:
-        """Every UID, rising."""
+        """Return every UID, rising."""
         return list(self._messages)
 
     # --- small parts
@@ -276,14 +276,14 @@ class MemoryMailbox:
         return sorted(uid for uid in set(uids) if uid in self._messages)
 
     def _mask(self, name: str) -> int:
-        """The bit of a flag, 0 for a keyword that the mailbox does not have."""
+        """Return the bit of a flag, 0 for a keyword that the mailbox does not have."""
         if name.lower() in _SYSTEM:
             return _SYSTEM[name.lower()]
         known = [keyword.lower() for keyword in self._keywords]
         return 1 << KEYWORD_BIT + known.index(name.lower()) if name.lower() in known else 0
 
     def _make_mask(self, names: Sequence[str]) -> int:
-        """The bits of those flags; new keywords are made, all or none."""
+        """Return the bits of these flags. New keywords are made, all or none."""
         new: dict[str, str] = {}
         for name in names:
             if not self._mask(name):

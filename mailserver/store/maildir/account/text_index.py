@@ -1,17 +1,17 @@
-"""The text index of an account: asked by SEARCH, made and kept up in time that nobody else needs.
+"""The text index of an account: used by SEARCH, updated in the account's idle time.
 
 Problems and rules:
 
-*   It is of use, never needed: whatever is wrong with it (full disk, damage, another process, a file that is gone), a
-    search reads the messages instead, and mail is received. Nothing here takes the account's lock but to see whether a
-    mailbox is really gone.
-*   A mailbox is indexed once somebody has searched its text, from its first message to its last; what comes later is
-    added, what is expunged is taken out. Until then, and where that fails, a message is not in the index's ranges, and
-    is read.
+*   It is useful, but never necessary. If it fails (full disk, damage, another process, a missing file), a search reads
+    the messages instead, and mail is received. Nothing here takes the account's lock, except to see whether a mailbox
+    is really gone.
+*   A mailbox is indexed once its text has been searched, from its first message to its last. Later messages are added,
+    expunged ones are removed. A message that is not in the index's ranges yet is read.
 *   `work` does one small transaction, and ends early when it is told to.
-*   Several processes may do so: one that finds another at work comes again later, and looks at what is indexed inside
-    its own transaction.
-*   A file that is damaged or of another version is removed under a lock of its own, by whoever still finds the same file.
+*   Several processes may do so. One that finds another at work comes again later, and checks inside its own transaction
+    what is indexed.
+*   A file that is damaged or of another version is removed under a lock of its own, by a process that still finds the
+    same file.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ T = TypeVar("T")
 FILE_NAME: Final = "mailserver-text.sqlite"
 LOCK_NAME: Final = "mailserver-text.lock"
 TRANSACTION: Final = 256 * 1024
-"""Characters of text in one transaction at most. A message with more is not indexed, and read by each search."""
+"""Most characters of text in one transaction. A message with more is not indexed, and every search reads it."""
 _ENOUGH: Final = 64 * 1024
 """Characters after which a transaction ends: some hundredths of a second."""
 _MESSAGES: Final = 100
 _REMOVED: Final = 300
-"""Messages in one transaction, to put in or to take out."""
+"""Messages that one transaction adds or removes."""
 _ROOM: Final = 64 * 1024 * 1024
 """Octets of the disk that are left to mail."""
 NOW: Final = 0.0
@@ -69,18 +69,18 @@ _log = logging.getLogger(__name__)
 
 @define
 class _Plan:
-    """What is to be done for one mailbox."""
+    """The remaining work for one mailbox."""
 
     upto: ModSeq
-    """Modseq that the index is true for once it is done."""
+    """Modseq up to which the index is complete once it is done."""
     gone: Sequence[int]
     todo: Sequence[UID]
 
 
 class TextIndex:
-    """Of one account, used by one thread at a time.
+    """The text index of one account, used by one thread at a time.
 
-    `read` gives messages of a mailbox as sent, in the order asked for, without those that are gone or cannot be read.
+    `read` returns messages of a mailbox as sent, in the given order, without those that are gone or unreadable.
     """
 
     def __init__(self, home: Home, read: Read) -> None:
@@ -94,12 +94,12 @@ class TextIndex:
         self._again = 0.0
         self._complained = False
         self.in_use = os.path.exists(self._path)
-        """May there be work? Read by other threads too."""
+        """True if there may be work. Read by other threads too."""
 
     # --- asking
 
     def look_up(self, state: MailboxState, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
-        """Which of the messages (rising, at least one) may have the needle (folded); None if it cannot tell."""
+        """Return the messages (rising, at least one) that may have the needle (folded); None if the index cannot tell."""
         if where is not Where.HEADER:
             self._wanted.add((state.guid, state.uid_validity))
             self.in_use = True
@@ -108,7 +108,7 @@ class TextIndex:
             return None
         span = (uids[0], uids[-1])
         found = self._try(lambda index: index.find(state.guid, state.uid_validity, span, query, where))
-        # One that knows higher UIDs than there are was made of a mailbox that has been put back since.
+        # An index with higher UIDs than the mailbox was made before the mailbox was restored.
         if found is None or found[2] >= state.uid_next:
             return None
         ranges, hits, _highest = found
@@ -126,7 +126,7 @@ class TextIndex:
     # --- making
 
     def work(self, stop: Callable[[], bool]) -> float | None:
-        """Do a little, until `stop` says that others wait; in how many seconds to come again, None: when it is used."""
+        """Do a little work, until `stop` returns True. Return the seconds to the next call; None: after the next use."""
         if time.monotonic() < self._again:
             return self._again - time.monotonic()
         pause = self._attempt(stop)
@@ -147,7 +147,7 @@ class TextIndex:
         except schema.Busy:
             return _OTHER_AT_WORK
         except MailError:
-            # A mailbox that changes under others' hands, or their lock.
+            # Another process changes the mailbox, or holds its lock.
             return _OTHER_AT_WORK
         except (*schema.Unusable, OSError) as error:
             self._fail(error)
@@ -192,7 +192,7 @@ class TextIndex:
         return NOW
 
     def _step(self, index: FullText, key: int, state: MailboxState, modseq: ModSeq, stop: Callable[[], bool]) -> None:
-        """Bring one mailbox a little further."""
+        """Do one transaction for one mailbox."""
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._make_plan(index, key, state, modseq)
@@ -213,7 +213,7 @@ class TextIndex:
             del self._plans[key]
 
     def _make_plan(self, index: FullText, key: int, state: MailboxState, modseq: ModSeq) -> _Plan:
-        """What is in the index and no longer there, and what is there and not in the index."""
+        """Compare the index with the mailbox: messages to remove and to add."""
         ranges = index.ranges(key, 0, state.uid_next)
         if modseq and modseq >= state.floor:
             gone = self._home.read(lambda main: main.messages.expunged_since(state.key, modseq))
@@ -235,7 +235,7 @@ class TextIndex:
     def _take(
         self, index: FullText, key: int, state: MailboxState, batch: Sequence[UID], stop: Callable[[], bool]
     ) -> int:
-        """Index the first of these messages; how many are dealt with. Those that cannot be read, or are too long, are left."""
+        """Index the first of these messages. Return how many are done. Unreadable or too long ones are skipped."""
         # Another process may have done some since the plan was made.
         todo = _outside(batch, index.ranges(key, batch[0], batch[-1]))
         kept = {uid: text for uid, text, _sent in self._home.read(lambda main: main.header_texts.get(state.key, todo))}
@@ -262,14 +262,14 @@ class TextIndex:
     # --- the file
 
     def close(self) -> None:
-        """Give descriptors back; the next use opens them again."""
+        """Close the file. The next use opens it again."""
         self._plans.clear()
         if self._index is not None:
             self._index.close()
             self._index = None
 
     def discard(self) -> None:
-        """Remove the file: it is not wanted here any more."""
+        """Remove the file: the index is switched off."""
         self._wanted.clear()
         self.in_use = False
         if os.path.exists(self._path):
@@ -278,7 +278,7 @@ class TextIndex:
                     schema.remove(self._path)
 
     def _try(self, question: Callable[[FullText], T]) -> T | None:
-        """An answer, or None where the index is not there or fails."""
+        """Query the index. None if it is missing or fails."""
         try:
             index = self._open(create=False)
             return None if index is None else question(index)
@@ -306,16 +306,16 @@ class TextIndex:
         return self._index
 
     def _fail(self, error: Exception) -> None:
-        """A search goes on without; that is said once."""
+        """Log a failure once. Searches go on without the index."""
         if not self._complained:
             self._complained = True
             _log.warning("%s is not used: %r", self._path, error)
 
     def _remove(self) -> None:
-        """Remove what is unusable, unless another process has put a new one there."""
+        """Remove an unusable file, unless another process has replaced it."""
         inode = None if self._index is None else self._index.inode
         self.close()
-        # Where even the lock cannot be had the file stays, and searches go on without it.
+        # If even the lock is unavailable the file stays, and searches go on without it.
         with contextlib.suppress(OSError), self._alone() as alone:
             if not alone:
                 return
@@ -334,7 +334,7 @@ class TextIndex:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Making and removing the file are one process's at a time; False if another one is at it."""
+        """Hold the lock for making and removing the file. False if another process holds it."""
         fd = os.open(os.path.join(self._home.root, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -349,9 +349,9 @@ class TextIndex:
 
 
 def texts_of(data: bytes, kept: str) -> tuple[str, str] | None:
-    """Header and body as SEARCH sees them; `kept` is the header text that SEARCH looks at first (Summary.search).
+    """Return header and body as SEARCH sees them; `kept` is the header text that SEARCH tests first (Summary.search).
 
-    None where they have more than TRANSACTION characters.
+    None if they have more than TRANSACTION characters.
     """
     if len(data) <= SMALL:
         text = MessageText(data)
@@ -367,13 +367,13 @@ def texts_of(data: bytes, kept: str) -> tuple[str, str] | None:
         header, body = ("".join(streams[first] + streams[second]) for first, second in _HALVES)
     if len(header) + len(body) > TRANSACTION:
         return None
-    # They differ where a very long header is folded otherwise than its parts.
+    # They differ if a very long header is folded otherwise than its parts.
     more = [line for line in kept.split("\n") if line not in header]
     return "\n".join([header, *more]), body
 
 
 def _inside(uids: Sequence[UID], ranges: Sequence[tuple[int, int]]) -> list[UID]:
-    """Those of the UIDs (rising) in one of the ranges."""
+    """Return the UIDs (rising) in one of the ranges."""
     found: list[UID] = []
     for first, last in ranges:
         found += uids[bisect_left(uids, first) : bisect_right(uids, last)]
@@ -381,7 +381,7 @@ def _inside(uids: Sequence[UID], ranges: Sequence[tuple[int, int]]) -> list[UID]
 
 
 def _outside(uids: Sequence[UID], ranges: Sequence[tuple[int, int]]) -> list[UID]:
-    """Those of the UIDs (rising) in none of the ranges."""
+    """Return the UIDs (rising) in none of the ranges."""
     found: list[UID] = []
     at = 0
     for first, last in ranges:

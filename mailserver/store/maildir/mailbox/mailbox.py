@@ -28,9 +28,9 @@ from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.mailbox.contents import READ_AHEAD, contents
 from mailserver.store.maildir.mailbox.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.mailbox.flag_rename import store_flags
-from mailserver.store.maildir.mailbox.maildir_search_source import Facts
+from mailserver.store.maildir.mailbox.maildir_search_source import MaildirSearchSource
 from mailserver.store.maildir.mailbox.recent import claim
-from mailserver.store.maildir.mailbox.summary_reader import Rendering, filled, is_unmeasured
+from mailserver.store.maildir.mailbox.summary_reader import SummaryReader, filled, is_unmeasured
 from mailserver.store.maildir.mailbox.transfer import transfer
 from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.directory_stamp import DirectoryStamp
@@ -312,11 +312,11 @@ class MaildirMailbox:
         entries = self._read(lambda index: index.messages.entries_of(state.key, [uid]))
         return entries[0] if entries else None
 
-    def _facts(self) -> Facts:
-        return Facts(self._home, self._state, self.open_message, self.searched_contents)
+    def _facts(self) -> MaildirSearchSource:
+        return MaildirSearchSource(self._home, self._state, self.open_message, self.searched_contents)
 
-    def _rendering(self, state: MailboxState) -> Rendering:
-        return Rendering(self._home, state, self.open_message)
+    def _rendering(self, state: MailboxState) -> SummaryReader:
+        return SummaryReader(self._home, state, self.open_message)
 
     # --- changing
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from mailserver.store.index.records import MailboxState
 from mailserver.store.maildir.format.message_file import PlainFile
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.mailbox.summary_reader import Rendering
+from mailserver.store.maildir.mailbox.summary_reader import SummaryReader
 from mailserver.store.maildir.sync.directory_update import known_mask
 from mailserver.store.rows import Row
 from mailserver.store.search_source import Indexed, SentWithin, TextsWith, Where
 from mailserver.types import UID
 
 
-class Facts:
+class MaildirSearchSource:
     """Implements `store.search_source.SearchSource`."""
 
     def __init__(
@@ -85,5 +85,5 @@ class Facts:
         key = self._state().key
         return self._home.read(lambda index: index.messages.present(key, uids))
 
-    def _rendering(self) -> Rendering:
-        return Rendering(self._home, self._state(), self._open_message)
+    def _rendering(self) -> SummaryReader:
+        return SummaryReader(self._home, self._state(), self._open_message)

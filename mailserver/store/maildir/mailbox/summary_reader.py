@@ -43,7 +43,7 @@ Rendered = tuple[UID, int, int, Summary]
 """UID, size as sent, date, summary; UNKNOWN_SIZE and UNKNOWN_DATE where only the header was read."""
 
 
-class Rendering:
+class SummaryReader:
     """A reader of one mailbox, for one operation."""
 
     def __init__(self, home: Home, state: MailboxState, reopen: Callable[[UID], PlainFile]) -> None:
