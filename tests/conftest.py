@@ -55,7 +55,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """A thread that a failed test has left somewhere is not waited for without end."""
     # A process of pytest-xdist waits here for the others, which end it.
     if not hasattr(config, "workerinput"):
-        faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(120, exit=True, file=2)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ class Dialogue:
             "submission": (b"EHLO client.example.net", lambda line: line.startswith(b"250 ")),
         }[self._family]
         self._socket.sendall(command + b"\r\n")
-        lines = []
+        lines: list[bytes] = []
         while not lines or not last(lines[-1]):
             lines.append(self._line())
         return set(b" ".join(lines).decode().replace("250-", " ").split())

@@ -68,8 +68,8 @@ class SmallServer(Server):
 
     disk: SmallDisk
 
-    def command(self) -> list[str]:
-        return ["nsenter", "--target", str(self.disk.holder.pid), "--mount", *super().command()]
+    def command(self, *options: str) -> list[str]:
+        return ["nsenter", "--target", str(self.disk.holder.pid), "--mount", *super().command(*options)]
 
 
 @contextlib.contextmanager

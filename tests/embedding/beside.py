@@ -24,6 +24,7 @@ from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from mailserver.config.kinds import HostName
 from mailserver.config.model import Auth, Mail, Server
 from mailserver.embedding import Config, IMAPFactory, InvalidConfiguration, Listener, MailServices, POP3Factory
 from tests.embedding.program import children
@@ -72,7 +73,7 @@ def state() -> dict[str, Any]:
 def make_config(directory: Path) -> Config:
     """One without domains, so without TLS."""
     return Config(
-        server=Server(hostname="mail.example.test", state_dir=directory / "state of a third"),
+        server=Server(hostname=HostName("mail.example.test"), state_dir=directory / "state of a third"),
         mail=Mail(root=directory / "mail of a third"),
         auth=Auth(backends=(f"file:{directory / 'users'}",)),
         domains=(),

@@ -147,7 +147,7 @@ class Client:
         return self.answers(tag)
 
     def answers(self, tag: bytes) -> list[bytes]:
-        found = []
+        found: list[bytes] = []
         while True:
             line = self.reply()
             if not line.startswith(b"* "):

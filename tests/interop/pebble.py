@@ -25,6 +25,7 @@ import dns.opcode
 import dns.rcode
 import dns.rrset
 import dns.tsigkeyring
+import dns.update
 import pytest
 from cryptography import x509
 
@@ -221,6 +222,7 @@ class UpdatedZone:
             if name == dns.name.from_text(ZONE):
                 answer.answer.append(dns.rrset.from_text(name, 60, "IN", "SOA", "ns. root. 1 60 60 60 60"))
             return answer
+        assert isinstance(query, dns.update.UpdateMessage)
         if not query.had_tsig or query.zone[0].name != dns.name.from_text(ZONE):
             answer.set_rcode(dns.rcode.REFUSED)
             self.refused += 1

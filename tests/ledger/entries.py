@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 
 from mailserver.ledger.entry import Entry, SeenEntry
@@ -20,5 +22,5 @@ ANNA = Entry(
 )
 
 
-def seen(last: int = 1000, first: int = 0, **changed: object) -> SeenEntry:
+def seen(last: int = 1000, first: int = 0, **changed: Any) -> SeenEntry:
     return SeenEntry(evolve(ANNA, **changed), first, last)

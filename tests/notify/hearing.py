@@ -100,6 +100,6 @@ async def hear(root: str, descriptor: int) -> None:
 
 if __name__ == "__main__":
     AccountLock.__enter__ = counted("locks", AccountLock.__enter__)  # type: ignore[method-assign]
-    mailbox_module.reconcile = counted("comparisons", mailbox_module.reconcile)
+    vars(mailbox_module)["reconcile"] = counted("comparisons", vars(mailbox_module)["reconcile"])
     reactor.callWhenRunning(lambda: Deferred.fromCoroutine(hear(sys.argv[1], int(sys.argv[2]))))
     reactor.run()

@@ -162,7 +162,7 @@ class Listener(LoopbackServer):
             self._context.load_cert_chain(pair)
         self._context.minimum_version = behaviour.least
         self._context.maximum_version = behaviour.most
-        self._context.sni_callback = self._choose  # type: ignore[assignment]
+        self._context.sni_callback = self._choose
 
     def require_certificates(self, authorities: bytes) -> None:
         self._context.load_verify_locations(cadata=authorities.decode())
@@ -297,10 +297,10 @@ class Planted:
     @contextlib.contextmanager
     def serving(self) -> Iterator[Config]:
         shown = self.shown or self.leaf
-        second = None if self.hides_second else self.second
+        other = None if self.hides_second else self.second
         with (
-            Listener(self.directory, shown, self.behaviour, implicit=True, second=second) as first,
-            Listener(self.directory, shown, self.behaviour, implicit=False, second=second) as second,
+            Listener(self.directory, shown, self.behaviour, implicit=True, second=other) as first,
+            Listener(self.directory, shown, self.behaviour, implicit=False, second=other) as second,
         ):
             config = self.config(first.port, second.port)
             if self.required:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any, TypeVar
 
+from mailserver.config.kinds import Size
 from mailserver.config.model import Limits, Lmtp, Mail, Submission
 from mailserver.errors import RelayDown
 from mailserver.message.summary import Summary
@@ -82,7 +83,7 @@ class RecordingStore(MemoryStore):
         if is_new:
             stage, prepare = account.stage, account.prepare
             account.stage = lambda: self._keep(self.staged, stage())  # type: ignore[method-assign]
-            account.prepare = lambda name, new: self._keep(self.prepared, prepare(name, new))  # type: ignore[method-assign]
+            account.prepare = lambda name, messages: self._keep(self.prepared, prepare(name, messages))  # type: ignore[method-assign]
         return account
 
     @staticmethod
@@ -112,7 +113,7 @@ class World:
             "authenticator": self.authenticator,
             "accounts": self.accounts,
             "hostname": "mail.example.test",
-            "mail": Mail(root=directory, max_message_size=LIMIT),
+            "mail": Mail(root=directory, max_message_size=Size(LIMIT)),
             "limits": Limits(),
             "spool": FileSpool(str(directory), DirectRunner),
             "clock": lambda: NOW,

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.disk.recorder import Change
 from tests import sweeps
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.workload import STEPS, Picture, Step, observe
@@ -38,7 +39,7 @@ class Log:
     pictures: list[Picture]
     """As seen at the start, and after each step that was acknowledged; of a run to be killed only the last."""
     visits: list[Visit]
-    changes: list[safeio.Change]
+    changes: list[Change]
     marks: list[int]
     """How many changes had been recorded at each picture."""
     indexes: list[dict[str, bytes]]
@@ -138,7 +139,7 @@ def run_workload(
                 os.kill(os.getpid(), signal.SIGKILL)
 
         class Recorder:
-            def record(self, change: safeio.Change) -> None:
+            def record(self, change: Change) -> None:
                 now["changes"] += 1
                 writer.tell("changes", change)
 

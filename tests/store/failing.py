@@ -22,6 +22,7 @@ from mailserver.errors import MailboxExists, MailError, MessageExpunged, NoSuchM
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.disk import lock, reserved_space, safeio
+from mailserver.store.maildir.disk.recorder import Change
 from mailserver.store.maildir.home import home, recovery, unsynced
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.faults import Faults, Plan
@@ -66,9 +67,9 @@ class Recorder:
     """`safeio.recorder`; files that are not written through `safeio` are none of its business, not their removal either."""
 
     def __init__(self) -> None:
-        self.changes: list[safeio.Change] = []
+        self.changes: list[Change] = []
 
-    def record(self, change: safeio.Change) -> None:
+    def record(self, change: Change) -> None:
         name = os.path.basename(change.path)
         if not name.startswith((lock.FILE_NAME, reserved_space.FILE_NAME, home.INDEX_NAME)):
             self.changes.append(change)
@@ -211,7 +212,7 @@ class Run:
             for kept in (index, None) if self._exhaustive else ((index,) if kind == "strict" else (None,)):
                 self._expect(
                     f"{which}: done, then a power cut ({kind}, {'with' if kept else 'without'} the index)",
-                    self._cut(mark, kind, kept),  # type: ignore[arg-type]
+                    self._cut(mark, kind, kept),
                     [self.before, self.then] if self._operation.way == "forgotten" else [self.then],
                     boot="another start",
                 )
@@ -361,10 +362,10 @@ class Run:
                 name = f"170000000{number}.M1P1.other" + (":2,S" if place == "cur" else "")
                 path = os.path.join(account_root(self.root), place, name)
                 for change in (
-                    safeio.Change("create", path),
-                    safeio.Change("write", path, data=source(f"foreign{number}")),
-                    safeio.Change("sync", path),
-                    safeio.Change("sync_directory", os.path.dirname(path)),
+                    Change("create", path),
+                    Change("write", path, data=source(f"foreign{number}")),
+                    Change("sync", path),
+                    Change("sync_directory", os.path.dirname(path)),
                 ):
                     disk.apply(change)
 

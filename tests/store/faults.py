@@ -19,6 +19,7 @@ from attrs import frozen
 
 from mailserver.store.index import schema
 from mailserver.store.maildir.disk import copying, directories, safeio
+from mailserver.store.maildir.disk.recorder import Change
 
 Kind = Literal["once", "full once", "full", "short", "unsynced", "dead"]
 KINDS: Final[tuple[Kind, ...]] = ("once", "full once", "full", "short", "unsynced", "dead")
@@ -138,7 +139,7 @@ class Faults:
             self.check(operation, path)
         except OSError:
             if operation == "sync" and safeio.recorder is not None:
-                safeio.recorder.record(safeio.Change("lost", path))
+                safeio.recorder.record(Change("lost", path))
             raise
         # The order of calls counts and not the time they take.
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 from attrs import define, field
 
-from mailserver.store.maildir.disk.safeio import Change
+from mailserver.store.maildir.disk.recorder import Change
 
 Kind = Literal["strict", "journal", "torn", "everything"]
 
@@ -240,7 +241,7 @@ def _write_tree(directory: Directory, target: str, kind: Kind) -> None:
             os.utime(path, ns=(mtime, mtime))
 
 
-def tree(root):
+def tree(root: Any) -> dict[str, bytes]:
     """What its files have in them, by path."""
     found = {}
     for directory, _, files in os.walk(root):
@@ -251,7 +252,7 @@ def tree(root):
     return found
 
 
-def cuts(journal, tmp_path):
+def cuts(journal: Any, tmp_path: Path) -> Iterator[dict[str, bytes]]:
     """The files that a power cut leaves, one after each change."""
     for upto in range(len(journal.changes) + 1):
         target = tmp_path / f"cut{upto}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from mailserver.store.flags import KEYWORD_BIT, SYSTEM_FLAGS
 from mailserver.store.interfaces import Mailbox
 from mailserver.store.view import View
-from mailserver.types import UID
+from mailserver.types import UID, SeqNum
 
 
 class Replay:
@@ -32,12 +32,12 @@ class Replay:
             self.flags.pop(uid, None)
         if told.exists is not None:
             assert told.exists > len(self.uids), "EXISTS never shrinks and never repeats"
-            for seq in range(len(self.uids) + 1, told.exists + 1):
-                uid = self.view.uid(seq)
-                assert uid is not None
-                assert not self.uids or uid > self.uids[-1], "UIDs rise"
-                self.uids.append(uid)
-                self._fetch(uid)
+            for number in range(len(self.uids) + 1, told.exists + 1):
+                new = self.view.uid(SeqNum(number))
+                assert new is not None
+                assert not self.uids or new > self.uids[-1], "UIDs rise"
+                self.uids.append(new)
+                self._fetch(new)
         if told.keywords is not None:
             assert told.keywords != self.keywords
             self.keywords = told.keywords

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from mailserver.errors import MailError, MessageExpunged
 from mailserver.store.flags import FlagChange
 from mailserver.store.live import LiveAccounts
+from mailserver.types import UID
 from tests.store.disk import USER, open_store
 from tests.store.replay import Replay
 from tests.store.workload import stage
@@ -69,9 +70,9 @@ class Worker:
         *lines, self.input = self.input.split(b"\n")
         return lines
 
-    def some(self) -> list[int]:
+    def some(self) -> list[UID]:
         """Messages of this session's picture, as a client names them."""
-        known = self.replay.uids
+        known = [UID(uid) for uid in self.replay.uids]
         return sorted(self.random.sample(known, min(len(known), self.random.randint(0, 3))))
 
     def step(self) -> None:
@@ -117,7 +118,7 @@ class Worker:
         uids = self.some()
         drive(self.account.copy(self.live, uids, "moved", move=True))
 
-    def subject(self, uid: int) -> str:
+    def subject(self, uid: UID) -> str:
         try:
             opened = self.live.mailbox.open_message(uid)
         except MailError:

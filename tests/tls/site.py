@@ -60,7 +60,7 @@ class Site:
         self.renew(name)
         return self
 
-    def renew(self, name: str, names: list[str] | None = None, **how: object) -> None:
+    def renew(self, name: str, names: list[str] | None = None, **how: Any) -> None:
         certificate, key = validation.issue(authority(), names or self.domains[name], **how)
         self.put(name, certificate, key)
 
@@ -201,14 +201,17 @@ class Client:
         theirs.send(b"hello")
         pump(theirs, ours)
         assert ours.recv(100) == b"hello"
-        certificate = ours.get_peer_certificate(as_cryptography=True)
+        certificate, session = ours.get_peer_certificate(as_cryptography=True), ours.get_session()
+        assert certificate is not None
+        assert certificate.signature_hash_algorithm is not None
+        assert session is not None
         seen = Seen(
             names=names_of(certificate),
             version=ours.get_protocol_version_name(),
             suite=ours.get_cipher_name() or "",
             resumed=bool(lib.SSL_session_reused(theirs._ssl)),
             group=ours.get_group_name(),
-            session=ours.get_session(),
+            session=session,
             server_name=parse_server_name(theirs.get_servername()),
             host=handshake_of(theirs).host,
             fingerprint=certificate.fingerprint(certificate.signature_hash_algorithm).hex(),

@@ -128,7 +128,7 @@ def pokes() -> tuple[list[int], Callable[[], None]]:
     return count, lambda: count.append(1)
 
 
-def record_refreshes(monkeypatch) -> list[set[str] | None]:
+def record_refreshes(monkeypatch: pytest.MonkeyPatch) -> list[set[str] | None]:
     looked: list[set[str] | None] = []
     monkeypatch.setattr(
         MemoryMailbox, "refresh", lambda _self, names=None: looked.append(None if names is None else set(names))

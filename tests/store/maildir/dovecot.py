@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -92,10 +93,9 @@ class Dovecot:
         command = ["doveadm", "-c", f"{self.top}/conf", *options, *words[:count], "--no-userdb-lookup", *words[count:]]
         environment = {"PATH": os.environ["PATH"], "USER": "someone", "HOME": f"{self.top}/home"}
         self.give()
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd="/",
-            **({"user": self._uid, "group": self._gid, "extra_groups": []} if os.geteuid() == 0 else {}),
-        )  # fmt: skip
+        owner: dict[str, Any] = {"user": self._uid, "group": self._gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd="/", **owner)
 
     def run(self, *words: str, data: bytes = b"", options: tuple[str, ...] = ()) -> str:
         """Its output; it must succeed and say nothing on stderr, nor in its log."""

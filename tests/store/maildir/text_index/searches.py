@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from mailserver.store.maildir.account import text_index
@@ -82,8 +85,8 @@ class Opened:
         for name in ("all_contents", "searched_contents"):
             monkeypatch.setattr(MaildirMailbox, name, self._recorded(getattr(MaildirMailbox, name)))
 
-    def _recorded(self, original):
-        def contents(mailbox, some):
+    def _recorded(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def contents(mailbox: MaildirMailbox, some: list[int]) -> Any:
             self.uids += some
             return original(mailbox, some)
 
