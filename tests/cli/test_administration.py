@@ -44,6 +44,11 @@ def fills() -> set[str]:
     return {key for cell in re.findall(r"(?m)^\| ([^|]*) \|", table) for key in re.findall(r"`([a-z_]+)`", cell)}
 
 
+def old_names() -> set[str]:
+    """The keys that docs/operations.md promises for one release more."""
+    return set(re.findall(r"under its old name `([a-z_]+)`", PAGE_OF_OPERATIONS))
+
+
 def keys(value: Any) -> set[str]:
     """All of a JSON value, those inside it too."""
     if isinstance(value, list):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mailserver.net.admin.control_socket import ControlProtocol
-from tests.cli.test_administration import documented, fills
+from tests.cli.test_administration import documented, fills, old_names
 from tests.live.client import Client, eventually, logged_in
 from tests.server import Server
 
@@ -121,7 +121,7 @@ def test_status_tells_listeners_certificates_and_how_full_it_is(shared: Server) 
         told = json.loads(done.stdout)
         page = documented()
         assert told.keys() | told["listeners"][0].keys() <= page["mailserver status"]
-        assert told["workers"][0].keys() <= page["mailserver status"] | fills()
+        assert told["workers"][0].keys() <= page["mailserver status"] | fills() | old_names()
         assert told["certificates"][0].keys() <= page["mailserver cert list"]
         assert f"127.0.0.1:{shared.port('imaps')}" in {each["place"] for each in told["listeners"]}
         [listener] = [each for each in told["listeners"] if each["place"] == f"127.0.0.1:{shared.port('imaps')}"]
