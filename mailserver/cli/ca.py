@@ -37,7 +37,7 @@ from mailserver.tls.ca.names import domain_of
 from mailserver.tls.ca.private_ca import LIST_DAYS, REASONS, PrivateCa
 from mailserver.tls.ca.records import Record
 from mailserver.tls.changes.transaction import not_addable
-from mailserver.tls.keypair.pair import MAX_FILE
+from mailserver.tls.keypair.pem import MAX_FILE
 from mailserver.tls.keypair.published_ca import LIST
 
 _MOST_AUTHORITY_DAYS = 9131

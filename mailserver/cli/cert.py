@@ -24,7 +24,7 @@ from mailserver.config.model import Config
 from mailserver.tls.changes.activation import Activation
 from mailserver.tls.changes.listing import certificate_rows, history_rows
 from mailserver.tls.changes.transaction import ChangeRefused, RecordedChange, Transaction
-from mailserver.tls.keypair.pair import MAX_FILE
+from mailserver.tls.keypair.pem import MAX_FILE
 from mailserver.tls.keypair.signature import sign
 from mailserver.tls.serving.policy import CannotServe, TlsPolicy
 from mailserver.tls.state.history import CannotRecord, History

@@ -14,7 +14,7 @@ LONGEST: Final = 255
 
 @frozen
 class Entry:
-    """What distinguishes one client from another. No address, no password, nothing of the mail."""
+    """The properties that distinguish clients. No address, no password, nothing of the mail."""
 
     account: str
     program: str

@@ -16,7 +16,7 @@ class Finding:
     subject: str
     """The host name, file or domain concerned."""
     words: str
-    """What is wrong and what to do."""
+    """Text: the fault and its repair."""
     warning: bool = False
     """Are clients served all the same?"""
     place: str = field(default="", eq=False)

@@ -27,7 +27,7 @@ State = Literal["refused", "swallowed", "executed", "not tried"]
 
 @frozen
 class Verdict:
-    """What a listener did with the injected octets."""
+    """The result of one injection at a listener."""
 
     place: str
     way: Way

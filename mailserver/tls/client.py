@@ -22,7 +22,8 @@ from zope.interface import implementer
 
 from mailserver.config.model import Relay
 from mailserver.tls.keypair.key_password import read_password_file
-from mailserver.tls.keypair.pair import BadPair, Fault, PrivateKey, load_client_pair, read_authorities
+from mailserver.tls.keypair.pair import BadPair, load_client_pair, read_authorities
+from mailserver.tls.keypair.pem import Fault, PrivateKey
 
 _VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
 

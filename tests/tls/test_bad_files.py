@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.tls.keypair.pair import BadPair, load_pair
+from mailserver.tls.keypair.pem import Fault
 from mailserver.tls.serving import validation
 from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, authority, quiet
@@ -134,7 +135,7 @@ class TestSwappedLinks:
 
         real, turned = pair.read_file, []
 
-        def read_file(path: Path, key: str, faults: list[pair.Fault]) -> bytes | None:
+        def read_file(path: Path, key: str, faults: list[Fault]) -> bytes | None:
             if key == "key" and not turned:
                 turned.append(True)
                 self.turn(linked, 2)

@@ -179,7 +179,7 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, damage:
         }[damage]
     )
     again = History.open(tmp_path, 10)
-    assert "set aside" in again.problem
+    assert "was moved to" in again.problem
     assert again.is_durable
     assert again.current(HOST) is None
     assert (tmp_path / "certificates.damaged").exists()

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mailserver.config.directories import Identity
-from mailserver.tls.keypair.pair import BadPair, Fault, covers, load_pair, pair_faults, parse_pair, read_file
+from mailserver.tls.keypair.pair import BadPair, covers, load_pair, pair_faults, parse_pair
+from mailserver.tls.keypair.pem import Fault, read_file
 from mailserver.tls.serving import validation
 from tests.tls.site import Site, authority
 
@@ -370,7 +371,7 @@ class TestCheck:
             ("ECDHE+AESGCM:ECDHE+NONSENSE:!RC4", "OpenSSL knows no cipher suites 'ECDHE+NONSENSE'"),
             (
                 "ECDHE+AESGCM:TLS_AES_128_GCM_SHA256",
-                "OpenSSL knows no cipher suites 'TLS_AES_128_GCM_SHA256'; suites of TLS 1.3 stand in ciphersuites of [tls] or a [[listener]]",
+                "OpenSSL knows no cipher suites 'TLS_AES_128_GCM_SHA256'; TLS 1.3 suites belong in ciphersuites of [tls] or a [[listener]]",
             ),
             ("ECDHE+AESGCM:@SECLEVEL=0", "must not change OpenSSL's security level"),
             ("AES128-GCM-SHA256", "must name suites with forward secrecy (ECDHE), not AES128-GCM-SHA256{old}"),
@@ -413,7 +414,7 @@ def test_a_file_that_says_it_is_one_and_has_to_be_waited_for(tmp_path: Path, mon
     # As /proc/kmsg is.
     os.mkfifo(tmp_path / "file")
     writer = os.open(tmp_path / "file", os.O_RDWR)
-    monkeypatch.setattr("mailserver.tls.keypair.pair.stat.S_ISREG", lambda _mode: True)
+    monkeypatch.setattr("mailserver.tls.keypair.pem.stat.S_ISREG", lambda _mode: True)
     faults: list[Fault] = []
     try:
         assert read_file(tmp_path / "file", "certificate", faults) is None

@@ -16,7 +16,8 @@ from mailserver.tls.ca import renewal
 from mailserver.tls.ca.private_ca import PrivateCa
 from mailserver.tls.ca.records import CaFault
 from mailserver.tls.ca.renewal import Renewable, ServedChains
-from mailserver.tls.keypair.pair import Fault, parse_pair, read_file
+from mailserver.tls.keypair.pair import parse_pair
+from mailserver.tls.keypair.pem import Fault, read_file
 from mailserver.tls.serving import validation
 from tests.tls.site import Site
 from tests.tls.test_private_ca import NOW, issue, make, number, records, revoke, the_list

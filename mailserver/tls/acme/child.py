@@ -11,7 +11,7 @@ from mailserver.config.model import Acme, Config
 from mailserver.system.as_user import UserProcess, other_user
 from mailserver.tls.acme.acme_state import account_key
 from mailserver.tls.acme.files import first_line
-from mailserver.tls.keypair.pair import Fault
+from mailserver.tls.keypair.pem import Fault
 from mailserver.tls.keypair.sanitize import printable
 from mailserver.tls.state.history import CannotRecord
 

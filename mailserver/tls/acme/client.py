@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 
 from mailserver.tls.acme import issuance, requests
 from mailserver.tls.acme.faults import code_of, error_text, is_decided
-from mailserver.tls.acme.network import Authority, seconds_of
+from mailserver.tls.acme.network import AcmeServer, seconds_of
 
 JOBS: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {
     "obtain": issuance.obtain,
@@ -36,7 +36,7 @@ _MEMORY: Final = 1 << 30
 _PR_SET_DUMPABLE: Final = 4
 
 
-def do(job: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def do(job: Mapping[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Run a job and return its result.
 
     A failure is `{"error": text, "code": text, "retry_after": seconds, "decided": bool}`. `code` is the type of the
@@ -44,8 +44,8 @@ def do(job: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[s
     """
     authority = None
     try:
-        authority = Authority(job)
-        return JOBS[job["do"]](authority, job, tell)
+        authority = AcmeServer(job)
+        return JOBS[job["do"]](authority, job, send)
     except Exception as error:
         retry_after = 0 if authority is None else seconds_of(authority.network.retry_after)
         return {
@@ -81,11 +81,11 @@ def main() -> None:
         os.dup2(2, 1)
         end_with(answers.fileno())
 
-        def tell(row: dict[str, Any]) -> None:
+        def send(row: dict[str, Any]) -> None:
             answers.write(json.dumps(row).encode() + b"\n")
             answers.flush()
 
-        tell(do(json.load(sys.stdin.buffer), tell))
+        send(do(json.load(sys.stdin.buffer), send))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Final
 from mailserver.config.directories import Identity
 from mailserver.config.model import Acme, Config, Problem
 from mailserver.config.values import as_toml
-from mailserver.tls.keypair.pair import BadPair, Fault, read_authorities, read_file
+from mailserver.tls.keypair.pair import BadPair, read_authorities
+from mailserver.tls.keypair.pem import Fault, read_file
 
 LONGEST: Final = 1024
 """Octets of a key in base64."""

@@ -15,7 +15,7 @@ from josepy.json_util import field
 
 from mailserver.tls.acme.challenges import ChallengeFailed, make_proof
 from mailserver.tls.acme.faults import code_of, is_passing
-from mailserver.tls.acme.network import Authority
+from mailserver.tls.acme.network import AcmeServer
 
 ORDER_TIME: Final = 150
 """Timeout of the validation, and again of the certificate, in seconds."""
@@ -35,14 +35,14 @@ class NewOrder(messages.NewOrder):
     replaces: str | None = field("replaces", omitempty=True)
 
 
-def obtain(authority: Authority, job: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Return `{"chain": PEM}`; `tell` gets `{"order": address}` before any further step.
+def obtain(authority: AcmeServer, job: Mapping[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Return `{"chain": PEM}`; `send` gets `{"order": address}` before any further step.
 
     Raises: exceptions of the libraries; ChallengeFailed.
     """
     authority.sign_up(job)
     order = _begun(authority, job) or _ordered(authority, job)
-    tell({"order": order.uri})
+    send({"order": order.uri})
     if order.body.status == messages.STATUS_PENDING:
         _prove(authority, job, order)
     if order.body.status in _BEGUN:
@@ -50,7 +50,7 @@ def obtain(authority: Authority, job: Mapping[str, Any], tell: Callable[[dict[st
     return {"chain": authority.client.finalize_order(order, _deadline()).fullchain_pem}
 
 
-def _begun(authority: Authority, job: Mapping[str, Any]) -> messages.OrderResource | None:
+def _begun(authority: AcmeServer, job: Mapping[str, Any]) -> messages.OrderResource | None:
     """Return the order of an earlier attempt, unless the authority has dropped it."""
     if not job["order"]:
         return None
@@ -63,7 +63,7 @@ def _begun(authority: Authority, job: Mapping[str, Any]) -> messages.OrderResour
     return None if body.status == messages.STATUS_INVALID else _checked(job, body, job["order"])
 
 
-def _ordered(authority: Authority, job: Mapping[str, Any]) -> messages.OrderResource:
+def _ordered(authority: AcmeServer, job: Mapping[str, Any]) -> messages.OrderResource:
     # Only an authority with renewal information knows the field.
     replaces = job["replaces"] if authority.address_of("renewalInfo") is not None else None
     identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=job["host"])]
@@ -91,7 +91,7 @@ def _checked(job: Mapping[str, Any], body: messages.Order, address: str) -> mess
     return messages.OrderResource(body=body, uri=address, authorizations=[], csr_pem=job["csr"].encode())
 
 
-def _prove(authority: Authority, job: Mapping[str, Any], order: messages.OrderResource) -> None:
+def _prove(authority: AcmeServer, job: Mapping[str, Any], order: messages.OrderResource) -> None:
     """Publish the challenge response until the authority has validated it."""
     host = job["host"].removeprefix("*.")
     authorization = messages.Authorization.from_json(authority.post(order.body.authorizations[0], None).json())

@@ -77,7 +77,7 @@ def _bounded(response: requests.Response, **_kwargs: object) -> None:
     response._content = bytes(octets)  # noqa: SLF001 - as the property `content` sets it
 
 
-class Authority:
+class AcmeServer:
     """An authority's directory, and the requests of one account."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:

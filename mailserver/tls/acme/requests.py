@@ -13,10 +13,10 @@ from cryptography import x509
 from josepy.jwa import ES256
 
 from mailserver.tls.acme.faults import NoAccount, code_of, error_text, is_passing
-from mailserver.tls.acme.network import Authority, key_of, seconds_of
+from mailserver.tls.acme.network import AcmeServer, key_of, seconds_of
 
 
-def renewal_infos(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+def renewal_infos(authority: AcmeServer, job: Mapping[str, Any], _send: object) -> dict[str, Any]:
     """Ask when certificates should be renewed (RFC 9773 4): `{"windows": rows}`, a row for each of `certificates`.
 
     A row has "certificate" and "retry_after" (seconds), and "start", "end" (Unix times) and "explanation", or "error" and
@@ -28,7 +28,7 @@ def renewal_infos(authority: Authority, job: Mapping[str, Any], _tell: object) -
     return {"windows": [_window(authority, f"{address}/{each}", each) for each in job["certificates"]]}
 
 
-def _window(authority: Authority, address: str, certificate: str) -> dict[str, Any]:
+def _window(authority: AcmeServer, address: str, certificate: str) -> dict[str, Any]:
     try:
         response = authority.network.get(address)
         answer = response.json()
@@ -53,7 +53,7 @@ def _unix_time(text: str) -> int:
     return int(dt.datetime.fromisoformat(text).timestamp())
 
 
-def account(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+def account(authority: AcmeServer, job: Mapping[str, Any], _send: object) -> dict[str, Any]:
     """Return `{"address", "status", "contact"}` of the account (RFC 8555 7.1.2); with `update`, set the job's contacts first."""
     address = authority.log_in()
     update = messages.UpdateRegistration(contact=tuple(job["contact"])) if job["update"] else None
@@ -61,7 +61,7 @@ def account(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict
     return {"address": address, "status": str(body.status), "contact": list(body.contact)}
 
 
-def deactivate(authority: Authority, _job: object, _tell: object) -> dict[str, Any]:
+def deactivate(authority: AcmeServer, _job: object, _send: object) -> dict[str, Any]:
     """End the account (RFC 8555 7.3.6); {}. An account that is missing, or whose key is rejected, has ended already."""
     try:
         address = authority.log_in()
@@ -75,7 +75,7 @@ def deactivate(authority: Authority, _job: object, _tell: object) -> dict[str, A
     return {}
 
 
-def roll_over(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+def roll_over(authority: AcmeServer, job: Mapping[str, Any], _send: object) -> dict[str, Any]:
     """Give the account the key `next` (RFC 8555 7.3.5); {}. A repeated request succeeds without a change."""
     old, new = authority.key, key_of(job["next"])
     authority.use(new, None)
@@ -94,7 +94,7 @@ def roll_over(authority: Authority, job: Mapping[str, Any], _tell: object) -> di
     return {}
 
 
-def revoke(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+def revoke(authority: AcmeServer, job: Mapping[str, Any], _send: object) -> dict[str, Any]:
     """Revoke `certificate`, PEM, for `reason`, a number of RFC 5280 5.3.1 (RFC 8555 7.6); {}.
 
     A certificate that was already revoked is no failure: our own record of the revocation may have been lost.
@@ -106,12 +106,12 @@ def revoke(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[
     return {}
 
 
-def revocation_terms(authority: Authority, _job: object, _tell: object) -> dict[str, Any]:
+def revocation_terms(authority: AcmeServer, _job: object, _send: object) -> dict[str, Any]:
     """Return `{"address", "nonce"}` for a revocation that another process signs with the certificate's own key."""
     return {"address": str(authority.directory["revokeCert"]), "nonce": authority.nonce()}
 
 
-def revoke_signed(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+def revoke_signed(authority: AcmeServer, job: Mapping[str, Any], _send: object) -> dict[str, Any]:
     """Post `signed`, a revocation as JWS, to its address (RFC 8555 7.6); {}."""
     with _revoked_before():
         authority.network.post_signed(job["address"], job["signed"])

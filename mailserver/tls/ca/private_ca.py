@@ -28,7 +28,7 @@ from mailserver.tls.ca.authority import Authority, PrivateKey, PublicKey, Purpos
 from mailserver.tls.ca.names import outside
 from mailserver.tls.ca.records import FILE as RECORDS
 from mailserver.tls.ca.records import CaFault, Record, Records
-from mailserver.tls.keypair.pair import Fault, read_file
+from mailserver.tls.keypair.pem import Fault, read_file
 from mailserver.tls.keypair.published_ca import LIST, list_of
 from mailserver.types import Secret
 

@@ -26,7 +26,7 @@ from mailserver.system.atomic_file import replace_file
 from mailserver.tls.ca.authority import MOST_DAYS, Authority, certificate_pem
 from mailserver.tls.ca.private_ca import CERTIFICATE, KEY, PrivateCa, open_ca
 from mailserver.tls.ca.records import CaFault
-from mailserver.tls.keypair.pair import Fault, read_file
+from mailserver.tls.keypair.pem import Fault, read_file
 from mailserver.tls.keypair.published_ca import LIST, PublishedCa
 from mailserver.tls.state.expiry import in_days
 

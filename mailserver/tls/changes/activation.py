@@ -19,7 +19,8 @@ from mailserver.config.strict_modes import Trust
 from mailserver.tls.ca.authority import make_self_signed
 from mailserver.tls.context.context_map import ContextMap, Origin
 from mailserver.tls.keypair import files
-from mailserver.tls.keypair.pair import SOON, BadPair, Fault, Pair, covers, pair_faults, parse_pair
+from mailserver.tls.keypair.pair import SOON, BadPair, Pair, covers, pair_faults, parse_pair
+from mailserver.tls.keypair.pem import Fault
 from mailserver.tls.serving.source import FIRST_PAIR_KEYS, PAIR_KEYS, Candidate, read_files
 from mailserver.tls.state.history import History, content
 

@@ -22,7 +22,8 @@ from OpenSSL import SSL, crypto
 from mailserver.config.kinds import ClientCertificates, ClientUser
 from mailserver.config.model import Domain
 from mailserver.tls.context.private_names import verification_error
-from mailserver.tls.keypair.pair import BadPair, Fault, read_authorities, read_file
+from mailserver.tls.keypair.pair import BadPair, read_authorities
+from mailserver.tls.keypair.pem import Fault, read_file
 
 _BEGIN_CRL: Final = b"-----BEGIN X509 CRL-----"
 _END_CRL: Final = b"-----END X509 CRL-----"
@@ -63,7 +64,7 @@ NONE_SHOWN: Final = "a certificate is required and the client has shown none: im
 
 @frozen
 class Demand:
-    """What a host name demands of its clients, with the validated octets to verify them."""
+    """A host name's demand for client certificates, with the validated octets to verify them."""
 
     certificates: ClientCertificates = "none"
     user: ClientUser = "rfc822Name"

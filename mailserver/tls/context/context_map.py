@@ -54,13 +54,13 @@ class Terms:
 
 
 Origin = Literal["file", "added", "acme", "last good", "rolled back", "self-signed"]
-"""Where a served pair came from: the configured files, the administrator's command, an ACME authority; the last good pair or a
+"""The origin of a served pair: the configured files, the administrator's command, an ACME authority; the last good pair or a
 rollback instead of files; or a certificate made here because there was no other."""
 
 
 @frozen
 class ServedHost:
-    """What one host name is served with."""
+    """The certificates, terms and context of one host name."""
 
     host: str
     """The name or `*.name` in the configuration."""

@@ -29,7 +29,8 @@ from mailserver.tls.context.client_certificates import apply_demand
 from mailserver.tls.context.context_map import Terms
 from mailserver.tls.context.handshake import SESSION_CONTEXT, BaseContext, select_protocol, set_name_callback
 from mailserver.tls.context.settings import Settings, apply_settings
-from mailserver.tls.keypair.pair import BadPair, Fault, Pair
+from mailserver.tls.keypair.pair import BadPair, Pair
+from mailserver.tls.keypair.pem import Fault
 
 _Context = TypeVar("_Context", bound=SSL.Context)
 

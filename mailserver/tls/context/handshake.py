@@ -69,7 +69,7 @@ _ADVICE: Final = {
     "record too small": _NO_CLIENT,
     "unexpected message": _NO_CLIENT,
 }
-"""What to do, by part of OpenSSL's reason."""
+"""Advice, by part of OpenSSL's reason."""
 
 
 class HandshakeRefused(Exception):
@@ -100,7 +100,7 @@ class Handshake:
     host: str | None = None
     """The host that was served: the requested one, or the listener's default; None for that of [tls]."""
     demand: Demand = Demand()
-    """What the requested name demands of the client."""
+    """The requested name's demand for a client certificate."""
     fault: str = ""
     """Why the handshake or the client's certificate was refused, for the administrator."""
 

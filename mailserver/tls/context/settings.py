@@ -148,7 +148,7 @@ def cipher_faults(ciphers: str, preset: Preset, minimum_version: TlsVersion = "1
     # OpenSSL accepts a list if it knows one of its words, and silently ignores the others.
     unknown = [word for word in words if word[:1] not in ("!", "-", "@") and not _suites(word.lstrip("+"))]
     if unknown:
-        of_1_3 = "; suites of TLS 1.3 stand in ciphersuites of [tls] or a [[listener]]"
+        of_1_3 = "; TLS 1.3 suites belong in ciphersuites of [tls] or a [[listener]]"
         yield f"OpenSSL knows no cipher suites {unknown[0]!r}{of_1_3 if unknown[0].startswith('TLS_') else ''}"
         return
     if any(word.startswith("@SECLEVEL") for word in words):

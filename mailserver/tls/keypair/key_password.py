@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from mailserver.config.model import Domain
-from mailserver.tls.keypair.pair import Fault, read_file
+from mailserver.tls.keypair.pem import Fault, read_file
 from mailserver.types import Secret
 
 COMMAND_TIME: Final = 10.0

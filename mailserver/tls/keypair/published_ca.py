@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailserver.config.model import Tls
-from mailserver.tls.keypair.pair import BadPair, Fault, read_authorities, read_file
+from mailserver.tls.keypair.pair import BadPair, read_authorities
+from mailserver.tls.keypair.pem import Fault, read_file
 
 LIST: Final = "ca.crl"
 """File name of an authority's revocation list, beside its certificate."""

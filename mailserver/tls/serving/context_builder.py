@@ -18,7 +18,8 @@ from mailserver.config.model import Config, Tls
 from mailserver.tls.context.context_map import ContextKey, ContextMap, Origin, ServedHost, Terms, context_key
 from mailserver.tls.context.contexts import make_context
 from mailserver.tls.context.settings import settings_of
-from mailserver.tls.keypair.pair import BadPair, Fault, Pair
+from mailserver.tls.keypair.pair import BadPair, Pair
+from mailserver.tls.keypair.pem import Fault
 from mailserver.tls.serving.source import Candidate, Source
 
 

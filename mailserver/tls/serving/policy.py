@@ -32,7 +32,8 @@ from mailserver.tls.context.handshake import (
     request_certificate,
 )
 from mailserver.tls.context.settings import VERSIONS, Settings, setting_faults, settings_of, settings_of_listeners
-from mailserver.tls.keypair.pair import Fault, Pair
+from mailserver.tls.keypair.pair import Pair
+from mailserver.tls.keypair.pem import Fault
 from mailserver.tls.keypair.published_ca import PublishedCa, read_published_ca
 from mailserver.tls.serving.context_builder import Outcome, build, default_host
 from mailserver.tls.serving.material import Change, Material, assemble, material_of, without_context

@@ -11,7 +11,8 @@ from attrs import frozen
 from mailserver.config.model import Domain, Tls
 from mailserver.config.strict_modes import Trust
 from mailserver.tls.context.context_map import Origin, Terms
-from mailserver.tls.keypair.pair import Fault, Pair
+from mailserver.tls.keypair.pair import Pair
+from mailserver.tls.keypair.pem import Fault
 from mailserver.tls.serving.validation import read_domain
 
 FIRST_PAIR_KEYS: Final = frozenset({"certificate", "key", "hosts"})
@@ -35,7 +36,7 @@ class Candidate:
 
 
 class Source(Protocol):
-    """Where `context_builder.build` gets certificates. All calls may read files."""
+    """A source of certificates for `context_builder.build`. All calls may read files."""
 
     def read(self, domain: Domain, now: dt.datetime, tls: Tls) -> Callable[[str], Candidate]:
         """Return a function from host to candidate for a domain. Raises nothing."""

@@ -30,7 +30,8 @@ from mailserver.tls.context.context_map import Terms
 from mailserver.tls.context.contexts import make_context
 from mailserver.tls.context.settings import PRESETS, cipher_faults, key_types_of, setting_faults, settings_of
 from mailserver.tls.keypair.key_password import read_password
-from mailserver.tls.keypair.pair import BadPair, Fault, Pair, load_pair, pair_faults
+from mailserver.tls.keypair.pair import BadPair, Pair, load_pair, pair_faults
+from mailserver.tls.keypair.pem import Fault
 from mailserver.tls.keypair.published_ca import read_published_ca
 from mailserver.types import Secret
 

@@ -107,7 +107,7 @@ class History:
                 return cls(_connect(path), path, problem, keep, keep_days)
             except (apsw.CorruptError, apsw.NotADBError) as error:
                 aside = path.with_suffix(".damaged")
-                problem = f"{path} is damaged ({error}): it was set aside as {aside}, and begun anew"
+                problem = f"{path} is damaged ({error}): it was moved to {aside}, and a new one begun"
                 with contextlib.suppress(OSError):
                     os.replace(path, aside)
                     path.with_name(f"{FILE}-journal").unlink(missing_ok=True)
