@@ -17,7 +17,7 @@ from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared,
 T = TypeVar("T")
 
 
-def _to_the_end(operation: Callable[[], T]) -> T:
+def _uncancelled(operation: Callable[[], T]) -> T:
     """Run an operation to its end, also for a session that has ended meanwhile."""
     with shielded():
         return operation()
@@ -66,7 +66,7 @@ class LocalCopy:
         """Make the prepared copy visible."""
         prepared = self._prepared
         assert prepared is not None
-        appended = await self._live.run(partial(_to_the_end, prepared.publish))
+        appended = await self._live.run(partial(_uncancelled, prepared.publish))
         self._live.poke(appended.mailbox, ())
         return appended
 
@@ -74,7 +74,7 @@ class LocalCopy:
         """Drop the prepared copy. Harmless when repeated, and after publish."""
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
-            await self._live.run(partial(_to_the_end, prepared.abort))
+            await self._live.run(partial(_uncancelled, prepared.abort))
 
     async def _put(self, incoming: Incoming, keep: Callable[[Callable[[], StagedMessage]], Awaitable[T]]) -> T:
         """Stage and store the copy in one turn of the account.

@@ -278,11 +278,11 @@ class SubmissionTransaction(Transaction):
 
     def _log(self, event: str, name: str, incoming: Incoming, **more: object) -> None:
         services, hop = self._session.services, self._hop
-        passed: dict[str, object] = {}
+        relay: dict[str, object] = {}
         if hop is not None and hop.accepted and services.next_hop:
-            passed["relay"] = services.next_hop.name
+            relay["relay"] = services.next_hop.name
         if self._hop_reply:
-            passed["reply"] = self._hop_reply
+            relay["reply"] = self._hop_reply
         self._session.channel.log(
             event,
             user=self._user.name,
@@ -292,7 +292,7 @@ class SubmissionTransaction(Transaction):
             size=incoming.size,
             message=name,
             message_id=self._message_id,
-            **passed,
+            **relay,
             **more,
         )
 
