@@ -59,7 +59,7 @@ class Input:
         self._framer.max_line = self._config.max_line
         self._framer.swallow_limit = SWALLOW_AFTER_LOGIN
 
-    def forget(self) -> None:
+    def reset_for_tls(self) -> None:
         """Drop all octets from before TLS."""
         self._framer = Framer(LINE_BEFORE_LOGIN, SWALLOW_BEFORE_LOGIN)
 

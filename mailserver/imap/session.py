@@ -134,7 +134,7 @@ class Session:
         self._failed_logins = 0
         self._cleartext_logins = 0
         self._first = True
-        self._afterwards: Callable[[], Awaitable[None]] | None = None
+        self._after_reply: Callable[[], Awaitable[None]] | None = None
 
     # --- What commands use
 
@@ -217,16 +217,16 @@ class Session:
         self.user = user
         self.input.log_in()
 
-    def forget(self) -> None:
+    def reset_for_tls(self) -> None:
         """Drop all that the client sent before TLS (RFC 3501 6.2.1)."""
-        self.input.forget()
+        self.input.reset_for_tls()
         self.exposed_exchange = None
         self._errors = 0
         self._first = True
 
-    def then(self, step: Callable[[], Awaitable[None]]) -> None:
+    def after_reply(self, step: Callable[[], Awaitable[None]]) -> None:
         """Run a step once the current command has been answered OK."""
-        self._afterwards = step
+        self._after_reply = step
 
     def open_mailbox(self, selected: SelectedMailbox) -> None:
         """Select a mailbox; none may be open."""
@@ -354,8 +354,8 @@ class Session:
             self._errors = 0
             done = text.encode("ascii") if text else b"UID " + spec.completed if uid else spec.completed
             self.channel.write(b"%b OK %b\r\n" % (tag, done))
-            if self._afterwards is not None:
-                step, self._afterwards = self._afterwards, None
+            if self._after_reply is not None:
+                step, self._after_reply = self._after_reply, None
                 await step()
         except MailError as error:
             # A client does not wait twice for a lock that was not free in time, nor where the session ends.

@@ -145,7 +145,7 @@ class Exchange:
         """The handshake is done."""
         self.tls_due = False
         self.extensions = {}
-        self._say(f"EHLO {self._hostname}")
+        self._queue(f"EHLO {self._hostname}")
 
     def open(self) -> None:
         """Greeting, EHLO, STARTTLS, AUTH. The outcome is positive; any other reply raises RelayDown."""
@@ -225,7 +225,7 @@ class Exchange:
         else:
             self._output += step
 
-    def _say(self, line: str) -> None:
+    def _queue(self, line: str) -> None:
         self._output += line.encode("ascii") + b"\r\n"
 
     def _ask(self, line: str) -> _Conversation:
@@ -252,18 +252,18 @@ class Exchange:
         greeting = yield b""
         _require(greeting, 220, "the next hop does not greet")
         hello = yield from self._ask(f"EHLO {self._hostname}")
-        self._learn(hello)
+        self._read_extensions(hello)
         if self._starttls:
             if "STARTTLS" not in self.extensions:
                 raise RelayDown("the next hop offers no STARTTLS")
             _require((yield from self._ask("STARTTLS")), 220, "the next hop refuses STARTTLS")
             hello = yield _TLS()
-            self._learn(hello)
+            self._read_extensions(hello)
         if self._credentials is not None:
             return (yield from self._log_in(self._credentials))
         return hello
 
-    def _learn(self, hello: Reply) -> None:
+    def _read_extensions(self, hello: Reply) -> None:
         _require(hello, 250, "the next hop refuses EHLO")
         for line in hello.lines[1:]:
             keyword, _, parameters = line.partition(" ")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from mailserver.errors import StoreUnavailable
-from mailserver.imap import fetch_message, fetch_work, header_fields
-from mailserver.imap.budget import AT_ONCE
-from mailserver.imap.fetch_plan import CHUNK
-from mailserver.imap.open_message import LARGE, OpenMessage
+from mailserver.imap.fetch import header_fields, message, work
+from mailserver.imap.fetch.budget import AT_ONCE
+from mailserver.imap.fetch.open_message import LARGE, OpenMessage
+from mailserver.imap.fetch.plan import CHUNK
 from mailserver.store.memory import MemoryMessage
 from mailserver.store.time_slice import TimeSlice
 from tests.fakes import Client
@@ -84,8 +84,8 @@ def test_turns_may_end_anywhere(
             if not again:
                 recent = live_mailbox(client).account.message_cache
                 recent.forget_mailbox(live_mailbox(client))
-            patch.setattr(fetch_work, "TimeSlice", Turn)
-            patch.setattr(fetch_message, "TimeSlice", Turn)
+            patch.setattr(work, "TimeSlice", Turn)
+            patch.setattr(message, "TimeSlice", Turn)
             counts = Counts(client, patch)
             assert ask(client, command) == expected
             assert again or counts.hops >= len(messages)
@@ -111,8 +111,8 @@ def test_a_client_that_does_not_read_has_no_message_held(monkeypatch: pytest.Mon
         await drain(channel)
 
     monkeypatch.setattr(type(client.channel), "drain", measured)
-    monkeypatch.setattr(fetch_work, "TimeSlice", Turn)
-    monkeypatch.setattr(fetch_message, "TimeSlice", Turn)
+    monkeypatch.setattr(work, "TimeSlice", Turn)
+    monkeypatch.setattr(message, "TimeSlice", Turn)
     assert ask(client, b"FETCH 1 (BODY.PEEK[1] BODY.PEEK[2] BODY.PEEK[3.MIME])").count(b"x" * LARGE_SIZE) == 2
     assert set(held) == {None}
 
@@ -129,8 +129,8 @@ def test_an_answer_that_cannot_be_gone_on_with_ends_the_connection(monkeypatch: 
             raise StoreUnavailable
         return read(self, offset, count)
 
-    monkeypatch.setattr(fetch_work, "TimeSlice", Turn)
-    monkeypatch.setattr(fetch_message, "TimeSlice", Turn)
+    monkeypatch.setattr(work, "TimeSlice", Turn)
+    monkeypatch.setattr(message, "TimeSlice", Turn)
     monkeypatch.setattr(MemoryMessage, "read", broken)
     answer = client.ask(b"t FETCH 1 (FLAGS BODY.PEEK[HEADER.FIELDS (a)] BODY.PEEK[1])\r\n")
     assert client.channel.closed

@@ -17,7 +17,7 @@ ASKED = b"f FETCH 1:4 (UID FLAGS ENVELOPE RFC822.SIZE INTERNALDATE)\r\n"
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     """Four messages are too many to be remembered."""
-    monkeypatch.setattr("mailserver.imap.fetch_answer._REMEMBERED", 3)
+    monkeypatch.setattr("mailserver.imap.fetch.response._REMEMBERED", 3)
     made = selected(services())
     for number in range(4):
         put(made, message=b"Subject: number %d\r\n\r\n%b" % (number, b"x" * number))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import StoreUnavailable
-from mailserver.imap.fetch_plan import CHUNK
-from mailserver.imap.fetch_work import CachedData
-from mailserver.imap.section import PIECE
+from mailserver.imap.fetch.plan import CHUNK
+from mailserver.imap.fetch.section import PIECE
+from mailserver.imap.fetch.work import CachedData
 from mailserver.store.memory import MemoryMailbox, MemoryMessage
 from mailserver.store.receiving import NewMessage
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE

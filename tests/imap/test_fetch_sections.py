@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.imap import header_fields
-from mailserver.imap.header_fields import Fields, LongHeader, select_fields
-from mailserver.imap.open_message import LoadedMessage
-from mailserver.imap.section import Section, kept_lines
+from mailserver.imap.fetch import header_fields
+from mailserver.imap.fetch.header_fields import Fields, LongHeader, select_fields
+from mailserver.imap.fetch.open_message import LoadedMessage
+from mailserver.imap.fetch.section import Section, kept_lines
 from mailserver.message.header_summary import KEPT
 from mailserver.message.headers import header_end
 from mailserver.message.render import summarise

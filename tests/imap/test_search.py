@@ -10,8 +10,8 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.imap.search_columns import plan
-from mailserver.imap.search_keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
+from mailserver.imap.search.columns import plan
+from mailserver.imap.search.keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
 from mailserver.imap.session import Services
 from mailserver.message.encodings import CHARSETS
 from mailserver.store.memory import MemoryMailbox, MemorySearchSource
@@ -426,7 +426,7 @@ def test_a_large_mailbox_is_searched_in_slices(keys: bytes, uid: bytes, monkeypa
     whole = client.ask(b"t %bSEARCH %b\r\n" % (uid, keys))
     extended = client.ask(b"t %bSEARCH RETURN (MIN MAX ALL COUNT) %b\r\n" % (uid, keys))
     for size in (1, 3, 10, 23):
-        monkeypatch.setattr("mailserver.imap.search_columns.SLICE", size)
+        monkeypatch.setattr("mailserver.imap.search.columns.SLICE", size)
         monkeypatch.setattr("mailserver.imap.commands.search.SLICE", size)
         drains = client.channel.drains
         assert client.ask(b"t %bSEARCH %b\r\n" % (uid, keys)) == whole

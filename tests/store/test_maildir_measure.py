@@ -7,8 +7,8 @@ import os
 import pytest
 
 from mailserver.imap.commands.fetch import ITEMS
-from mailserver.imap.fetch_plan import Plan, Rows
-from mailserver.imap.fetch_work import Work
+from mailserver.imap.fetch.plan import Plan, Rows
+from mailserver.imap.fetch.work import Work
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.disk import safeio

@@ -73,9 +73,9 @@ async def starttls(session: Session, command: Command) -> str:
 
     async def start() -> None:
         await session.channel.start_tls()
-        session.forget()
+        session.reset_for_tls()
 
-    session.then(start)
+    session.after_reply(start)
     return "begin TLS now"
 
 

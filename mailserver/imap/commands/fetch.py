@@ -1,4 +1,4 @@
-"""FETCH (RFC 3501 6.4.5, 7.4.2): its items, and the implicit \\Seen. `imap.fetch_answer` writes the responses.
+"""FETCH (RFC 3501 6.4.5, 7.4.2): its items, and the implicit \\Seen. `imap.fetch.response` writes the responses.
 
 A message that is gone is left out. FETCH then ends with NO [EXPUNGEISSUED] (RFC 2180 4.1.2),
 UID FETCH with OK (RFC 3501 6.4.8).
@@ -12,10 +12,10 @@ from typing import Final
 
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
-from mailserver.imap.fetch_answer import FetchResponse
-from mailserver.imap.fetch_plan import FetchBatchSize, Item, Need, Plan, gather
-from mailserver.imap.fetch_run import answer_alike
-from mailserver.imap.section import Range, Section, read_section
+from mailserver.imap.fetch.pipelined import answer_alike
+from mailserver.imap.fetch.plan import FetchBatchSize, Item, Need, Plan, gather
+from mailserver.imap.fetch.response import FetchResponse
+from mailserver.imap.fetch.section import Range, Section, read_section
 from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
@@ -111,7 +111,7 @@ async def fetch(session: Session, command: Command) -> str | None:
     if answer.expunged and not command.uid:
         raise MessageExpunged
     if session.input.buffered and not command.uid and tail is not None:
-        session.then(partial(_answer_alike, session, plan, tail))
+        session.after_reply(partial(_answer_alike, session, plan, tail))
     return None
 
 

@@ -14,8 +14,8 @@ from typing import Final, cast
 from mailserver.errors import BadSyntax, LimitReached
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.progress import ProgressReporter
-from mailserver.imap.search_columns import SLICE, plan
-from mailserver.imap.search_keys import SearchParser, at_set, read_codec, read_keys
+from mailserver.imap.search.columns import SLICE, plan
+from mailserver.imap.search.keys import SearchParser, at_set, read_codec, read_keys
 from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import format_runs, runs
@@ -172,13 +172,13 @@ async def _measure(session: Session, positions: Sequence[int], reporter: Progres
             await session.channel.drain()
         part = [UID(uids[at]) for at in places]
         with batch_size:
-            rows = await live.run(partial(_look, part, only_dates))
+            rows = await live.run(partial(_read_facts, part, only_dates))
         reporter.progress.done += len(part)
         for row in rows:
             live.columns.learn(row.uid, row.size, row.date)
 
 
-def _look(uids: Sequence[UID], only_dates: bool, mailbox: Mailbox) -> Sequence[Row]:
+def _read_facts(uids: Sequence[UID], only_dates: bool, mailbox: Mailbox) -> Sequence[Row]:
     return mailbox.measure(uids, only_dates=only_dates)
 
 

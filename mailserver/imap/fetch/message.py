@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from attrs import define
 
-from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan
-from mailserver.imap.header_fields import Fields, SelectedFields
-from mailserver.imap.open_message import LoadedMessage, OpenMessage
-from mailserver.imap.section import Range, kept_lines, without_nul
+from mailserver.imap.fetch.header_fields import Fields, SelectedFields
+from mailserver.imap.fetch.open_message import LoadedMessage, OpenMessage
+from mailserver.imap.fetch.plan import CHUNK, FORMATS, Item, Need, Plan
+from mailserver.imap.fetch.section import Range, kept_lines, without_nul
 from mailserver.message.header_summary import KEPT
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.interfaces import MessageFile

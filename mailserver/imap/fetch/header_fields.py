@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Final
 
 from mailserver.errors import StoreUnavailable
-from mailserver.imap.section import PIECE, Range, Section
+from mailserver.imap.fetch.section import PIECE, Range, Section
 from mailserver.message.headers import FIELD, iterate_fields
 from mailserver.store.interfaces import MessageFile
 

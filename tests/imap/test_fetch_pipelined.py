@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.imap.commands import fetch
-from mailserver.imap.fetch_run import FEW, LONGEST, MOST
+from mailserver.imap.fetch.pipelined import FEW, LONGEST, MOST
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.fakes import Client
 from tests.imap.sessions import put, selected, services

@@ -8,9 +8,9 @@ from typing import Final
 
 from attrs import frozen
 
-from mailserver.imap.budget import COPIED, EACH, Budget, BudgetExceeded
-from mailserver.imap.fetch_message import kept_literal
-from mailserver.imap.fetch_plan import Item, Need, Plan, Rows
+from mailserver.imap.fetch.budget import COPIED, EACH, Budget, BudgetExceeded
+from mailserver.imap.fetch.message import kept_literal
+from mailserver.imap.fetch.plan import Item, Need, Plan, Rows
 from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
 

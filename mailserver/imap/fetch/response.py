@@ -22,10 +22,10 @@ from itertools import chain
 from typing import Final, NoReturn
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged
-from mailserver.imap.fetch_message import LargeResponse
-from mailserver.imap.fetch_plan import CHUNK, FetchBatchSize, Plan, Rows, gather, unmeasured
-from mailserver.imap.fetch_work import CachedData, FetchResult, Work
-from mailserver.imap.section import PIECE, Range, without_nul
+from mailserver.imap.fetch.message import LargeResponse
+from mailserver.imap.fetch.plan import CHUNK, FetchBatchSize, Plan, Rows, gather, unmeasured
+from mailserver.imap.fetch.section import PIECE, Range, without_nul
+from mailserver.imap.fetch.work import CachedData, FetchResult, Work
 from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.imap.session import Session
 from mailserver.imap.updates import keyword_lines

@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from mailserver.imap.section import Range, Section
+from mailserver.imap.fetch.section import Range, Section
 from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 

@@ -12,8 +12,8 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final
 
-from mailserver.imap.fetch_answer import FetchResponse
-from mailserver.imap.fetch_plan import Plan, Rows
+from mailserver.imap.fetch.plan import Plan, Rows
+from mailserver.imap.fetch.response import FetchResponse
 from mailserver.imap.session import Session
 
 MOST: Final = 256

@@ -17,12 +17,12 @@ from typing import Final
 from attrs import Factory, frozen
 
 from mailserver.errors import MailError, MessageExpunged, StoreUnavailable
-from mailserver.imap.budget import COPIED, EACH, Budget, BudgetExceeded, NotCached, UnlimitedBudget
-from mailserver.imap.fetch_block import Block
-from mailserver.imap.fetch_message import KEPT_LINES_UNKNOWN, LargeResponse, MessageFormatter, collect, total
-from mailserver.imap.fetch_plan import CHUNK, Item, Need, Plan, Rows, unmeasured
-from mailserver.imap.open_message import LoadedMessage, NonBlockingFile, OpenMessage
-from mailserver.imap.section import without_nul
+from mailserver.imap.fetch.block import Block
+from mailserver.imap.fetch.budget import COPIED, EACH, Budget, BudgetExceeded, NotCached, UnlimitedBudget
+from mailserver.imap.fetch.message import KEPT_LINES_UNKNOWN, LargeResponse, MessageFormatter, collect, total
+from mailserver.imap.fetch.open_message import LoadedMessage, NonBlockingFile, OpenMessage
+from mailserver.imap.fetch.plan import CHUNK, Item, Need, Plan, Rows, unmeasured
+from mailserver.imap.fetch.section import without_nul
 from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Mailbox, MessageFile

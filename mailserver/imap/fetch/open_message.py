@@ -12,9 +12,9 @@ from functools import cached_property, lru_cache
 from typing import Final
 
 from mailserver.errors import StoreUnavailable
-from mailserver.imap.budget import Budget, NotCached
-from mailserver.imap.header_fields import Fields, LongHeader, SelectedFields, select_fields
-from mailserver.imap.section import PIECE, Range, Section
+from mailserver.imap.fetch.budget import Budget, NotCached
+from mailserver.imap.fetch.header_fields import Fields, LongHeader, SelectedFields, select_fields
+from mailserver.imap.fetch.section import PIECE, Range, Section
 from mailserver.message.content import PLAIN
 from mailserver.message.limits import SEEN
 from mailserver.message.structure import Part, find_part, parse_structure
