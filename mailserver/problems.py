@@ -31,7 +31,7 @@ def check_named(config: Config) -> list[Problem]:
 
 
 def check_libraries() -> list[Problem]:
-    """Find what the installed pyOpenSSL lacks of what is needed to serve TLS correctly."""
+    """Find private names of pyOpenSSL that correct TLS needs and the installed version lacks."""
     if not (missing := private_names.missing()):
         return []
     reason = f"has no {', '.join(missing)}, which this server needs: install a version of requirements/server.txt"

@@ -190,7 +190,7 @@ def _without(
 ) -> tuple[dict[str, Any], dict[str, list[int]]]:
     """Return a copy without the faults, and the indexes of the remaining tables of each shortened array."""
     rest = copy.deepcopy(document)
-    gone = object()
+    removed = object()
     shortened = set()
     for where, _fault in faults:
         cut = _cut(where)
@@ -207,12 +207,12 @@ def _without(
         elif isinstance(holder, dict) and table_at(cut[:-1]) is table_at((top,)) and key in placeholders:
             holder[key] = placeholders[key]
         elif isinstance(holder, list):
-            holder[int(cut[-1])] = gone
+            holder[int(cut[-1])] = removed
         elif isinstance(holder, dict):
             holder.pop(cut[-1], None)
         # Else the table is removed already, for another fault.
-    kept = {top: [index for index, table in enumerate(rest[top]) if table is not gone] for top in shortened}
-    _sweep(rest, gone)
+    kept = {top: [index for index, table in enumerate(rest[top]) if table is not removed] for top in shortened}
+    _sweep(rest, removed)
     return rest, kept
 
 
@@ -227,11 +227,11 @@ def _cut(where: KeyPath) -> KeyPath:
     return where[:-1] if required and not has_placeholder and len(where) > 1 else where
 
 
-def _sweep(value: Any, gone: object) -> None:
+def _sweep(value: Any, removed: object) -> None:
     if isinstance(value, list):
-        value[:] = [element for element in value if element is not gone]
+        value[:] = [element for element in value if element is not removed]
     for inner in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
-        _sweep(inner, gone)
+        _sweep(inner, removed)
 
 
 def _faults(fault: BaseException, where: KeyPath) -> Iterator[tuple[KeyPath, Exception]]:

@@ -1,7 +1,7 @@
 """Old names of renamed keys, accepted for one release.
 
 `setting(..., formerly="old")` in the model declares one. The loader replaces old names before it structures the
-document: everything behind it, `show` and the generated documents too, sees the new names alone.
+document, so `show`, the generated documents and all other code know only the new names.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from mailserver.config.schema import KeyPath, keys_of, place_of, table_at
 
 
 def replace_old_names(document: dict[str, Any], file: str) -> list[Problem]:
-    """Rename the keys in `document`. Return a warning for each, or an error where the new name stands there, too.
+    """Rename the keys in `document`. Return a warning for each, or an error if the new name is set, too.
 
-    Of two values under both names the new name's stays.
+    If both names are set, the value of the new name stays.
     """
     problems = []
     for where, table_class, table in _tables(document, (), Config):

@@ -1,4 +1,4 @@
-"""FairSemaphore for places, without a reactor."""
+"""The fair semaphore, without a reactor."""
 
 from __future__ import annotations
 

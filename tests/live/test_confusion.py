@@ -39,7 +39,7 @@ proxy_from = ["127.0.0.0/8"]
 login_time = 14
 """
 """The time of a login is also the longest of a handshake; it is longer than what is taken for silence."""
-HELD = {f'protocol = "{name}"\n': f'protocol = "{name}"\nsniff_delay = 5\n' for name in ("submission", "pop3")}
+HELD = {f'protocol = "{name}"\n': f'protocol = "{name}"\ngreeting_delay = 5\n' for name in ("submission", "pop3")}
 PROXY = b"PROXY TCP4 192.0.2.77 192.0.2.1 5000 993\r\n"
 SAID = {"imaps": b"* BYE Port ", "pop3s": b"-ERR Port ", "submissions": b"421 4.7.0 Port "}
 
@@ -142,7 +142,7 @@ def test_they_are_counted(server: Server) -> None:
 
 def test_a_reload_changes_the_delay(server: Server, tmp_path: Path) -> None:
     text = server.config.read_text()
-    server.config.write_text(text.replace('protocol = "submission"\nsniff_delay = 5\n', 'protocol = "submission"\n'))
+    server.config.write_text(text.replace('protocol = "submission"\ngreeting_delay = 5\n', 'protocol = "submission"\n'))
     try:
         server.run_cli("reload", "--config", str(server.config))
 

@@ -108,7 +108,7 @@ def _demand_library(family: str) -> None:
     if not libcrypt.knows(family):
         raise BadHash(
             f"a {family.lower()} hash needs a libcrypt that supports it, and this machine has none:"
-            " install libxcrypt (Debian: libcrypt1), or set the password anew"
+            " install libxcrypt (Debian: libcrypt1), or set the password again"
         )
 
 

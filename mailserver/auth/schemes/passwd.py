@@ -64,7 +64,7 @@ class PasswdEntry:
 def normalise(name: str) -> str:
     """Normalise a user name: NFC, lower case (RFC 8265 3.3 maps case and composes alike), the domain in ASCII.
 
-    Raises: BadName for what is empty, longer than 255 octets, or holds a control character, a space, a colon or a
+    Raises: BadName for a name that is empty, longer than 255 octets, or contains a control character, a space, a colon or a
     slash: such a name could end a line of the file or leave the mail directory.
     """
     # A long name is refused before any expensive step.

@@ -31,7 +31,7 @@ class _Waiter:
 @define(eq=False)
 class _Semaphore:
     purpose: bytes = b""
-    """Purpose of the last holder that came in by itself."""
+    """Purpose of the last holder that was admitted without joining others."""
     is_joinable: bool = False
     """Others with the same purpose may join."""
     holders: int = 0

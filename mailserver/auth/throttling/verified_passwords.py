@@ -7,7 +7,7 @@ device), the user's right password waits behind the guesses.
 The rules. When a password was right, a digest of user, stored entry and password is kept for KEEP_TIME, under a key that
 is made at the start and exists only in memory. The stored entry is read again at each login. Where the back end provides
 it (`IHashedPasswords`), a matching digest proves that the password is right, after any change of the password too, and
-a disabled user is refused as ever. Where the back end does not, the entry counts as empty: a matching digest only spares the
+a disabled user is always refused. Where the back end does not, the entry counts as empty: a matching digest only spares the
 login its turn and its delay, and the back end still decides. Networks and certificates are checked in both cases, as for
 every right password.
 
