@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from twisted.internet.testing import MemoryReactorClock
 from mailserver.config.model import Auth
 from mailserver.embedding import InvalidConfiguration, MailServices
 from tests.embedding.program import Clients, Program, make_files
+from tests.server import ROOT
 
 
 def answer(program: Program) -> dict[str, Any]:
@@ -75,6 +77,14 @@ def test_mail_is_not_written_as_root_for_another_user(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(InvalidConfiguration, match="twistd with --uid nobody"):
         services.startService()
+
+
+def test_the_configuration_on_the_page() -> None:
+    page = (ROOT / "docs" / "embedding.md").read_text()
+    _tac, in_code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(in_code, names)
+    assert MailServices(names["config"], Clock()).tls is None
 
 
 def test_services_start_and_stop_twice(tmp_path_factory: pytest.TempPathFactory) -> None:
