@@ -109,6 +109,22 @@ def test_ssl(tac: Tac) -> None:
     assert len(re.findall(r"login .*protocol=imaps .*tls=TLSv1\.3 name=mail\.example\.test ", tac.log())) >= 1
 
 
+@pytest.mark.parametrize("written", [10143, 10993, 10994])
+def test_a_large_message_goes_both_ways(tac: Tac, written: int) -> None:
+    """Through the flow control of each kind of transport."""
+    client = tac.imap(tac.ports[written]) if written == 10143 else tac.imaps(tac.ports[written], "mail.example.test")
+    if written == 10143:
+        client.starttls(tac.context)
+    client.login(tac.user, tac.password)
+    message = b"Subject: large\r\n\r\n" + b"0123456789abcde\r\n" * 200_000
+    assert client.append("Drafts", "", "", message)[0] == "OK"
+    client.select("Drafts")
+    _ok, found = client.fetch("*", "(BODY.PEEK[])")
+    assert found[0] is not None
+    assert found[0][1] == message
+    client.logout()
+
+
 def test_haproxy(tac: Tac) -> None:
     """The client that the header names counts; the greeting waits for it."""
     client = tac.submission(tac.ports[10587], b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 587\r\n")
