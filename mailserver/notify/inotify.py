@@ -1,7 +1,7 @@
 """Linux inotify on the reactor: names that appear in a directory or disappear from it.
 
 Twisted's own watcher closes all its watches when one directory is deleted, and does not report an overflow; both
-lose changes. Here every event is told, and an overflow says that anything may have changed.
+lose changes. Here every event is reported, and an overflow means that anything may have changed.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ class Inotify:
         os.close(self._fd)
 
     def fileno(self) -> int:
-        """For the reactor."""
+        """Return the descriptor."""
         return self._fd
 
     def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
-        """For the reactor."""
+        """Name in the log."""
         return "inotify"
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name

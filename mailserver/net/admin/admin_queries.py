@@ -213,13 +213,13 @@ def _worker_row(record: Mapping[str, Json], status: WorkerStatus | None) -> dict
 
 
 def is_reason(reason: str) -> bool:
-    """Can it stand in a farewell of every protocol?"""
+    """Return whether a text is valid in the farewell of every protocol."""
     fits = 0 < len(reason) <= LONGEST_REASON and reason.isascii() and reason.isprintable()
     return fits and bool(reason.strip()) and not reason.lstrip().startswith("[")
 
 
 def _check(arguments: Arguments, known: set[str]) -> None:
-    """Raises: BadRequest for an argument that is not known, or no text."""
+    """Check the arguments. Raises: BadRequest for one that is unknown or not a string."""
     for name, value in arguments.items():
         if name not in known:
             raise BadRequest(f"no such argument: {name[:40]}; known: {', '.join(sorted(known)) or 'none'}")

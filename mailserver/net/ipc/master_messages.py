@@ -29,7 +29,7 @@ class ServedConfig:
 
 @frozen
 class ZygoteInit:
-    """What the zygote needs before it can fork; the sockets are sent before it."""
+    """Everything that the zygote needs before it can fork, but the sockets, which are sent before it."""
 
     served: ServedConfig
     shards: int
@@ -175,16 +175,16 @@ class WorkerInit:
     shards: int
     shard: int
     worker: int
-    """Its number."""
+    """Number of the worker."""
     living: tuple[int, ...]
     penalty_key: bytes = field(repr=False)
     tls: Any
     """`tls.serving.policy.TlsPolicy`, made before the fork."""
     process_log: ProcessLog
     master: socket.socket
-    """Its connection to the master."""
+    """Socket to the master."""
     listening: dict[str, socket.socket]
-    """By place."""
+    """Place -> listening socket."""
     mail_root: DirectoryId | None
     """As in `ZygoteInit`."""
     known_key: bytes = field(repr=False)

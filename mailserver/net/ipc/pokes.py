@@ -131,11 +131,11 @@ class Pokes:
     # --- receiving
 
     def fileno(self) -> int:
-        """For the reactor."""
+        """Return the descriptor."""
         return self._link.poke_receive.fileno()
 
     def logPrefix(self) -> str:
-        """For the reactor."""
+        """Name in the log."""
         return "pokes"
 
     def connectionLost(self, reason: Failure) -> None:

@@ -267,7 +267,7 @@ class PrepareResult:
 
 @frozen
 class CommitResult:
-    """What a worker did, in sentences."""
+    """Sentences about what a worker did."""
 
     lines: tuple[str, ...] = field(validator=_rows)
 
@@ -342,7 +342,7 @@ class WorkerStatus:
     certificates: tuple[CertificateStatus, ...]
     event_counters: tuple[EventRow, ...] = field(validator=_check_event_rows)
     measures: dict[str, Measure] = field(factory=dict)
-    """What fills the worker's memory, by name."""
+    """Numbers about the worker's caches and queues, by name."""
 
 
 _WORKER_TAGS: Final = {message_class: tag for tag, message_class in WORKER_MESSAGES.items()}

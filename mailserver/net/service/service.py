@@ -85,7 +85,7 @@ class ServiceProcess(Service, ABC):
         self._account: AcmeAccount | None = None
         self._watchdog: LoopingCall | None = None
         self.exposures = Exposures(reactor, config.server.state_dir)
-        self.known = KnownNetworksFile(reactor, config.server.state_dir)
+        self.known_networks = KnownNetworksFile(reactor, config.server.state_dir)
         self.ledger = LedgerWriter(reactor, config.server.state_dir, lambda: self.config)
         self.ending = False
 
@@ -119,7 +119,9 @@ class ServiceProcess(Service, ABC):
             if renewing is not None:
                 renewing.stop()
         ending = self.end()
-        ending.addBoth(lambda _ended: DeferredList([self.exposures.stop(), self.ledger.stop(), self.known.stop()]))
+        ending.addBoth(
+            lambda _ended: DeferredList([self.exposures.stop(), self.ledger.stop(), self.known_networks.stop()])
+        )
         return DeferredList([self._close_control(), ending])
 
     def reload(self) -> Deferred[Answer]:
@@ -190,7 +192,7 @@ class ServiceProcess(Service, ABC):
         """Return a row for each host whose certificate an ACME authority issues."""
         return [] if self._acme is None else self._acme.renewals()
 
-    def find_account(self) -> None:
+    def load_acme_account(self) -> None:
         """Read the ACME account before any client is served: a worker needs it to answer the authority."""
         try:
             self.config = with_account(self.config)
@@ -215,7 +217,7 @@ class ServiceProcess(Service, ABC):
     def worker_pool(self) -> WorkerPool:
         """Return the processes that answer the administrator's queries."""
 
-    def is_ready(self, listeners: int) -> None:
+    def report_ready(self, listeners: int) -> None:
         """Open the control socket and take signals, once everything is served."""
         self._open_control()
         if self._certificates is not None:

@@ -73,7 +73,7 @@ class SingleProcessService(ServiceProcess):
             reopen = self.log_file.reopen
             self.log_file.open()
             signal.signal(signal.SIGUSR1, lambda _number, _frame: self.reactor.callFromThread(reopen))
-        self.find_account()
+        self.load_acme_account()
         self._services = self._make_services(self.config)
         forward_logging()
         self._services.start()
@@ -86,8 +86,8 @@ class SingleProcessService(ServiceProcess):
         self._single_process.renewals = self.renewals
         self.exposures.load()
         self._services.set_exposure_recorder(self.exposures.take)
-        self.known.load()
-        self._services.use_known_networks(self.known)
+        self.known_networks.load()
+        self._services.use_known_networks(self.known_networks)
         self._services.set_status_query(AdminQueries(self._single_process).numbers)
         for bound in self.bound:
             try:
@@ -102,7 +102,7 @@ class SingleProcessService(ServiceProcess):
                 raise SystemExit(f"cannot listen on {bound.place}: {error.strerror}") from error
         self._turn_limit.start()
         self.take_end_signals()
-        self.is_ready(len(self.bound))
+        self.report_ready(len(self.bound))
         self.bound.clear()
 
     def end(self) -> Deferred[Any]:
@@ -137,7 +137,7 @@ class SingleProcessService(ServiceProcess):
         faults = services.accept(examined.prepared)
         opened: list[BoundSocket] = []
         if not faults:
-            faults = self.bind_new(config, serving.known, opened)
+            faults = self.bind_new(config, serving.places, opened)
         if faults:
             for bound in opened:
                 bound.socket.close()

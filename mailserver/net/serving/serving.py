@@ -41,7 +41,7 @@ class ReloadCheck(Generic[P]):
     """None if the configuration cannot be taken up."""
     lines: list[str]
     prepared: P | None
-    """For `ProcessServices.commit`."""
+    """The argument of `ProcessServices.commit`."""
     whole: bool = True
     """False where some part stays as it was, such as a certificate whose new files do not match."""
 
@@ -128,7 +128,7 @@ class Serving:
 
     @property
     def tls(self) -> TlsCreators:
-        """For STARTTLS and implicit TLS."""
+        """TLS contexts for STARTTLS and implicit TLS."""
         return self._services.tls
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
@@ -146,7 +146,7 @@ class Serving:
     # --- For the process
 
     @property
-    def known(self) -> set[str]:
+    def places(self) -> set[str]:
         """The places that are served."""
         return {port.place for port in self._ports}
 

@@ -127,15 +127,15 @@ class MasterService(ServiceProcess):
         self._listener_shards.add(self.bound)
         with contextlib.suppress(OSError):
             self._mail_root = DirectoryId.of(self.config.mail.root)
-        self.find_account()
+        self.load_acme_account()
         self._policy, activation = self._make_policy()
         self.follow_certificates(self._policy, activation, self._serve_certificates)
         self._served = ServedConfig(self.config, self._policy.material)
         self.exposures.load()
         self.supervisor.on_exposed = self.exposures.take
-        self.supervisor.on_seen = self.ledger.take
-        self.known.load()
-        self.supervisor.on_known = self.known.take
+        self.supervisor.on_clients_seen = self.ledger.take
+        self.known_networks.load()
+        self.supervisor.on_networks_known = self.known_networks.take
         self.supervisor.exposures = self.exposures.__len__
         self.supervisor.renewals = self.renewals
         self.supervisor.memory_limit = self.config.limits.worker_memory
@@ -192,7 +192,7 @@ class MasterService(ServiceProcess):
             self._penalty_key,
             self._relayed,
             self._mail_root,
-            self.known.known.key,
+            self.known_networks.known.key,
         )
         return [*frames, (init, [])]
 
@@ -211,7 +211,7 @@ class MasterService(ServiceProcess):
         )
         self._zygotes.fork(ForkRequest(request, shard, worker, living), theirs)
         # Queued until the worker reads; broadcasts of other workers come behind it.
-        process.send(KnownNetworksTable(self.known.known.to_bytes()))
+        process.send(KnownNetworksTable(self.known_networks.known.to_bytes()))
         return process
 
     def _forked(self, request: int, pid: int, pidfd: int) -> None:
@@ -237,7 +237,7 @@ class MasterService(ServiceProcess):
         serving = {record.shard for record in records if record.state != "starting"}
         if not self._is_reported_ready and len(serving) == self.shards:
             self._is_reported_ready = True
-            self.is_ready(self._places)
+            self.report_ready(self._places)
 
     def _worker_failed(self, reason: str) -> None:
         """Stop if a worker cannot start before all have served once: the configuration is at fault."""

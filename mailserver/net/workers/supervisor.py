@@ -77,8 +77,8 @@ class Supervisor:
         self.on_empty: Callable[[], None] = lambda: None
         """Called when the last worker has ended after `stop`."""
         self.on_exposed: Callable[[object], None] = lambda _mark: None
-        self.on_seen: Callable[[Sequence[Any]], None] = lambda _rows: None
-        self.on_known: Callable[[Sequence[Any]], None] = lambda _rows: None
+        self.on_clients_seen: Callable[[Sequence[Any]], None] = lambda _rows: None
+        self.on_networks_known: Callable[[Sequence[Any]], None] = lambda _rows: None
         """Called with a worker's report of exposed passwords, clients and known networks, whose rows are not validated."""
         self.exposures: Callable[[], int] = lambda: 0
         self.renewals: Callable[[], list[Json]] = list
@@ -217,9 +217,9 @@ class Supervisor:
                 self.totals.update(number, message.event_counters)
                 self._check_memory(record)
             case ClientsSeen(rows):
-                self.on_seen(rows)
+                self.on_clients_seen(rows)
             case NetworksKnown(rows):
-                self.on_known(rows)
+                self.on_networks_known(rows)
             case PasswordExposed(mark):
                 self.on_exposed(mark)
             case StatusRequest():

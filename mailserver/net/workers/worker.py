@@ -35,7 +35,7 @@ HEARTBEAT = 2.0
 
 
 class WorkerServices(ProcessServices, Protocol):
-    """Services of a process that another one tells what to serve."""
+    """Services of a process whose configuration and certificates come from the master."""
 
     def prepare(self, config: Config, tls: Any) -> Any:
         """Make the argument of `accept` and `commit` of a configuration and its certificates. In a thread. Raises: OSError."""

@@ -71,7 +71,7 @@ class Process(Protocol):
 
 @define(eq=False)
 class WorkerRecord:
-    """What the supervisor knows of one worker."""
+    """The supervisor's record of one worker."""
 
     shard: int
     number: int
