@@ -18,9 +18,9 @@ from mailserver.message.text import SEARCHED_ADDRESSES, fold, is_torn, line_text
 
 KEPT: Final = frozenset(name.encode("ascii") for name in KEPT_FIELDS)
 
-_KEPT, _TOLD, _CONTENT = 1, 2, 4
+_KEPT, _ENVELOPE, _CONTENT = 1, 2, 4
 _USES: Final = {
-    name: _KEPT * (name in KEPT) | _TOLD * (name in ENVELOPE_FIELDS) | _CONTENT * (name in CONTENT_FIELDS)
+    name: _KEPT * (name in KEPT) | _ENVELOPE * (name in ENVELOPE_FIELDS) | _CONTENT * (name in CONTENT_FIELDS)
     for name in KEPT | ENVELOPE_FIELDS | CONTENT_FIELDS
 }
 
@@ -54,7 +54,7 @@ def _read_usual(header: bytes) -> HeaderSummary | None:
     if marked.count(b"\n") != len(lines) - 1 or marked.count(b"\r") != len(lines) - 1:
         return None
     is_folded = len(marked) != len(header)
-    told: dict[bytes, bytes] = {}
+    by_name: dict[bytes, bytes] = {}
     content: dict[bytes, bytes] = {}
     kept: list[bytes] = []
     words: list[bytes] = []
@@ -70,31 +70,31 @@ def _read_usual(header: bytes) -> HeaderSummary | None:
         if uses & _KEPT:
             kept.append(line)
             words += name, value
-        if uses & _TOLD:
-            if name not in told:
-                told[name] = value
+        if uses & _ENVELOPE:
+            if name not in by_name:
+                by_name[name] = value
             elif name in ADDRESS_FIELDS:
-                add_field(told, name, value)
+                add_field(by_name, name, value)
         elif uses & _CONTENT and name not in content:
             content[name] = value
     kept.append(b"")
     fields = b"\r\n".join(kept)
-    date = told.get(b"date")
+    date = by_name.get(b"date")
     return HeaderSummary(
-        render_envelope(told),
+        render_envelope(by_name),
         fields.replace(b"\0", b"\r\n") if is_folded else fields,
-        _search_text(header, words, told),
+        _search_text(header, words, by_name),
         sent_day(date) if date is not None else None,
         content,
     )
 
 
-def _search_text(header: bytes, words: list[bytes], told: dict[bytes, bytes]) -> str:
+def _search_text(header: bytes, words: list[bytes], by_name: dict[bytes, bytes]) -> str:
     """Make the text of these fields, each a name and a value. Unencoded ASCII is used as it is."""
     if (
         header.isascii()
         and (b"?" not in header or b"=?" not in header)
-        and not any(map(is_torn, [told[name] for name in SEARCHED_ADDRESSES if name in told]))
+        and not any(map(is_torn, [by_name[name] for name in SEARCHED_ADDRESSES if name in by_name]))
     ):
         text = b"\n%b: %b" * (len(words) // 2) % tuple(words)
         return text.decode("ascii").lower()
@@ -102,7 +102,7 @@ def _search_text(header: bytes, words: list[bytes], told: dict[bytes, bytes]) ->
 
 
 def _read_any(header: bytes) -> HeaderSummary:
-    told: dict[bytes, bytes] = {}
+    by_name: dict[bytes, bytes] = {}
     kept: list[bytes] = []
     words: list[str] = []
     room = KEPT_LIMIT
@@ -114,7 +114,7 @@ def _read_any(header: bytes) -> HeaderSummary:
         field, value = match.group(0, 2)
         line = unfold(value)
         if name in ENVELOPE_FIELDS:
-            add_field(told, name, line)
+            add_field(by_name, name, line)
         room -= len(field)
         if room >= 0:
             kept.append(field)
@@ -123,9 +123,9 @@ def _read_any(header: bytes) -> HeaderSummary:
         kept, words = [INCOMPLETE.encode("ascii")], [INCOMPLETE]
     elif kept and not kept[-1].endswith(b"\r\n"):
         kept.append(b"\r\n")
-    date = told.get(b"date")
+    date = by_name.get(b"date")
     return HeaderSummary(
-        render_envelope(told),
+        render_envelope(by_name),
         b"".join(kept),
         fold("".join(words)),
         sent_day(date) if date is not None else None,

@@ -42,7 +42,7 @@ class _Job:
     latest: tuple[int, int] = (0, 0)
     tries: int = 0
 
-    def tell(self, done: int, goal: int) -> None:
+    def report(self, done: int, goal: int) -> None:
         self.latest = done, goal
         for progress in self.waiters.values():
             if progress is not None:
@@ -167,7 +167,7 @@ class ScanPool:
             return
         match _json(line):
             case [int(done), int(goal)]:
-                job.tell(done, goal)
+                job.report(done, goal)
             case "done":
                 self._end(reader, job, result=True)
             case "elsewhere":
@@ -175,7 +175,7 @@ class ScanPool:
             case {"error": str(name)}:
                 self._end(reader, job, result=_ERRORS.get(name, StoreUnavailable)())
             case _:
-                _log.error("a process that reads mailboxes answered nonsense and is replaced")
+                _log.error("a mailbox scan process sent an invalid answer; it is replaced")
                 reader.retire()
 
     def lost(self, reader: _Reader, reason: str, *, expected: bool) -> None:
@@ -187,7 +187,7 @@ class ScanPool:
         if self._stopped:
             return
         if not expected:
-            _log.error("a process that reads mailboxes has ended: %s", reason)
+            _log.error("a mailbox scan process ended: %s", reason)
         if job is not None:
             job.tries += 1
             if job.tries > 1:
@@ -213,7 +213,7 @@ class ScanPool:
                 try:
                     reader = self._start()
                 except OSError as error:
-                    _log.error("a process that reads mailboxes cannot be started: %s", error)
+                    _log.error("a mailbox scan process could not be started: %s", error)
                     job = self._queue.popleft()
                     del self._jobs[job.line]
                     job.end(False)

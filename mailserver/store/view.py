@@ -44,9 +44,9 @@ class View:
         "_changed_at",
         "_expunged_at",
         "_keywords",
+        "_reported",
         "_silenced",
         "_silenced_runs",
-        "_told",
         "columns",
         "count",
         "recent_uids",
@@ -63,7 +63,7 @@ class View:
         self._changed_at = columns.changed_end
         self._expunged_at = columns.expunged_end
         self._keywords = columns.keywords
-        self._told: ModSeq = columns.modseq
+        self._reported: ModSeq = columns.modseq
         self._silenced: dict[int, ModSeq] = {}
         """By UID: the modseq up to which the message's flag changes are not reported."""
         self._silenced_runs: list[tuple[int, int, ModSeq]] = []
@@ -156,13 +156,13 @@ class View:
             return []
         gone = rising(columns.expunged[self._expunged_at - columns.expunged_start :])
         places = find_all(self.uids, gone, self.count)
-        told = _numbered(places, gone)
-        told.reverse()
+        reported = _numbered(places, gone)
+        reported.reverse()
         self._expunged_at = end
         # The rest of this view is a prefix of the columns: UIDs only ever grow.
-        self.count -= len(told)
+        self.count -= len(reported)
         self.uids = columns.uids
-        return told
+        return reported
 
     def _take_new(self, below: UID | None) -> int | None:
         columns = self.columns
@@ -184,12 +184,12 @@ class View:
         columns = self.columns
         end = columns.changed_end
         if self._changed_at < columns.changed_start:
-            told = self._told
-            numbers = array("I", [uid for uid, at in zip(columns.uids, columns.modseqs, strict=True) if at > told])
+            reported = self._reported
+            numbers = array("I", [uid for uid, at in zip(columns.uids, columns.modseqs, strict=True) if at > reported])
         else:
             numbers = rising(columns.changed[self._changed_at - columns.changed_start :])
         self._changed_at = end
-        self._told = columns.modseq
+        self._reported = columns.modseq
         silenced, self._silenced = self._silenced, {}
         runs, self._silenced_runs = self._silenced_runs, []
         if not numbers:

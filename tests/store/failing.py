@@ -106,7 +106,7 @@ class Run:
         self.root = os.path.join(scratch, "mail")
         self._recorder = Recorder()
         self._held: dict[str, Any] = {}
-        self._told: Picture
+        self._reported: Picture
         self.before: Picture
         self.then: Picture
 
@@ -114,7 +114,7 @@ class Run:
         """The calls that it makes, on a disk that is well; also sees what there is before and after."""
         self._lay_out()
         with another_process(dead=False):
-            self._told = look(self._branch())
+            self._reported = look(self._branch())
             account = self._open()
             self._operation.before(account, self._held)
             with another_process():
@@ -235,7 +235,7 @@ class Run:
             allowed.append(self.then)
         if self._operation.way == "forgotten":
             # What was prepared before is given up.
-            allowed.append(self._told)
+            allowed.append(self._reported)
         mark, index = len(self._recorder.changes), self._index()
         self._faults_off(
             lambda: self._expect(f"{which}: refused, then restarted", self._branch(), allowed, dead=True, done=done)
@@ -304,7 +304,7 @@ class Run:
         if not any(_alike(after, each, spare=len(allowed) > 1) for each in allowed):
             raise Violation(_difference(after, allowed))
         if operation.base != "empty":
-            _check_uids(after, self._told)
+            _check_uids(after, self._reported)
 
     # --- disks
 

@@ -308,7 +308,7 @@ def test_an_index_in_memory_is_of_no_use_to_others(account, monkeypatch) -> None
 
     order = order_of(account)
     monkeypatch.setattr(Home, "_open", lambda _home: None)
-    assert carry_out(order, lambda _told: None) == "elsewhere"
+    assert carry_out(order, lambda _reported: None) == "elsewhere"
 
 
 def test_a_bug_is_told_whole_and_leaves_it_to_the_server(account, monkeypatch, capsys) -> None:

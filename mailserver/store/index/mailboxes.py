@@ -94,12 +94,12 @@ class Mailboxes:
                     self._remember(_fields(state))
                 return
             state.boot = DISTRUSTED
-        told = UID(1) if state.key else state.uid_next
+        uid_next = UID(1) if state.key else state.uid_next
         self._known.clear()
         for known in (self.by_guid(state.guid), self.by_name(state.name)):
             if known is not None:
                 self.remove(known.key)
-        self._connection.execute(_INSERT, (None, *_values(evolve(state, uid_next=told))))
+        self._connection.execute(_INSERT, (None, *_values(evolve(state, uid_next=uid_next))))
         state.key = self._connection.last_insert_rowid()
 
     def rename(self, renames: dict[str, str]) -> None:

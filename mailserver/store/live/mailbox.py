@@ -97,7 +97,7 @@ class LiveMailbox:
         self._views.discard(view)
         self._claiming.discard(view)
         self._pokes.pop(view, None)
-        self._forget_told()
+        self._forget_reported()
 
     @contextmanager
     def listening(self, view: View) -> Iterator[None]:
@@ -304,17 +304,17 @@ class LiveMailbox:
         if changes.upto >= self.columns.modseq:
             self._stamp = changes.stamp
         columns = self.columns
-        told = columns.expunged_start + len(columns.expunged)
+        reported = columns.expunged_start + len(columns.expunged)
         if columns.apply(changes):
-            if gone := columns.expunged[told - columns.expunged_start :]:
+            if gone := columns.expunged[reported - columns.expunged_start :]:
                 self.account.message_cache.forget(self, gone)
-            self._forget_told()
+            self._forget_reported()
             for poke in tuple(self._pokes.values()):
                 poke()
         if not columns.whole and not self.users:
             self.account.drop(self)
 
-    def _forget_told(self) -> None:
+    def _forget_reported(self) -> None:
         columns = self.columns
         end = columns.expunged_start + len(columns.expunged)
         columns.forget_expunged(min((view.expunged_position for view in self._views), default=end))

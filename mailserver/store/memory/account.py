@@ -42,7 +42,7 @@ class MemoryPrepared:
     def publish(self) -> Appended:
         """Publish them. Repeated, it returns the same."""
         if self._aborted:
-            raise ValueError("these messages have been given up")
+            raise ValueError("these messages have been aborted")
         if self._appended is None:
             uids = self._mailbox.add(self._messages)
             self._appended = Appended(self._mailbox.id, self._mailbox.uid_validity, uids)

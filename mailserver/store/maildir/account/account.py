@@ -147,7 +147,7 @@ class MaildirAccount:
                     special_use.forget(home.root, state.guid)
                 except (MailError, OSError) as error:
                     # It is deleted all the same: LIST checks whether the mailbox exists.
-                    _log.warning("the special use of %s cannot be forgotten: %r", name, error)
+                    _log.warning("the special use of the deleted mailbox %s could not be removed: %r", name, error)
             safeio.point("delete.after-index")
         # It is invisible: other operations need not wait for the removal of much mail. It stays deleted if the disk
         # keeps the files; the next operation tries again.

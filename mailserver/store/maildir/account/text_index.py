@@ -36,7 +36,7 @@ from mailserver.store.batch_size import STEP
 from mailserver.store.index import schema
 from mailserver.store.index.fulltext import FullText, query_of
 from mailserver.store.index.records import MailboxState
-from mailserver.store.maildir.sync.locate import locate
+from mailserver.store.maildir.sync.renamed_mailbox import find_renamed
 from mailserver.store.search_source import Indexed, Where
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
@@ -166,7 +166,7 @@ class TextIndex:
             state = self._home.read(lambda main, guid=guid: main.mailboxes.by_guid(guid))  # type: ignore[misc]
             if state is None:
                 with self._home.locked():
-                    state = locate(self._home, guid, uid_validity)
+                    state = find_renamed(self._home, guid, uid_validity)
             if state is None or state.uid_validity != uid_validity or index.highest(key) >= state.uid_next:
                 self._plans.pop(key, None)
                 self._wanted.discard((guid, uid_validity))
@@ -309,7 +309,7 @@ class TextIndex:
         """Log a failure once. Searches go on without the index."""
         if not self._complained:
             self._complained = True
-            _log.warning("%s is not used: %r", self._path, error)
+            _log.warning("the text index %s is unusable; searches read the messages instead: %r", self._path, error)
 
     def _remove(self) -> None:
         """Remove an unusable file, unless another process has replaced it."""

@@ -26,7 +26,7 @@ def copy_part(source: int, offset: int, count: int, target: int) -> None:
         except OSError as error:
             raise safeio.failure(error) from error
         if not done:
-            raise StoreUnavailable("the file that is copied is too short")
+            raise StoreUnavailable("the source file is too short")
         if safeio.recorder is not None:
             safeio.recorder.record(
                 Change("write", safeio.path_of(target), offset=start, data=os.pread(source, done, offset))

@@ -373,7 +373,7 @@ def discard(path: str) -> None:
 def keep_for_later(path: str, error: Exception) -> None:
     """Record a file that could not be removed: the next holder of the account's lock tries again."""
     leftovers.add(path)
-    _log.warning("%s cannot be removed yet: %r", path, error)
+    _log.warning("%s could not be removed; the next operation tries again: %r", path, error)
 
 
 def sync_directory(path: str) -> None:

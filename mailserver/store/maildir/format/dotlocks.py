@@ -120,7 +120,7 @@ class Dotlocks:
             pass
         except (OSError, StoreUnavailable):
             self._left[path] = self._inode, self._mtime
-            _log.warning("the lock %s cannot be removed yet", path)
+            _log.warning("the lock %s could not be removed; the next operation tries again", path)
 
     @property
     def some_left(self) -> bool:

@@ -119,7 +119,7 @@ def put_aside(root: str, intent: Intent) -> None:
 def _put_aside(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         safeio.rename(path, path + ".bad")
-        _log.warning("%s cannot be settled and is put aside as .bad", path)
+        _log.warning("the intent %s is invalid and was renamed to .bad", path)
 
 
 def make_due(root: str, intent: Intent) -> Intent:
@@ -146,7 +146,7 @@ def forget(root: str, intent: Intent) -> None:
         if os.path.lexists(path):
             safeio.keep_for_later(path, error)
         else:
-            _log.warning("the removal of %s is not safe on the disk yet: %r", path, error)
+            _log.warning("the removal of %s could not be synced: %r", path, error)
 
 
 def clear(root: str, intent: Intent) -> None:

@@ -66,10 +66,15 @@ def recover(home: Home) -> bool:
                 # One change that the disk does not let be finished must not close the whole account.
                 if left.id not in home.unsettled:
                     home.unsettled.add(left.id)
-                    _log.warning("intent %s of %s cannot be settled yet: %r", left.id, home.root, error)
+                    _log.warning(
+                        "intent %s of %s could not be settled; the next operation tries again: %r",
+                        left.id,
+                        home.root,
+                        error,
+                    )
                 continue
             except (ValueError, TypeError, KeyError, AttributeError, BadMailboxName):
-                _log.warning("intent %s of %s is spoilt", left.id, home.root, exc_info=True)
+                _log.warning("intent %s of %s is invalid", left.id, home.root, exc_info=True)
                 intent.put_aside(home.root, left)
                 continue
             safeio.point("recovery.after-settle")

@@ -1,4 +1,4 @@
-"""The text index of an account as mailboxes and the home use it: `account.text_index` implements it."""
+"""The text index as `home` and `mailbox` use it: an interface that `account.text_index` implements."""
 
 from __future__ import annotations
 

@@ -70,7 +70,9 @@ def settle(home: Home, notes: bytes) -> Unsafe:
     todo = known.unsynced | _ours(home, safeio.unsynced)
     unsynced = [path for path in sorted(todo) if not _made_safe(home, path)]
     if unsynced or left:
-        _log.warning("%s: not safe on the disk: %s; not removed: %s", home.root, unsynced, left)
+        _log.warning(
+            "%s: changes that could not be synced: %s; files that could not be removed: %s", home.root, unsynced, left
+        )
     return Unsafe(frozenset(unsynced), frozenset(left))
 
 
@@ -109,7 +111,7 @@ def _removed(path: str) -> bool:
     safeio.leftovers.discard(path)
     if os.path.isdir(path) and not folders.is_no_mailbox(path):
         # We never leave such a directory over, whatever the notes say: mail is not removed because of a file's content.
-        _log.error("%s: it is noted as left over, and kept", path)
+        _log.error("%s: the lock file's notes name it as a leftover, but it is a mailbox: kept", path)
         return True
     directories.discard_tree(path)
     if path in safeio.leftovers:

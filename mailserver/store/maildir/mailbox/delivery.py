@@ -210,7 +210,7 @@ class PreparedMessages:
         if self._appended is not None:
             return self._appended
         if self._done:
-            raise ValueError("these messages have been given up")
+            raise ValueError("these messages have been aborted")
         try:
             return self._publish()
         except BaseException:

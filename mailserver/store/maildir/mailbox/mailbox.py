@@ -34,9 +34,9 @@ from mailserver.store.maildir.mailbox.summary_reader import SummaryReader, fille
 from mailserver.store.maildir.mailbox.transfer import transfer
 from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.directory_stamp import DirectoryStamp
-from mailserver.store.maildir.sync.locate import locate
 from mailserver.store.maildir.sync.reconcile import reconcile, sync_uidlist
-from mailserver.store.maildir.sync.watched_names import no_news, take_up
+from mailserver.store.maildir.sync.renamed_mailbox import find_renamed
+from mailserver.store.maildir.sync.watched_names import is_up_to_date, take_up
 from mailserver.store.memory_budget import SEARCHED, MemoryBudget
 from mailserver.store.query import Query
 from mailserver.store.rows import Changes, Row, Snapshot
@@ -92,7 +92,7 @@ class MaildirMailbox:
         state = self._state()
         if names is not None:
             try:
-                if no_news(self._home, state, names):
+                if is_up_to_date(self._home, state, names):
                     return
                 with self._home.locked():
                     state = self._state()
@@ -380,7 +380,7 @@ class MaildirMailbox:
         state = self._home.read(lambda index: index.mailboxes.by_guid(self._id))
         if state is None:
             with self._home.locked():
-                state = locate(self._home, self._id, self._uid_validity)
+                state = find_renamed(self._home, self._id, self._uid_validity)
         if state is None or state.uid_validity != self._uid_validity:
             self._home.forget(self._id)
             raise MailboxChanged
@@ -394,7 +394,7 @@ class MaildirMailbox:
             known = sync_uidlist(self._home, self.name)
         if known is None or known.guid != self._id:
             # Another program renamed it, removed it, or made it anew.
-            known = locate(self._home, self._id, self._uid_validity)
+            known = find_renamed(self._home, self._id, self._uid_validity)
         if known is None or known.uid_validity != self._uid_validity:
             self._home.forget(self._id)
             raise MailboxChanged

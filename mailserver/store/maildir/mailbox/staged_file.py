@@ -51,7 +51,7 @@ class StagedFile:
     def write(self, data: bytes) -> None:
         """Append bytes. Raises: NoSpace, StoreUnavailable."""
         if self._done:
-            raise StoreUnavailable("the message was given up")
+            raise StoreUnavailable("the message was aborted")
         if not data:
             return
         self._bare_lf += data.count(b"\n") - data.count(b"\r\n")
@@ -110,7 +110,7 @@ class StagedFile:
 
     def _flush(self) -> None:
         if self._done:
-            raise StoreUnavailable("the message was given up")
+            raise StoreUnavailable("the message was aborted")
         if self._fd < 0:
             self._fd = self._open()
         if self._pending:

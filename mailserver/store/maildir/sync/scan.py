@@ -138,7 +138,7 @@ def can_be_listed(name: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _tell(path: str) -> None:
-    _log.warning("%r holds files with a line feed in their names: no client sees them until they are renamed", path)
+    _log.warning("%r has files with a line feed in their names; clients do not see them until they are renamed", path)
 
 
 def read_directory(path: str, most: int | None = None) -> DirectoryScan:

@@ -40,7 +40,7 @@ _TURN_PAUSE: Final = 0.05
 
 def carry_out(
     order: Mapping[str, Any],
-    tell: Callable[[object], None],
+    report: Callable[[object], None],
     *,
     abandoned: Callable[[], bool] = lambda: False,
     at_once: int = AT_ONCE,
@@ -64,7 +64,7 @@ def carry_out(
                 return None
             time.sleep(_TURN_PAUSE)
         for progress in read_in_batches(home, order["mailbox"], at_once):
-            tell(progress)
+            report(progress)
             if abandoned():
                 return None
             time.sleep(PAUSE)

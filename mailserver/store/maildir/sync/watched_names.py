@@ -1,4 +1,4 @@
-"""Taking up changes of other programs by the file names that a watcher saw, without reading the directories."""
+"""Taking up other programs' changes by the file names from a watcher, without reading the directories."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mailserver.store.maildir.sync.entries import fresh_entries, moved_entry, ne
 from mailserver.types import UID
 
 
-def no_news(home: Home, state: MailboxState, names: Collection[str]) -> bool:
-    """Is all that happened to these file names in the index already? Without the lock; False if that is not certain.
+def is_up_to_date(home: Home, state: MailboxState, names: Collection[str]) -> bool:
+    """Tell whether the index already has everything that happened to these file names. False if uncertain. No lock.
 
-    So it is where another process of ours changed them. Raises: StoreUnavailable.
+    It has if another worker made the changes. Raises: StoreUnavailable.
     """
     paths = home.paths(state.name)
     if not _lists_unchanged(home, state, paths):
@@ -33,7 +33,7 @@ def no_news(home: Home, state: MailboxState, names: Collection[str]) -> bool:
     index = home.index()
     for base, its_names in bases.items():
         known = index.messages.by_base(state.key, base)
-        found = _look(paths, its_names)
+        found = _find(paths, its_names)
         if known is None:
             if found is not None:
                 return False
@@ -45,7 +45,7 @@ def no_news(home: Home, state: MailboxState, names: Collection[str]) -> bool:
 
 
 def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
-    """Look at these file names alone, which a watcher saw come or go; False if only `reconcile` can tell.
+    """Take up the changes of these file names alone. False if a `reconcile` is needed.
 
     Under the account's lock. Raises: as `reconcile`.
     """
@@ -61,7 +61,7 @@ def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
     modseq = next_modseq(state.modseq)
     for base, its_names in bases.items():
         known = index.messages.by_base(state.key, base)
-        found = _look(paths, its_names)
+        found = _find(paths, its_names)
         if found is None:
             if known is not None and not _exists(paths.place(known.place), known.file_name):
                 return False
@@ -118,8 +118,8 @@ def _by_base(names: Collection[str]) -> dict[str, list[str]]:
     return bases
 
 
-def _look(paths: MailboxPaths, names: Collection[str]) -> scan.Found | None:
-    """Which of these names is there, cur/ before new/, more flags before fewer."""
+def _find(paths: MailboxPaths, names: Collection[str]) -> scan.Found | None:
+    """Find the existing one of these names: cur/ before new/, more flags before fewer."""
     for place, directory in (("cur", paths.cur), ("new", paths.new)):
         for name in sorted(names, key=lambda name: (len(name), name), reverse=True):
             if _exists(directory, name):

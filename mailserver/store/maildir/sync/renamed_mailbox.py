@@ -12,7 +12,7 @@ from mailserver.store.maildir.sync.reconcile import sync_uidlist
 from mailserver.types import MailboxId, UIDValidity
 
 
-def locate(home: Home, guid: MailboxId, uid_validity: UIDValidity) -> MailboxState | None:
+def find_renamed(home: Home, guid: MailboxId, uid_validity: UIDValidity) -> MailboxState | None:
     """Return the mailbox under its current name; None when it is gone.
 
     Under the account's lock. Raises: InUse, NoSpace, StoreUnavailable.
