@@ -1,4 +1,4 @@
-"""What is wrong with what a configuration names is found alike at the start and at a reload."""
+"""Problems of what a configuration names: the same at the start and at a reload."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WRONG = {
 }
 
 
-def test_each_judge_is_asked(tmp_path: Path) -> None:
+def test_each_check_runs_at_the_start_and_at_a_reload(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").touch()
     site = Site(tmp_path).add("example.test", ["mail.example.test"])
     running = site.config()
@@ -33,3 +33,13 @@ def test_each_judge_is_asked(tmp_path: Path) -> None:
     checked = check_reload(running, policy)
     assert checked.prepared is None
     assert at_start <= set(checked.lines)
+
+
+def test_the_old_name_of_a_key_is_reported_at_the_start_and_at_a_reload(tmp_path: Path) -> None:
+    site = Site(tmp_path).add("example.test", ["mail.example.test"])
+    running = site.config()
+    running.source.write_text(f"{running.source.read_text()}\n[cache]\nrecent = 1234567\n")
+    warning = f"{running.source} [cache] recent: warning: is now called message_octets; the old name works until the next release"
+    _config, problems = find_problems(running.source, starting=True)
+    assert warning in map(str, problems)
+    assert warning in check_reload(running, TlsPolicy(running, quiet)).lines

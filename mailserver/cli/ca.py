@@ -29,7 +29,7 @@ from mailserver.cli.ca_options import (
     write,
 )
 from mailserver.cli.columns import print_table
-from mailserver.cli.control import NotRunning, ask, take_up
+from mailserver.cli.control import NotRunning, ask, reload_server
 from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail
 from mailserver.tls.ca import private_ca, requests
 from mailserver.tls.ca.authority import AUTHORITY_DAYS, DAYS, KEY_TYPES, MOST_DAYS, certificate_pem
@@ -321,7 +321,7 @@ def _report_list(authority: PrivateCa, configuration: Path, *, reloads: bool) ->
     if not reloads:
         click.echo("a server that has it as client_crl loads it within seconds, or at once with --reload")
         return
-    take_up(load_or_fail(configuration), "the list is written", "it will load the list when started")
+    reload_server(load_or_fail(configuration), "the list is written", "it will load the list when started")
 
 
 def _row(record: Record) -> dict[str, object]:

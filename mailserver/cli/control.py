@@ -158,7 +158,7 @@ def ask_if_running(configuration: Path, request: str, **arguments: str) -> Answe
     return answer
 
 
-def take_up(config: Config, done: str, later: str) -> None:
+def reload_server(config: Config, done: str, later: str) -> None:
     """Reload a running server after a change. `done`: the change. `later`: the note if none runs. Raises: ClickException."""
     try:
         answer = ask(config, "reload")

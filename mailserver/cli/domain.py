@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mailserver.cli.control import take_up
+from mailserver.cli.control import reload_server
 from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail
 from mailserver.config import edit, values
 from mailserver.config.model import Config
@@ -43,7 +43,7 @@ def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
         raise click.ClickException(str(error)) from error
     click.echo(f"added {name}; its clients connect to {', '.join(hosts)}")
     click.echo(f"certificate: {certificate}{' (self-signed)' if made else ' (existed)'}")
-    take_up(config, "the domain is added", "it will serve the domain when started")
+    reload_server(config, "the domain is added", "it will serve the domain when started")
 
 
 def _validated(validate: Callable[[str], str], given: str) -> str:

@@ -23,8 +23,8 @@ from mailserver.cli.user_mail import (
     move_back,
     move_mail,
     place_of,
+    reload_users,
     remove_marker,
-    take_up,
 )
 from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import HASHES, BadKeys
@@ -121,7 +121,7 @@ def add(
         click.echo(f"moved the mail in {place} to {move_aside(config, plain, '')}")
     accounts.file.add(plain, stored, scram)
     click.echo(f"added {plain}" + (f", with the mail in {place}" if adopt_mail and place is not None else ""))
-    take_up(config)
+    reload_users(config)
 
 
 @user.command("password")
@@ -134,7 +134,7 @@ def change_password(accounts: Accounts, name: str, scheme: str, generate: bool, 
     password = ask_password(generate=generate)
     accounts.file.set_password(plain, *_store(password, scheme, () if no_scram else accounts.scram_hashes))
     click.echo(f"changed the password of {plain}")
-    take_up(accounts.config)
+    reload_users(accounts.config)
     if (entry := accounts.existing(plain)).disabled:
         how = _NOLOGIN if "nologin" in entry.extra else f"`mailserver user enable {plain}` lets the user log in again"
         click.echo(f"{plain} stays disabled: {how}")
@@ -173,9 +173,9 @@ def disable(accounts: Accounts, name: str, undo: bool, keep_sessions: bool) -> N
     """Refuse logins of NAME, and end its open sessions. Mail is still accepted; the password is kept."""
     plain = _set_disabled(accounts, name, disabled=not undo)
     if undo or keep_sessions:
-        take_up(accounts.config)
+        reload_users(accounts.config)
     else:
-        take_up(accounts.config, plain, "this account is disabled")
+        reload_users(accounts.config, plain, "this account is disabled")
 
 
 @user.command("enable")
@@ -184,7 +184,7 @@ def disable(accounts: Accounts, name: str, undo: bool, keep_sessions: bool) -> N
 def enable(accounts: Accounts, name: str) -> None:
     """Let NAME log in again, with its old password."""
     _set_disabled(accounts, name, disabled=False)
-    take_up(accounts.config)
+    reload_users(accounts.config)
 
 
 def _set_disabled(accounts: Accounts, name: str, *, disabled: bool) -> str:
@@ -215,9 +215,9 @@ def delete(accounts: Accounts, name: str, yes: bool, keep_mail: bool, keep_sessi
     accounts.file.delete(entry.name)
     click.echo(f"deleted {entry.name}")
     if keep_sessions:
-        take_up(config)
+        reload_users(config)
         return
-    take_up(config, entry.name, "this account is deleted")
+    reload_users(config, entry.name, "this account is deleted")
     place = None if config is None or keep_mail else place_of(config, entry.name, entry.home)
     if config is None or place is None:
         return
@@ -252,7 +252,7 @@ def rename(accounts: Accounts, old: str, new: str) -> None:
     if moves and source is not None and target is not None:
         expect_free(config, source, target)
     reason = "this account is being renamed"
-    take_up(config, entry.name, reason)
+    reload_users(config, entry.name, reason)
     moved = bool(moves and target is not None and move_mail(config, entry.name, entry.home, target))
     try:
         accounts.file.rename(entry.name, plain)
@@ -260,7 +260,7 @@ def rename(accounts: Accounts, old: str, new: str) -> None:
         if moved and source is not None and target is not None:
             move_back(config, target, source)
         raise
-    take_up(config, entry.name, reason)
+    reload_users(config, entry.name, reason)
     if moved and source is not None:
         remove_marker(config, source)
     click.echo(f"renamed {entry.name} to {plain}" + (f"; its mail is in {target}" if moved else ""))

@@ -23,10 +23,10 @@ SESSIONS_END = 15.0
 _LOOK = 0.2
 
 
-def take_up(config: Config | None, user: str | None = None, reason: str = "") -> bool:
-    """Let a running server reread the users and end the sessions of `user`. Wait for that. Return whether one runs.
+def reload_users(config: Config | None, user: str | None = None, reason: str = "") -> bool:
+    """Ask a running server to reread the users and end the sessions of `user`, and wait for that. Return whether one runs.
 
-    Without a server, or a configuration that tells its place, nothing is done. Raises: click.ClickException.
+    Without a server or a configuration it does nothing. Raises: click.ClickException.
     """
     if config is None:
         return False
@@ -41,14 +41,14 @@ def take_up(config: Config | None, user: str | None = None, reason: str = "") ->
         return False
     except (OSError, ValueError) as error:
         raise click.ClickException(
-            f"the users file is changed, but the server could not be told, and sessions of the user may go on: {error}"
+            f"the users file is changed, but the server could not be asked to reread it; sessions of the user may continue: {error}"
         ) from error
     if not answer.ok:
-        why = "; ".join(answer.lines) or "the server has not done what was asked"
+        why = "; ".join(answer.lines) or "the server refused the request"
         if user:
-            raise click.ClickException(f"sessions of {user} may go on: {why}")
+            raise click.ClickException(f"sessions of {user} may continue: {why}")
         # The server rereads the file by itself.
-        click.echo(f"warning: the server takes the change up in a second: {why}", err=True)
+        click.echo(f"warning: the server will use the change within a second: {why}", err=True)
     return True
 
 
