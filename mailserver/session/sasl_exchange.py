@@ -106,7 +106,7 @@ class ExposedExchange:
                 report_exposed_password(self._channel, self._authenticator, protocol, credentials, self._method)
 
 
-class Exchange:
+class SaslExchange:
     """One exchange, until the user is verified."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Transactions with the next hop: drives an `Exchange` over a connection.
+"""Transactions with the next hop: drives an `RelayExchange` over a connection.
 
 A submission session connects at its first message for the hop and keeps the connection for further messages, which a mail
 program that empties its outbox sends soon. If the hop has closed the connection meanwhile, it has nothing of the new message
@@ -16,7 +16,7 @@ from mailserver.sasl.mechanism import Credentials
 from mailserver.session.lines import DotStuffer
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
-from mailserver.smtp.relay import CLOSING, EightBitRefused, Exchange, relay_reply
+from mailserver.smtp.relay import CLOSING, EightBitRefused, RelayExchange, relay_reply
 from mailserver.smtp.wire import Reply
 
 
@@ -76,7 +76,7 @@ class HopSession:
     """One SMTP session with the hop, behind its greeting, STARTTLS and AUTH as configured; one message at a time."""
 
     def __init__(self, next_hop: NextHop, connection: HopConnection, hostname: str) -> None:
-        self.exchange = Exchange(hostname, starttls=next_hop.starttls, credentials=next_hop.credentials)
+        self.exchange = RelayExchange(hostname, starttls=next_hop.starttls, credentials=next_hop.credentials)
         self.connection = connection
         self.down: RelayDown | None = None
         self._timeout = next_hop.timeout

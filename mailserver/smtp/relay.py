@@ -1,6 +1,6 @@
 """The SMTP client for the next hop, without I/O (RFC 5321, RFC 3207, RFC 4954).
 
-The caller starts a step of an `Exchange` (`open`, `mail`, `rcpt`, ...) and runs it until there is an `outcome`: it sends
+The caller starts a step of an `RelayExchange` (`open`, `mail`, `rcpt`, ...) and runs it until there is an `outcome`: it sends
 `next_bytes`, does the TLS handshake when `tls_due` is set, and passes the hop's bytes to `receive_data`. Replies are bounded;
 bytes that came before TLS never count as replies within it.
 """
@@ -108,7 +108,7 @@ class _TLS:
 _Conversation = Generator[bytes | _TLS, Reply, Reply]
 
 
-class Exchange:
+class RelayExchange:
     """One conversation with the hop. Every method that starts a step needs the last one's `outcome`."""
 
     def __init__(self, hostname: str, *, starttls: bool, credentials: Credentials | None) -> None:

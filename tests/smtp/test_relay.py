@@ -13,7 +13,7 @@ from mailserver.sasl.mechanism import Credentials
 from mailserver.smtp.address import Address
 from mailserver.smtp.hop import HopTransaction
 from mailserver.smtp.incoming import IN_MEMORY, Incoming
-from mailserver.smtp.relay import Exchange, ReplyReader, relay_reply
+from mailserver.smtp.relay import RelayExchange, ReplyReader, relay_reply
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.wire import Reply
 from mailserver.types import Secret
@@ -144,7 +144,7 @@ def test_a_hop_that_cannot_be_used(name: str) -> None:
 
 
 def test_what_the_hop_offered_before_tls_is_forgotten() -> None:
-    exchange = Exchange("mail.example.test", starttls=True, credentials=None)
+    exchange = RelayExchange("mail.example.test", starttls=True, credentials=None)
     exchange.open()
     exchange.receive_data(b"220 hop\r\n250-hop\r\n250-STARTTLS\r\n250 8BITMIME\r\n220 go\r\n")
     assert exchange.tls_due

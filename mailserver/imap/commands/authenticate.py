@@ -16,9 +16,9 @@ from mailserver.sasl.mechanism import Credentials
 from mailserver.session.cost import CONSTANT, HASHING, Cost
 from mailserver.session.sasl_exchange import (
     LOGGED_NAME,
-    Exchange,
     ExchangeCancelled,
     ExposedExchange,
+    SaslExchange,
     login_context,
     may_begin,
     report_exposed_password,
@@ -145,7 +145,7 @@ async def authenticate(session: Session, command: Command) -> str:
     if mechanism is None:
         raise Cannot("that mechanism is not offered")
     context = login_context("imap", session.channel.info)
-    exchange = Exchange(mechanism, session.input.read_continuation, services.authenticator, context)
+    exchange = SaslExchange(mechanism, session.input.read_continuation, services.authenticator, context)
     try:
         user = await exchange.run(initial)
     except (BadSyntax, ExchangeCancelled):

@@ -13,7 +13,7 @@ from typing import Final
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.fetch.pipelined import answer_alike
-from mailserver.imap.fetch.plan import FetchBatchSize, Item, Need, Plan, gather
+from mailserver.imap.fetch.plan import FetchBatchSize, FetchPlan, Item, Need, gather
 from mailserver.imap.fetch.response import FetchResponse
 from mailserver.imap.fetch.section import Range, Section, read_section
 from mailserver.imap.selected_mailbox import SelectedMailbox
@@ -81,13 +81,13 @@ def _item(reader: Reader, word: str) -> Item:
     return Item(b"BODY" + section.label, Need.SUMMARY if kept else Need.FILE, section, sets_seen=name == "BODY")
 
 
-def _read_plan(reader: Reader) -> Plan:
-    return Plan(read_items(reader))
+def _read_plan(reader: Reader) -> FetchPlan:
+    return FetchPlan(read_items(reader))
 
 
-def _read_uid_plan(reader: Reader) -> Plan:
+def _read_uid_plan(reader: Reader) -> FetchPlan:
     items = read_items(reader)
-    return Plan(items if _UID in items else (_UID, *items))
+    return FetchPlan(items if _UID in items else (_UID, *items))
 
 
 async def fetch(session: Session, command: Command) -> str | None:
@@ -115,7 +115,7 @@ async def fetch(session: Session, command: Command) -> str | None:
     return None
 
 
-async def _answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
+async def _answer_alike(session: Session, plan: FetchPlan, tail: bytes) -> None:
     answer_alike(session, plan, tail)
 
 

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from mailserver.imap.fetch.budget import COPIED, EACH, Budget, BudgetExceeded
 from mailserver.imap.fetch.message import kept_literal
-from mailserver.imap.fetch.plan import Item, Need, Plan, Rows
+from mailserver.imap.fetch.plan import FetchPlan, Item, Need, Rows
 from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
 
@@ -22,7 +22,7 @@ _SCANNED: Final = 8
 class Block:
     """Messages whose sizes and dates are known, if they are asked for."""
 
-    plan: Plan
+    plan: FetchPlan
     rows: Rows
     flags: Sequence[bytes]
     """The flag list of each."""

@@ -12,7 +12,7 @@ from attrs import define
 
 from mailserver.imap.fetch.header_fields import Fields, SelectedFields
 from mailserver.imap.fetch.open_message import LoadedMessage, OpenMessage
-from mailserver.imap.fetch.plan import CHUNK, FORMATS, Item, Need, Plan
+from mailserver.imap.fetch.plan import CHUNK, FORMATS, FetchPlan, Item, Need
 from mailserver.imap.fetch.section import Range, kept_lines, without_nul
 from mailserver.message.header_summary import KEPT
 from mailserver.message.summary import INCOMPLETE, Summary
@@ -69,7 +69,7 @@ def total(pieces: Iterable[Piece]) -> int:
 class MessageFormatter:
     """Formats the items of one message; `cell` returns its values from columns."""
 
-    def __init__(self, plan: Plan, cell: Callable[[Item], object], summary: Summary | None) -> None:
+    def __init__(self, plan: FetchPlan, cell: Callable[[Item], object], summary: Summary | None) -> None:
         self._plan = plan
         self._cell = cell
         self._summary = summary

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final
 
-from mailserver.imap.fetch.plan import Plan, Rows
+from mailserver.imap.fetch.plan import FetchPlan, Rows
 from mailserver.imap.fetch.response import FetchResponse
 from mailserver.imap.session import Session
 
@@ -25,7 +25,7 @@ LONGEST: Final = 256
 _DONE: Final = b"%b OK FETCH completed\r\n"
 
 
-def answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
+def answer_alike(session: Session, plan: FetchPlan, tail: bytes) -> None:
     """Answer the FETCH commands that follow one which has been answered OK, and ask for the same items of one message each.
 
     `tail` is the items as the client wrote them. A command that is in any way unusual is left to be parsed by itself, and so

@@ -53,7 +53,7 @@ _WHOLE: Final = Section()
 
 
 @frozen
-class Plan:
+class FetchPlan:
     """The items of one FETCH, and their common needs."""
 
     items: tuple[Item, ...]

@@ -23,7 +23,7 @@ from typing import Final, NoReturn
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged
 from mailserver.imap.fetch.message import LargeResponse
-from mailserver.imap.fetch.plan import CHUNK, FetchBatchSize, Plan, Rows, gather, unmeasured
+from mailserver.imap.fetch.plan import CHUNK, FetchBatchSize, FetchPlan, Rows, gather, unmeasured
 from mailserver.imap.fetch.section import PIECE, Range, without_nul
 from mailserver.imap.fetch.work import CachedData, FetchResult, Work
 from mailserver.imap.selected_mailbox import SelectedMailbox
@@ -52,7 +52,7 @@ class _FlagTexts(dict[int, bytes]):
 class FetchResponse:
     """The responses to one FETCH."""
 
-    def __init__(self, session: Session, selected: SelectedMailbox, plan: Plan, seen: frozenset[int]) -> None:
+    def __init__(self, session: Session, selected: SelectedMailbox, plan: FetchPlan, seen: frozenset[int]) -> None:
         self._session = session
         self._selected = selected
         self._plan = plan

@@ -21,7 +21,7 @@ from mailserver.imap.fetch.block import Block
 from mailserver.imap.fetch.budget import COPIED, EACH, Budget, BudgetExceeded, NotCached, UnlimitedBudget
 from mailserver.imap.fetch.message import KEPT_LINES_UNKNOWN, LargeResponse, MessageFormatter, collect, total
 from mailserver.imap.fetch.open_message import LoadedMessage, NonBlockingFile, OpenMessage
-from mailserver.imap.fetch.plan import CHUNK, Item, Need, Plan, Rows, unmeasured
+from mailserver.imap.fetch.plan import CHUNK, FetchPlan, Item, Need, Rows, unmeasured
 from mailserver.imap.fetch.section import without_nul
 from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
@@ -68,7 +68,7 @@ class Work:
     def __init__(
         self,
         message_key: tuple[Hashable, ...],
-        plan: Plan,
+        plan: FetchPlan,
         rows: Rows,
         *,
         flags: Sequence[bytes],
@@ -329,7 +329,7 @@ class Work:
         return self._plan.whole_line % tuple(cells)
 
     def _cell(self, at: int, item: Item) -> object:
-        """The value of an item from columns, for `Plan.line`."""
+        """The value of an item from columns, for `FetchPlan.line`."""
         rows = self._rows
         match item.label:
             case b"FLAGS":

@@ -29,7 +29,7 @@ Fact = Larger | Smaller | Received
 
 
 @frozen
-class Plan:
+class SearchPlan:
     """A query, divided by the source of the answer."""
 
     ranges: Sequence[tuple[int, int]]
@@ -77,7 +77,7 @@ class Plan:
         return [at for at in positions if at not in unknown], [at for at in positions if at in unknown]
 
 
-def plan(view: View, query: Query) -> Plan | None:
+def plan(view: View, query: Query) -> SearchPlan | None:
     """The plan for a query; None if nothing can match."""
     wanted = refused = 0
     sets = [[(0, view.count)]]
@@ -108,7 +108,7 @@ def plan(view: View, query: Query) -> Plan | None:
                 rest.append(key)
     if wanted & refused:
         return None
-    return Plan(_intersect_all(sets), wanted | refused, wanted, _join(facts), rest)
+    return SearchPlan(_intersect_all(sets), wanted | refused, wanted, _join(facts), rest)
 
 
 def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequence[int]:

@@ -13,8 +13,8 @@ from mailserver.sasl.mechanism import Credentials
 from mailserver.session.cost import CONSTANT, Cost
 from mailserver.session.lines import LineFault
 from mailserver.session.sasl_exchange import (
-    Exchange,
     ExchangeCancelled,
+    SaslExchange,
     login_context,
     report_exposed_password,
     situation,
@@ -70,7 +70,7 @@ async def auth(session: Session, argument: bytes) -> None:
             raise BadSyntax(line.value)
         return line
 
-    exchange = Exchange(mechanism, ask, services.authenticator, login_context("pop3", channel.info))
+    exchange = SaslExchange(mechanism, ask, services.authenticator, login_context("pop3", channel.info))
     try:
         user = await exchange.run(initial or None)
     except (BadSyntax, ExchangeCancelled):

@@ -8,9 +8,9 @@ from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailErro
 from mailserver.session.cost import HASHING, Cost
 from mailserver.session.lines import LineFault
 from mailserver.session.sasl_exchange import (
-    Exchange,
     ExchangeCancelled,
     InvalidBase64,
+    SaslExchange,
     login_context,
     situation,
 )
@@ -73,7 +73,7 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
             raise InvalidBase64
         return line
 
-    exchange = Exchange(mechanism, ask, authenticator, login_context("submission", channel.info))
+    exchange = SaslExchange(mechanism, ask, authenticator, login_context("submission", channel.info))
     try:
         user = await exchange.run(initial or None)
         channel.logged_in(user.name)
