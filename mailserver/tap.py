@@ -135,6 +135,14 @@ def _make_service(
     if twistd is not None and twistd["nodaemon"] and _logs_to_output(twistd):
         # Its writes do not wait for a reader of the output.
         service.output_log = ProcessLog("", relayed=False, log_format=config.server.log_format)
+    elif config.server.log_format == "json" and config.server.log_file is None:
+        problem = config.problem(
+            "[server] log_format",
+            '"json"',
+            "has no effect: twistd writes its own log as text; set log_file",
+            warning=True,
+        )
+        print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
     return service
 
 

@@ -22,10 +22,11 @@ from tests.workers.processes import alive, children, of_session
 
 
 def test_as_a_daemon_the_lines_of_all_are_in_its_log(tmp_path: Path) -> None:
-    server = Server(tmp_path, workers=2)
+    server = Server(tmp_path, workers=2, edit={"runtime_dir = ": 'log_format = "json"\nruntime_dir = '})
     pid_file = tmp_path / "twistd.pid"
     done = server.run(*server.command(f"--pidfile={pid_file}", f"--logfile={server.log_path}"))
     assert done.returncode == 0, done.stderr
+    assert '[server] log_format = "json": warning: has no effect' in done.stderr
     eventually(lambda: "ready: " in server.log, 60)
     pid = int(pid_file.read_text())
     processes = [pid, *children(pid), *children(children(pid)[0])]
