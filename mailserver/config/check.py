@@ -33,7 +33,7 @@ _MINIMA: Final = (
     ("lmtp", "timeout", 300, "RFC 5321 4.5.3.2.7"),
     ("lmtp", "max_recipients", 100, "RFC 5321 4.5.3.1.8"),
     ("mail", "max_message_size", 65536, "RFC 5321 4.5.3.1.7"),
-    ("limits", "mailboxes_per_user", 100, "the folders of a new account have room"),
+    ("limits", "mailboxes_per_user", 100, "a new account has several folders"),
 )
 """Table, key, minimum, and the RFC or reason for it."""
 
