@@ -19,7 +19,7 @@ MAX_KEYWORDS = 26
 
 
 class FlagChange(enum.Enum):
-    """How STORE combines flags."""
+    """The ways in which STORE combines flags."""
 
     ADD = "+"
     REMOVE = "-"

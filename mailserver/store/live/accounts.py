@@ -24,7 +24,7 @@ def notify_nobody(_user: str, _mailbox: MailboxId) -> None:
 
 @frozen
 class Usage:
-    """What a worker has open and keeps."""
+    """The resources that a worker has open and keeps."""
 
     accounts_in_use: int
     accounts_kept: int

@@ -1,31 +1,32 @@
-"""dovecot-uidlist, version 3: which UID a message file has, for us and for Dovecot alike.
+"""dovecot-uidlist, version 3: the UIDs of message files, for this server and for Dovecot alike.
 
     3 V1275660208 N25022 G3085f01b7f11094c501100008c4a11c1
     25006 :1276528487.M364837P9451.host,S=1355,W=1394:2,
     25017 W1394 P1723 :1276533073.M242911P3632.host
 
-The first line: UIDVALIDITY, the lowest UID that may be given next, the mailbox's GUID; letters unknown to us are kept.
-Then a line for each UID, rising: the UID, extension fields (a capital letter and a value, kept by `rewrite`), and
-after " :" the file name. Of that name only the base counts, what comes before its first ":"; flags behind it are old.
+The first line has UIDVALIDITY, the lowest unused UID, and the mailbox's GUID; unknown letters are kept. Then comes a line
+for each UID, rising: the UID, extension fields (a capital letter and a value, kept by `rewrite`), and after " :" the file
+name. Only the name's base counts, the part before its first ":"; the flags after it are out of date.
 
 Problems:
 
-*   Dovecot appends lines and leaves N alone: the next UID is the larger of N and the last line's plus one.
-*   A torn `4` before `5 :name` is read as UID 45. So an append first cuts the file back to its last LF.
-*   Dovecot drops the whole list, and with it the UIDVALIDITY, at a UID that does not rise, at a line it cannot read,
-    and at a header without V and N. Every client would load every message again.
-*   A name can stand twice, when a message was removed and restored: of its UIDs the highest counts (a client may have
-    been told that the lower one is gone).
-*   A replaced list can get the same inode again.
+*   Dovecot appends lines without changing N: the next UID is the larger of N and the last line's UID plus one.
+*   A torn `4` before `5 :name` is read as UID 45. So an append first truncates the file to its last LF.
+*   Dovecot drops the whole list, and with it the UIDVALIDITY, at a UID that does not rise, at an invalid line, and at a
+    header without V and N. Then every client downloads every message again.
+*   A name may occur twice, if a message was removed and restored. The highest of its UIDs counts, as a client may know
+    that the lower one is gone.
+*   A replaced list may get the same inode again.
 
 Rules:
 
-*   Reading never fails for what stands in the file. Lines that do not rise or cannot be read are left out, and
-    `damaged` says so: the caller, who holds the lock, then calls `rewrite`, before Dovecot sees it.
-*   A missing header part is made up (the caller may know better) and is damage too.
-*   Lines are appended by one write and a fdatasync, never a rewrite per delivery; `rewrite` when a quarter is dead.
-*   A line is dead when no file has its name. What the index knows says nothing of that: the index may be new, behind or
-    given up, and without its line a message gets another UID, so that every client downloads it again.
+*   Reading never fails for the file's content. Lines that are invalid or do not rise are left out, and `damaged` is set:
+    the caller, who holds the lock, then calls `rewrite`, before Dovecot sees the file.
+*   A missing header field is made up (the caller may know better), and is damage too.
+*   Lines are appended by one write and a fdatasync; a delivery never rewrites the file. `rewrite` is due when a quarter of
+    the lines is dead.
+*   A line is dead if no file has its name. The index has no say in that: it may be new, behind or abandoned, and without
+    its line a message gets another UID, so that every client downloads it again.
 *   All writers hold the account's lock and Dovecot's `dovecot-uidlist.lock`.
 """
 

@@ -1,6 +1,6 @@
-"""What a dead process left half done: the next holder of the account's lock finishes or undoes it.
+"""Recovery from dead processes: the next holder of the account's lock finishes or undoes their changes.
 
-| kind    | the change was                         | what happens                                                    |
+| kind    | change                                 | recovery                                                        |
 |---------|----------------------------------------|-----------------------------------------------------------------|
 | publish | several messages, or prepared ones     | finished: each file still in tmp/ gets its name                 |
 | copy    | links into another mailbox             | undone: the new names are removed                               |
@@ -8,12 +8,12 @@
 | rename  | directories of a mailbox and children  | finished: parents made, each directory at its old place renamed |
 | create  | mailboxes made to move INBOX's mail to | undone unless messages are there already                        |
 
-A message that was copied has not been acknowledged while its intent is there, for the intent is cleared, durably, before
-the answer. What is finished may have been acknowledged, if clearing its intent failed. Each step may have been done
-already. The mailboxes touched are read from disk anew.
+A copied message has not been acknowledged while its intent exists: the intent is removed, durably, before the answer. A
+finished change may have been acknowledged, if the removal of its intent failed. Each step may have been done already. The
+mailboxes concerned are read from disk anew.
 
-An intent whose process is alive is left alone: prepared messages wait for the answer of another server, outside the lock.
-Unless it is due: that process has tried to publish them and could not.
+An intent whose process is alive is left alone, as prepared messages wait for the answer of another server, outside the
+lock. The exception is one that is due: its process has tried to publish the messages, and failed.
 """
 
 from __future__ import annotations

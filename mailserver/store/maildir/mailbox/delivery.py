@@ -1,4 +1,4 @@
-"""How a message gets to disk: APPEND, LMTP, submission's local copies.
+"""Writing messages to disk: APPEND, LMTP, submission's local copies.
 
 Order, each step surviving a power cut before the next one begins:
 

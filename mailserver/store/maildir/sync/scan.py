@@ -1,37 +1,36 @@
-"""What lies in new/ and cur/, and how far that can be trusted.
+"""Scans of new/ and cur/, and how far their results can be trusted.
 
-Problems, all made by programs that know nothing of us:
+Problems, all made by other programs:
 
 *   They deliver into new/ by rename or link from tmp/, and move from new/ to cur/, at any moment.
-*   They rename in cur/ to change flags. readdir(3) promises nothing about names that change while it runs: a message
-    may be seen under its old name, under both, or not at all.
-*   One message can so lie in new/ and cur/ at once, or twice in cur/ with different letters (an interrupted copy, a
-    restored backup, two programs that each set a flag).
-*   A directory's mtime may not move for a change that comes within the same tick of the kernel's clock (4 ms on some)
-    as the one before: equal mtimes prove something only when they are old.
-*   A file system may keep no type in its directory entries, or seconds only in its times.
-*   FIFOs, sockets, devices, directories and links lie among the files; some cannot be opened, some would wait for ever.
-*   Sizes in names (S=, W=) can be wrong, dates in names too; a restored backup changes inode and ctime.
-*   Messages are removed, and restored later under the same name: then the UID is the same only if the list still has
-    it.
-*   A mailbox can be deleted and made anew between two calls.
+*   They rename in cur/ to change flags. readdir(3) promises nothing about names that change meanwhile: a message may
+    appear under its old name, under both, or not at all.
+*   One message may be in new/ and cur/ at once, or twice in cur/ with different letters (an interrupted copy, a restored
+    backup, two programs that each set a flag).
+*   A second change within one tick of the kernel's clock (4 ms on some) may not move a directory's mtime: equal mtimes
+    prove something only when they are old.
+*   A file system may have no types in its directory entries, or only seconds in its times.
+*   FIFOs, sockets, devices, directories and links lie among the files. Some cannot be opened, some would block for ever.
+*   Sizes in names (S=, W=) may be wrong, dates in names too. A restored backup changes inode and ctime.
+*   Messages are removed, and restored later under the same name. The UID is the same only if the list still has it.
+*   A mailbox may be deleted and made anew between two calls.
 
 Rules:
 
-*   The mtimes are read before the names, new/ before cur/: a move from new/ to cur/ is then seen at least once, and a
-    change that comes later shows by its mtime.
-*   When a mtime moved while the names were read, they are read again, a few times; `stable` says whether it came to
-    rest. If it did not, what any of these readings saw and is still there counts. A message that is missing from a scan
-    that is not stable may be there all the same: nobody calls it expunged.
-*   A time is recorded with what it was read at; within RACY_NS of each other they prove nothing (`racy`).
-*   Only regular files count, by the entry's type, without opening or following. Names that begin with "." are not mail.
-    Nor are those with a line feed before the first ":": no uidlist can hold them, and the line that they would break is
-    one for which Dovecot drops the list.
-*   Where a base is found twice, one in cur/ counts before one in new/, and of two in cur/ the one with more flags; the
-    other is reported, and left alone.
+*   The mtimes are read before the names, new/ before cur/. So a move from new/ to cur/ is seen at least once, and a later
+    change shows by its mtime.
+*   If a mtime moves while the names are read, they are read again, a few times. `stable` tells whether a reading was
+    quiet. If none was, everything that any reading saw and that still exists counts. A message that is missing from an
+    unstable scan may still exist, so it is not expunged.
+*   A mtime is recorded with the time of its reading. If these are within RACY_NS, it proves nothing (`racy`).
+*   Only regular files count, by the entry's type, without opening or following. Names that begin with "." are not mail,
+    nor are names with a line feed before the first ":": a uidlist cannot have them, and Dovecot drops a list with a
+    broken line.
+*   If a base occurs twice, one in cur/ counts before one in new/, and of two in cur/ the one with more flags. The other
+    is reported, and left alone.
 
-Rejected: a stat for each file (100,000 of them cost more than all else of a first SELECT), and trusting inotify alone
-(queues overflow, and it is deaf on network file systems).
+Rejected: a stat of each file (100,000 of them cost more than the rest of a first SELECT), and trusting inotify alone
+(queues overflow, and it misses changes on network file systems).
 """
 
 from __future__ import annotations
