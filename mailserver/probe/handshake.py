@@ -1,4 +1,4 @@
-"""A TLS client that reports what it is shown and verifies nothing."""
+"""A TLS client that reports the server's handshake and verifies nothing."""
 
 from __future__ import annotations
 

@@ -103,12 +103,12 @@ class PrivateCertificates:
             return
         for line in filter(None, words):
             self._warn(line)
-        for what in due:
+        for renewable in due:
             if self._timer.running:
-                await self._renew(ca, what)
+                await self._renew(ca, renewable)
 
-    async def _renew(self, ca: PrivateCa, what: Renewable | None) -> None:
-        name = LIST if what is None else ", ".join(what.hosts)
+    async def _renew(self, ca: PrivateCa, renewable: Renewable | None) -> None:
+        name = LIST if renewable is None else ", ".join(renewable.hosts)
         now = self._now()
         before = self._attempts.get(name, Attempts(name))
         if before.tried <= now.timestamp() < before.until:
@@ -118,10 +118,10 @@ class PrivateCertificates:
             if await in_thread(self._reactor, lambda: ca.is_locked):
                 self._warn(f"{name}: is due to be renewed, and {BY_HAND}")
                 return
-            if what is None:
+            if renewable is None:
                 await in_thread(self._reactor, self._sign_list, ca)
             else:
-                ok, lines = await self._certify(ca, what)
+                ok, lines = await self._certify(ca, renewable)
         except CaFault as fault:
             ok, lines = False, [str(fault)]
         except OSError as error:
@@ -133,17 +133,17 @@ class PrivateCertificates:
             self._attempts[name] = before.failed("; ".join(lines), int(now.timestamp()))
             self._warn(f"{name}: cannot be renewed: {'; '.join(lines)}")
 
-    async def _certify(self, ca: PrivateCa, what: Renewable) -> Answer:
+    async def _certify(self, ca: PrivateCa, renewable: Renewable) -> Answer:
         """Sign certificates, and serve them. Raises: CaFault, OSError."""
-        renewed = await in_thread(self._reactor, self._sign, ca, what)
-        if what.files:
-            await in_thread(self._reactor, renewal.write, what, renewed)
-            return await self._serving.take_files(what.hosts)
-        return await self._serving.renew(what.hosts, renewed.chains, f"renewed by {ca.name}")
+        renewed = await in_thread(self._reactor, self._sign, ca, renewable)
+        if renewable.files:
+            await in_thread(self._reactor, renewal.write, renewable, renewed)
+            return await self._serving.take_files(renewable.hosts)
+        return await self._serving.renew(renewable.hosts, renewed.chains, f"renewed by {ca.name}")
 
-    def _sign(self, ca: PrivateCa, what: Renewable) -> Renewable:
+    def _sign(self, ca: PrivateCa, renewable: Renewable) -> Renewable:
         crl_url = self._config().tls.private_ca_crl_url
-        return renewal.renew(ca, ca.unlock(None), what, self._now(), crl_url=crl_url)
+        return renewal.renew(ca, ca.unlock(None), renewable, self._now(), crl_url=crl_url)
 
     def _sign_list(self, ca: PrivateCa) -> None:
         renewal.renew_list(ca, ca.unlock(None), self._now())

@@ -111,7 +111,7 @@ def has_signed(ca: PrivateCa, certificate: x509.Certificate) -> bool:
 def renew(
     ca: PrivateCa,
     signer: Authority,
-    what: Renewable,
+    renewable: Renewable,
     now: dt.datetime,
     *,
     crl_url: str = "",
@@ -125,15 +125,15 @@ def renew(
         _renewed(ca, signer, chain, now, crl_url)
         if is_due(ca, chain, now) or (all_of_it and has_signed(ca, _leaf(chain)))
         else chain
-        for chain in what.chains
+        for chain in renewable.chains
     )
-    return attrs.evolve(what, chains=chains)
+    return attrs.evolve(renewable, chains=chains)
 
 
-def write(what: Renewable, renewed: Renewable) -> list[Path]:
+def write(renewable: Renewable, renewed: Renewable) -> list[Path]:
     """Write renewed certificates into their files; return these. Raises: OSError, or CaFault if a file holds more."""
     written = []
-    for file, old, new in zip(what.files, what.chains, renewed.chains, strict=True):
+    for file, old, new in zip(renewable.files, renewable.chains, renewed.chains, strict=True):
         if old == new:
             continue
         faults: list[Fault] = []

@@ -107,7 +107,7 @@ class Certificate:
 
 @frozen
 class ContextMap:
-    """Server name -> what is served. Immutable, replaced as a whole."""
+    """Server name -> served host. Immutable, replaced as a whole."""
 
     by_host: Mapping[str, ServedHost]
     default: ServedHost | None

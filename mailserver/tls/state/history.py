@@ -87,7 +87,7 @@ class History:
 
     def __init__(self, connection: apsw.Connection, path: Path, problem: str, keep: int, keep_days: int) -> None:
         self.problem = problem
-        """Why the history is not durable, or what was set aside; "" if all is well."""
+        """Why the history is not durable, or which damaged file was moved away; "" if there is no problem."""
         self.path = path
         self.keep = keep
         """Number of activations kept for each host, however old."""
