@@ -123,7 +123,7 @@ def test_a_full_disk(account, monkeypatch, caplog):
     pause = build(account)
     assert pause is not None
     assert pause > 60, "it is tried again after minutes"
-    assert "is not used" in caplog.text
+    assert "is unusable" in caplog.text
     assert search(account, Body("needle")) == list(range(1, 51))
     put(account, data=message(body="needle 51"))
     assert search(account, Body("needle 51")) == [51]
