@@ -20,8 +20,33 @@ import grimp
 ROOT = Path(__file__).resolve().parent.parent
 BASE = os.environ.get("BASE", "main")
 """The branch whose merge base is compared."""
-WITH_SERVERS = ("disk", "hostile", "interop", "live", "oracle", "stress", "workers")
+WITH_SERVERS = ("disk", "embedding", "hostile", "interop", "live", "oracle", "stress", "upgrade", "workers")
 """Folders of tests/ whose tests start real servers or clients."""
+LONG = (
+    "tests/auth/test_plugins.py",
+    "tests/cli/test_auth.py",
+    "tests/cli/test_demo.py",
+    "tests/cli/test_domain.py",
+    "tests/imap/test_fetch_large.py",
+    "tests/imap/test_fetch_sections.py",
+    "tests/message/test_hostile.py",
+    "tests/net/test_private_ca.py",
+    "tests/store/maildir/test_dovecot.py",
+    "tests/store/maildir/text_index/test_damage.py",
+    "tests/store/test_crash.py",
+    "tests/store/test_faults.py",
+    "tests/store/test_maildir_adopted.py",
+    "tests/store/test_maildir_dovecot.py",
+    "tests/store/test_maildir_dovecot_busy.py",
+    "tests/store/test_maildir_full_disk.py",
+    "tests/store/test_mutation.py",
+    "tests/store/test_powercut.py",
+    "tests/store/test_two_processes.py",
+    "tests/test_packaging.py",
+    "tests/tls/test_acme_hostile.py",
+    "tests/tls/test_certificate_crash.py",
+)
+"""Modules of sweeps and of large inputs, which take many seconds: `make test` runs them."""
 FOR_ALL = ("setup.cfg", "constraints.txt", "requirements")
 """Files and folders that concern every test."""
 MARKS = "not slow and not interop"
@@ -47,7 +72,7 @@ def module_name(path: str) -> str:
 def is_quick(path: str) -> bool:
     """Whether a file is a module of unit tests."""
     parts = Path(path).parts
-    return parts[0] == "tests" and parts[1] not in WITH_SERVERS and parts[-1].startswith("test_")
+    return parts[0] == "tests" and parts[1] not in WITH_SERVERS and path not in LONG and parts[-1].startswith("test_")
 
 
 def folder_word(path: str) -> str:
@@ -92,7 +117,7 @@ def main() -> int:
     chosen = [] if everything else concerned(changed_paths())
     if chosen:
         print(f"{len(chosen)} test modules for what has changed since {BASE}; ALL=1 runs all")
-    ignored = [f"--ignore=tests/{folder}" for folder in WITH_SERVERS]
+    ignored = [f"--ignore={path}" for path in (*(f"tests/{folder}" for folder in WITH_SERVERS), *LONG)]
     command = [sys.executable, "-m", "pytest", "-m", MARKS, *ignored, *options, *chosen]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
