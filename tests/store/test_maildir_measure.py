@@ -7,7 +7,7 @@ import os
 import pytest
 
 from mailserver.imap.commands.fetch import ITEMS
-from mailserver.imap.fetch.plan import Plan, Rows
+from mailserver.imap.fetch.plan import FetchPlan, Rows
 from mailserver.imap.fetch.work import Work
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account.store import MaildirStore
@@ -65,7 +65,7 @@ def test_a_fetch_of_sizes_alone_renders_nothing(mailbox):
     rows = mailbox.load().rows
     uids = [row.uid for row in rows]
     unknown = Rows([1, 2, 3], uids, [0] * 3, [row.size for row in rows], [row.date for row in rows], gone=False)
-    work = Work((USER,), Plan((ITEMS["UID"], ITEMS["RFC822.SIZE"])), unknown, flags=[b"()"] * 3, seen=frozenset())
+    work = Work((USER,), FetchPlan((ITEMS["UID"], ITEMS["RFC822.SIZE"])), unknown, flags=[b"()"] * 3, seen=frozenset())
     ready = work.run(0, mailbox)
     size = len(BARE) + 4
     assert ready.data == b"".join(
@@ -91,7 +91,7 @@ def test_kept_envelopes_are_told_as_rendered_ones(tmp_path, names, monkeypatch):
         uids, sizes, dates = ([getattr(rows[at], name) for at in wanted] for name in ("uid", "size", "date"))
         told = Rows([at + 1 for at in wanted], uids, [0] * len(uids), sizes, dates, gone=False)
         work = Work(
-            (USER,), Plan(tuple(ITEMS[name] for name in names)), told, flags=[b"()"] * len(uids), seen=frozenset()
+            (USER,), FetchPlan(tuple(ITEMS[name] for name in names)), told, flags=[b"()"] * len(uids), seen=frozenset()
         )
         return work.run(0, mailbox)
 
