@@ -22,7 +22,7 @@ TEXT = HEADER + b"\r\n" + b"absent absent absent absent absent absent\r\n" * (LA
 
 
 @pytest.fixture
-def start_search(server: Server, mail_user: str) -> tuple[str, Client]:
+def searching(server: Server, mail_user: str) -> tuple[str, Client]:
     """A user with one message of the largest size, and a client that looks for a thousand texts in it."""
     deliver(server, mail_user, TEXT)
     client = log_in(server, "imaps", mail_user)
