@@ -100,7 +100,7 @@ def has_root_master(config: Config) -> bool:
 
 
 def _check_control(config: Config, identity: Identity) -> list[Problem]:
-    """Find other users who could replace the control socket of a root master: they would receive keys, and be trusted."""
+    """Warn if other users could replace the control socket of a root master: commands would trust them, and send them keys."""
     directory = config.server.runtime_dir
     if not has_root_master(config) or not (fault := unsafe(directory, trust())):
         return []
@@ -169,7 +169,7 @@ def _check_interpreter(config: Config, identity: Identity) -> list[Problem]:
 
 
 def _closed_to(identity: Identity, program: Path) -> str | None:
-    """The step on the way to a program that the identity may not take, symbolic links followed; None if it may run it."""
+    """Return what the identity may not do on the way to a program, following symbolic links; None if it may run it."""
     target = program.resolve()
     # The directories of the link and of its target: a virtual environment's python is a link.
     for directory in dict.fromkeys((*reversed(program.absolute().parents), *reversed(target.parents))):

@@ -1,7 +1,7 @@
-"""Dovecot's TLS settings, with old and new names, and their equivalents here. `dovecot_mail` has the other settings.
+"""The equivalents of Dovecot's TLS settings, by their old and new names. `dovecot_mail` has the other settings.
 
-Administrators who know Dovecot type its setting names: each is refused with a reference to ours. docs/tls-from-dovecot.md
-contains the same table, and a test compares them.
+A configuration with a name of Dovecot's is refused with a reference to ours. docs/tls-from-dovecot.md contains the same
+table, and a test compares them.
 """
 
 from __future__ import annotations

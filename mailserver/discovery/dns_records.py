@@ -37,7 +37,7 @@ class Record:
     data: str
     """In a zone file's form (RFC 1035 5.1)."""
     example: bool = False
-    """The administrator may well choose other data; of a TXT record only the first word is compared."""
+    """The administrator may choose other data, so only the first word of a TXT record is compared."""
 
     def __str__(self) -> str:
         return f"{self.name} {TTL} IN {self.kind} {self.data}"

@@ -2,7 +2,7 @@
 
 The problems. The client is refused in any case. It must not learn, from words, time or later behaviour, whether the
 password was right, whether the user exists, or whether anything was checked at all. And neither junk in clear text nor a
-wrong password behind the right one may keep the right one from being found.
+wrong password sent after the right one may keep the right one from being found.
 
 The rules. The session writes its refusal before it submits the password here, and waits for nothing. After
 CHECK_INTERVAL the checker looks up whether the user exists: names without an account take no place among the passwords
@@ -10,9 +10,9 @@ that wait for a check. Networks share both queues (`exposure.queue`). Checks run
 logins wait for the hash pool they are postponed, by MAX_POSTPONE at most. A check that failed for another reason is
 postponed, too, never dropped. The same password of a user and network is checked once in RECHECK_AFTER.
 
-What shows outside. Each submitted password causes one check at one of the next times, of whatever waits; if nothing does, as
-no such user exists, a dummy is checked. So the load of the pool shows how many passwords came in clear text, and
-nothing about the names. A check causes no penalty, and a right password is neither remembered as verified nor makes its
+What an observer learns. Each submitted password causes one check at one of the next times: of a password that waits or,
+if none waits because no such user exists, of a dummy. So the load of the pool shows how many passwords came in clear text,
+and nothing about the names. A check causes no penalty, and a right password is neither remembered as verified nor makes its
 network known: no later login gets faster or slower. Only a right password leaves a trace: the session logs it, and the
 record keeps it.
 

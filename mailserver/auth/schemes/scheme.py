@@ -1,4 +1,4 @@
-"""A password scheme as a row: its check, its verification, and the errors of entries."""
+"""The row of a password scheme, with the check and the verification of its entries, and the errors of invalid entries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Scheme:
     make: Callable[[bytes], str] | None = None
     """Password -> body of a new entry; None if new entries should not be made."""
     digest_size: int = 0
-    """Octets of an unsalted digest: distinguishes hexadecimal from base64."""
+    """Octets of an unsalted digest, by which hexadecimal is distinguished from base64."""
     is_free: bool = False
     """Takes no time, and needs no child process."""
     is_weak: bool = False
@@ -57,5 +57,5 @@ def number(text: str, least: int, most: int, what: str) -> int:
 
 
 def salt_text() -> str:
-    """A random salt in the letters of crypt(3): 96 bits."""
+    """Return a random salt of 96 bits, in the letters of crypt(3)."""
     return "".join(secrets.choice(_SALT_LETTERS) for _ in range(16))

@@ -27,7 +27,7 @@ URGENT: Final[Group] = ("any", "urgent")
 _FAILED: Final = "failed before"
 _SLOW: Final[Group] = ("any", "slow")
 MOST: Final = 12
-"""Maximum orders in all: more than one kind of challenge takes if all its orders hang."""
+"""Maximum orders in all: if all orders of one kind of challenge hang, orders of another kind still start."""
 
 
 def challenge_of(acme: Acme, host: str) -> str:

@@ -43,9 +43,9 @@ CREATE: Final = "create"
 
 
 def recover(home: Home) -> bool:
-    """Finish or undo all intents; on a full or failing disk as many as possible. True if some are left. Under the lock.
+    """Finish or undo all intents, on a full or failing disk as many as possible. Return True if some are left.
 
-    Raises: StoreUnavailable when the intents cannot be read.
+    The caller holds the lock. Raises: StoreUnavailable when the intents cannot be read.
     """
     waiting = more = False
     for left in intent.read_all(home.root):
@@ -63,7 +63,7 @@ def recover(home: Home) -> bool:
                 continue
             except (OSError, StoreUnavailable) as error:
                 more = True
-                # One change that the disk does not let be finished must not close the whole account.
+                # A change that cannot be finished on this disk must not close the whole account.
                 if left.id not in home.unsettled:
                     home.unsettled.add(left.id)
                     _log.warning(

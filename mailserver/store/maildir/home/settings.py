@@ -1,4 +1,4 @@
-"""The settings of a Maildir store, as every account gets them."""
+"""The settings of a Maildir store, shared by its accounts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir.format.names import PLAIN, LevelEncoding
 
 MANY: Final = 20_000
-"""New files of a mailbox that are still read in the account's thread; above that a process of its own reads them."""
+"""Maximum new files of a mailbox that the account's thread reads; a process of its own reads more."""
 
 
 @frozen
