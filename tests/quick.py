@@ -1,4 +1,4 @@
-"""`make quick`: the unit tests and transcripts that a change concerns, in less than a minute.
+"""`make quick`: the unit tests and transcripts that a change concerns, in about a minute.
 
 A change is what differs from the merge base with `main`, committed or not. It concerns each test module that imports a
 changed module, directly or through others, and each that names the folder of a changed data file. All unit tests and
