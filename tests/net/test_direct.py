@@ -259,6 +259,35 @@ def test_without_descriptors_nobody_is_taken_and_the_port_stays(monkeypatch: pyt
             assert second.recv(100) == b"hello"
 
 
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH])
+def test_a_connection_that_failed_before_it_was_accepted_leaves_the_port_and_the_next_client(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """accept(2) may report a network error of the connection; an exception would have the reactor end the port."""
+    port = listening()
+
+    class Failing:
+        """The first connection has failed."""
+
+        def __init__(self, opened: socket.socket) -> None:
+            self.opened = opened
+            self.has_failed = False
+
+        def accept(self) -> object:
+            if not self.has_failed:
+                self.has_failed = True
+                raise OSError(number, "the connection failed")
+            return self.opened.accept()
+
+        def fileno(self) -> int:
+            return self.opened.fileno()
+
+    with port.socket as opened, socket.create_connection(opened.getsockname(), 30) as client:
+        monkeypatch.setattr(port, "socket", Failing(opened))
+        port.doRead()
+        assert client.recv(100) == b"hello"
+
+
 def test_what_was_written_is_delivered_when_the_client_has_acknowledged_it(world: World) -> None:
     assert world.transport.delivered
     world.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)

@@ -54,8 +54,24 @@ SEND_SIZE: Final = 131072
 _RESET: Final = pack("ii", 1, 0)
 _NO_RESET: Final = pack("ii", 0, 0)
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
-_GONE_BEFORE: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.ENOBUFS, errno.ENOMEM})
-"""The connection failed before it was accepted (accept(2)); the next one may succeed."""
+_FAILED_BEFORE: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+    }
+)
+"""The connection failed before it was accepted (accept(2)); the next one may succeed, and the port must stay."""
 
 
 @implementer(ITCPTransport, ISystemHandle, IConsumer, IPushProducer, IReadWriteDescriptor, IHalfCloseableDescriptor)
@@ -398,7 +414,7 @@ class DirectPort:
                 if error.errno in _NO_DESCRIPTORS:
                     self._turn_away(error)
                     return
-                if error.errno not in _GONE_BEFORE:
+                if error.errno not in _FAILED_BEFORE:
                     raise
                 continue
             self._serve(accepted, twisted_address(self._family, client))
