@@ -111,7 +111,10 @@ twisted.__version__ = "99.9.0"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_server_with_another_version_serves_by_stock_transports(workers: int, tmp_path: Path) -> None:
+def test_a_server_with_another_version_serves_by_stock_transports(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.server.TRANSPORT", "auto")
     server = Server(tmp_path / "server", workers=workers)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
