@@ -17,7 +17,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from mailserver.config.model import Limits
-from mailserver.net.transport.direct import AT_ONCE, DirectPort, DirectTransport, take_connection
+from mailserver.net.transport.direct import DirectTransport, take_connection
+from mailserver.net.transport.direct_port import AT_ONCE, DirectPort
 from mailserver.net.transport.stock import set_options
 
 

@@ -44,7 +44,7 @@ PINNED: list[tuple[str, Callable[..., Any], str]] = [
     ("net.fast.reactor_turn", base.ReactorBase.runUntilCurrent, "b9fbbdb8e8414792"),
     ("net.transport.direct", tcp.Connection.connectionLost, "dd7a9a87035a2084"),
     ("net.transport.direct", tcp.Connection._closeSocket, "9aa82f5b862c8498"),
-    ("net.transport.direct", tcp.Port.doRead, "d240fc123090ee23"),
+    ("net.transport.direct_port", tcp.Port.doRead, "d240fc123090ee23"),
     ("net.transport.direct", abstract.FileDescriptor.doWrite, "a986d7b1b1054e43"),
     ("net.transport.direct", abstract.FileDescriptor.loseConnection, "e13b8468f05208ae"),
     ("net.transport.stock", tcp.Port.startListening, "2220f5d240f3df6b"),

@@ -17,7 +17,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 import twisted
 from mailserver.config.kinds import TransportKind
 from mailserver.net.fast.reactor_turn import dispatch_directly, prefer
-from mailserver.net.transport.direct import DirectPort, take_connection
+from mailserver.net.transport.direct import take_connection
+from mailserver.net.transport.direct_port import DirectPort
 from mailserver.net.transport.stock import ListeningPort, Transports, set_options, stock_transports
 
 TWISTED: Final = frozenset({"26.10.0"})

@@ -18,7 +18,8 @@ from typing import Any
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
 from mailserver.net.ipc.received_fds import close_descriptors, close_socket
-from mailserver.net.transport.direct import READ_SIZE, DirectPort, DirectTransport
+from mailserver.net.transport.direct import READ_SIZE, DirectTransport
+from mailserver.net.transport.direct_port import DirectPort
 
 BACKLOG = 1024
 _ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(253 * array.array("i").itemsize)

@@ -11,25 +11,19 @@ the producer, as with Twisted's transport.
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
-from socket import AF_UNIX, IPPROTO_TCP, SO_KEEPALIVE, SO_LINGER, SOL_SOCKET, TCP_NODELAY, socket
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SO_LINGER, SOL_SOCKET, TCP_NODELAY, socket
 from struct import pack
 from termios import TIOCOUTQ
 from typing import Any, Final
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
     IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
-    IListeningPort,
     IPushProducer,
     IReadWriteDescriptor,
     ISystemHandle,
@@ -41,11 +35,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.net.log.events import log
+from mailserver.net.transport.address import twisted_address
 
-AT_ONCE: Final = 8
-"""Clients that a port accepts in one turn of the reactor. A closed connection is noticed after them, or in the next turn, and
-counts until then. So an address that reconnects again and again may count twice as many as these beside its open connections,
-and must not reach its limit by that."""
 READ_SIZE: Final = 65536
 HIGH_WATER: Final = 65536
 """Octets that may be queued before the producer is paused."""
@@ -53,25 +44,6 @@ SEND_SIZE: Final = 131072
 """Octets of the queue that are given to the socket at once."""
 _RESET: Final = pack("ii", 1, 0)
 _NO_RESET: Final = pack("ii", 0, 0)
-_NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
-_FAILED_BEFORE: Final = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.ENOBUFS,
-        errno.ENOMEM,
-        errno.ENONET,
-        errno.ENOPROTOOPT,
-        errno.EOPNOTSUPP,
-        errno.EPERM,
-        errno.EPROTO,
-        errno.ETIMEDOUT,
-    }
-)
-"""The connection failed before it was accepted (accept(2)); the next one may succeed, and the port must stay."""
 
 
 @implementer(ITCPTransport, ISystemHandle, IConsumer, IPushProducer, IReadWriteDescriptor, IHalfCloseableDescriptor)
@@ -350,122 +322,3 @@ class _AbortedProtocol(Protocol):
         """Take back the option that the abort has set, as it is that of all descriptors of the socket."""
         if self._moved.fileno() != -1:
             self._moved.setsockopt(SOL_SOCKET, SO_LINGER, _NO_RESET)
-
-
-MakeTransport = Callable[[socket, Any, IAddress, Any], DirectTransport]
-
-
-@implementer(IListeningPort, IReadWriteDescriptor)
-class DirectPort:
-    """A listening port. At the end it only closes its socket, which other processes may have, too."""
-
-    def __init__(
-        self, listening: socket, factory: Any, reactor: Any, make_transport: MakeTransport = DirectTransport
-    ) -> None:
-        """`listening` belongs to this port from now on."""
-        listening.setblocking(False)
-        self.socket = listening
-        self.factory = factory
-        self.sessionno = 0
-        """The number of clients that were accepted, named as in Twisted's port."""
-        self.reactor = reactor
-        self._family = listening.family
-        self._make_transport = make_transport
-        self._reserved = -1
-
-    def startListening(self) -> None:
-        """See IListeningPort."""
-        self._reserve()
-        self.factory.doStart()
-        self.reactor.addReader(self)
-
-    def stopListening(self) -> Deferred[None]:
-        """See IListeningPort."""
-        if self.fileno() != -1:
-            self.reactor.removeReader(self)
-            self.socket.close()
-            self._release()
-            self.factory.doStop()
-        return succeed(None)
-
-    def getHost(self) -> IAddress:
-        """See IListeningPort."""
-        return twisted_address(self._family, self.socket.getsockname())
-
-    def fileno(self) -> int:
-        """See IFileDescriptor."""
-        return self.socket.fileno()
-
-    def logPrefix(self) -> str:
-        """See ILoggingContext."""
-        return "a listening port"
-
-    def doRead(self) -> None:
-        """Accept waiting clients, AT_ONCE at most.
-
-        With one in each turn, a client that connects under load would wait for a whole turn for each client before it.
-        """
-        for _ in range(AT_ONCE):
-            try:
-                accepted, client = self.socket.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in _NO_DESCRIPTORS:
-                    self._turn_away(error)
-                    return
-                if error.errno not in _FAILED_BEFORE:
-                    raise
-                continue
-            self._serve(accepted, twisted_address(self._family, client))
-            if self.fileno() == -1:
-                return  # the factory has stopped this port
-
-    def doWrite(self) -> None:
-        """Never called: nothing is written to a port."""
-
-    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
-        """The reactor stops, or `doRead` has failed."""
-        self.stopListening()
-
-    def _serve(self, accepted: socket, client: IAddress) -> None:
-        try:
-            protocol = self.factory.buildProtocol(client)
-            if protocol is None:
-                accepted.close()
-                return
-            transport = self._make_transport(accepted, protocol, client, self.reactor)
-        except Exception:
-            log.failure("a client that has connected is not served", event="bug")
-            accepted.close()
-            return
-        self.sessionno += 1
-        try:
-            protocol.makeConnection(transport)
-        except Exception:
-            log.failure("a client that has connected is served no more", event="bug")
-            transport.abortConnection()
-
-    def _reserve(self) -> None:
-        self._reserved = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-
-    def _release(self) -> None:
-        if self._reserved != -1:
-            os.close(self._reserved)
-            self._reserved = -1
-
-    def _turn_away(self, error: OSError) -> None:
-        """Accept one client and close it, with the descriptor reserved for this: a client that waits would keep the reactor busy."""
-        log.warn("a client is turned away: {reason}", event="client-turned-away", reason=error.strerror)
-        self._release()
-        # Another thread may take the descriptor first; then the next turn tries again.
-        with suppress(OSError):
-            self.socket.accept()[0].close()
-            self._reserve()
-
-
-def twisted_address(family: int, name: Any) -> IAddress:
-    """Convert a socket's own address, or its peer's, to Twisted's."""
-    if family == AF_UNIX:
-        return UNIXAddress(name or None)
-    return (IPv4Address if len(name) == 2 else IPv6Address)("TCP", *name)
