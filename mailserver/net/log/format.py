@@ -8,6 +8,8 @@ level, and `message` with the sentence.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,6 +28,8 @@ LINE_SYSTEM: Final = "line"
 _CHATTER: Final = frozenset({"-", LINE_SYSTEM})
 _NO_FIELDS: Final = frozenset({"event", "text", "isError"})
 _RESERVED: Final = frozenset({"time", "level", "namespace", "process", "event", "message", "traceback", "text"})
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half of a pair, which some readers of JSON refuse, also as an escape."""
 
 
 def is_chatter(event: LogEvent) -> bool:
@@ -92,7 +96,8 @@ def json_of(event: LogEvent, process: str = "", *, with_text: bool = False) -> s
         row["traceback"] = _traceback(event)
     if body is not None:
         row["text"] = body
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    line = json.dumps(row, ensure_ascii=False)
+    return (line if line.isascii() else _SURROGATE.sub(_escaped_surrogate, line)) + "\n"
 
 
 def formatter(name: LogFormat) -> Callable[[LogEvent], str | None]:
@@ -117,7 +122,13 @@ def _traceback(event: LogEvent) -> str:
         return f"(the traceback cannot be shown: {error!r})"
 
 
+def _escaped_surrogate(found: re.Match[str]) -> str:
+    return f"\\\\u{ord(found[0]):04x}"
+
+
 def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number
     if value is None or isinstance(value, bool | int | float):
         return value
     return str(value)[:LONGEST_VALUE]

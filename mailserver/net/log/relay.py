@@ -66,7 +66,7 @@ def _write(line: str) -> None:
     """Publish the event of a line; a line that is no JSON, such as a crash of the interpreter, as it stands."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         row = {"text": line, "process": "worker"}

@@ -1,0 +1,57 @@
+"""Log lines with hostile values stay valid JSON, and the relay outlives hostile lines of a worker."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from twisted.logger import LogEvent, globalLogPublisher
+
+from mailserver.net.log.events import EventText
+from mailserver.net.log.format import json_of
+from mailserver.net.log.relay import LogRelay
+
+
+class _Reactor:
+    def addReader(self, reader: object) -> None:
+        """Nothing reads by itself."""
+
+    def removeReader(self, reader: object) -> None:
+        """Nothing reads by itself."""
+
+
+def _refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        ("\udc80\ud800", "\\udc80\\ud800"),
+        ("a\nb\x1b[31m", "a\nb\x1b[31m"),
+        ("\u00e9\U0001f600", "\u00e9\U0001f600"),
+    ],
+)
+def test_json_stays_valid_with_any_value(value: object, written: str) -> None:
+    line = json_of({"log_format": "{text}", "event": "login", "text": EventText("login", {"v": value}), "v": value})
+    assert line is not None
+    assert line.encode("utf-8").count(b"\n") == 1
+    assert json.loads(line, parse_constant=_refuse)["v"] == written
+
+
+def test_the_relay_goes_on_after_a_line_that_is_nested_too_deeply() -> None:
+    events: list[LogEvent] = []
+    relay = LogRelay(_Reactor())
+    globalLogPublisher.addObserver(events.append)
+    try:
+        with open(relay.output, "wb", buffering=0, closefd=False) as output:
+            output.write(b"[" * 60000 + b"\n")
+            relay.doRead()
+            output.write(b'{"text": "the next line"}\n')
+            relay.doRead()
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+        relay.close()
+    assert [event["text"] for event in events if event.get("text")][-1] == "the next line"
