@@ -156,3 +156,9 @@ def test_rows_of_sessions_have_every_field() -> None:
     for lie in ({"since": None}, {"user": 5}, {"port": "x"}, {"more": 1}):
         with pytest.raises(BadMessage):
             structure([{**unstructure(row), **lie}], tuple[SessionRow, ...])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_is_finite(number: float) -> None:
+    with pytest.raises(BadMessage):
+        structure(number, float)

@@ -8,6 +8,7 @@ BadMessage, whose text names the field. A frame is `{"type": tag, field: value, 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar, Union, get_args, get_origin
 
@@ -90,6 +91,8 @@ def _integer(value: Any, _type: object) -> int:
 
 def _number(value: Any, _type: object) -> float:
     if type(value) is float:
+        if not math.isfinite(value):
+            raise ValueError("not a finite number")
         return value
     return _integer(value, None)
 

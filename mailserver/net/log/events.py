@@ -23,6 +23,10 @@ LONGEST_VALUE: Final = 500
 """Characters of a value that are written; the rest is left out."""
 
 
+LONGEST_SENTENCE: Final = 8192
+"""Characters of a sentence that are written."""
+
+
 class EventText:
     """An event as one line of words, made when an observer asks for it: `login session=... user=anna`."""
 
@@ -50,6 +54,17 @@ def escape(value: object) -> str:
         for char in text[:LONGEST_VALUE]
     )
     return f'"{body}"'
+
+
+def printable(text: str) -> str:
+    """A sentence of bounded length whose control characters, but for newlines and tabs, are shown as escapes."""
+    text = text[:LONGEST_SENTENCE]
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape", "replace").decode("ascii")
+        for char in text
+    )
 
 
 def connection_fields(info: ConnectionInfo, user: str | None, fields: dict[str, object]) -> dict[str, object]:

@@ -19,7 +19,7 @@ from typing import Final, Literal
 from twisted.logger import LogEvent, formatEvent, formatEventAsClassicLogText, formatTime
 from twisted.python.failure import Failure
 
-from mailserver.net.log.events import LONGEST_VALUE, EventText, escape
+from mailserver.net.log.events import LONGEST_VALUE, EventText, escape, printable
 
 LogFormat = Literal["text", "json"]
 
@@ -67,6 +67,7 @@ def body_of(event: LogEvent) -> str | None:
             return None
         name = event.get("event")
         if isinstance(name, str):
+            body = printable(body)
             named = _placeholders(str(event.get("log_format")))
             more = {"event": name, **{key: value for key, value in fields_of(event).items() if key not in named}}
             body = " ".join([body, *(f"{key}={escape(value)}" for key, value in more.items())])
@@ -89,7 +90,7 @@ def json_of(event: LogEvent, process: str = "", *, with_text: bool = False) -> s
         message = formatEvent(event)
         if not message and name is None:
             return None
-        row["message"] = message
+        row["message"] = printable(message)
     for key, value in fields_of(event).items():
         row[f"{key}_" if key in _RESERVED else key] = _plain(value)
     if "log_failure" in event:

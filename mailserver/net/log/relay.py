@@ -13,6 +13,8 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.net.log.events import escape, printable
+
 LONGEST = 65536
 _LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
@@ -70,8 +72,8 @@ def _write(line: str) -> None:
         row = None
     if not isinstance(row, dict):
         row = {"text": line, "process": "worker"}
-    level, namespace, process = (str(row.pop(key, "")) for key in ("level", "namespace", "process"))
-    when, text = row.pop("time", None), row.pop("text", "")
+    level, namespace, process = (_word(row.pop(key, "")) for key in ("level", "namespace", "process"))
+    when, text = row.pop("time", None), printable(str(row.pop("text", "")))
     row.pop("message", None)
     globalLogPublisher(
         {
@@ -84,6 +86,11 @@ def _write(line: str) -> None:
             "log_namespace": namespace or "mailserver",
         }
     )
+
+
+def _word(value: object) -> str:
+    """A word for the system of a line; a worker that was taken over could else forge lines."""
+    return escape(value) if value != "" else ""
 
 
 def _time_of(when: object) -> float:
