@@ -112,8 +112,8 @@ class MailServices(Service):
             services = Services(self._config, self.reactor)
         except SystemExit as error:
             raise InvalidConfiguration(str(error)) from error
+        self._services = services  # before its start: a stop ends what a failed one has begun
         services.start()
-        self._services = services
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -139,7 +139,8 @@ class MailServices(Service):
     def reload(self) -> Deferred[list[str]]:
         """Take up the file as it is now: certificates, users, settings. What was done, in words.
 
-        Sessions go on. Where something is wrong nothing is taken up. Fails with InvalidConfiguration.
+        Sessions go on. Where something is wrong nothing is taken up. Fails with InvalidConfiguration; with RuntimeError
+        before the start and after the stop.
         """
         return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
 

@@ -70,6 +70,27 @@ def test_a_back_end_that_cannot_be_made(tmp_path: Path) -> None:
     assert not services.running
 
 
+def test_a_stop_ends_what_a_failed_start_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(tmp_path)
+    services = MailServices.from_file(tmp_path / "mail.toml", MemoryReactorClock())
+
+    def fail(_services: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("mailserver.wiring.services.Services.start", fail)
+    with pytest.raises(OSError, match="no room"):
+        services.startService()
+    assert not services.running
+    stopped: list[object] = []
+
+    async def stop(made: object) -> None:
+        stopped.append(made)
+
+    monkeypatch.setattr("mailserver.wiring.services.Services.stop", stop)
+    services.stopService()
+    assert len(stopped) == 1
+
+
 def test_mail_is_not_written_as_root_for_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_files(tmp_path)
     config = MailServices.from_file(tmp_path / "mail.toml", Clock()).config

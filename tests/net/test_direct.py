@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from mailserver.config.model import Limits
 from mailserver.net.transport.direct import DirectTransport, take_connection
-from mailserver.net.transport.direct_port import AT_ONCE, DirectPort
+from mailserver.net.transport.direct_port import AT_ONCE, PAUSE, DirectPort
 from mailserver.net.transport.stock import set_options
 
 
@@ -26,14 +26,15 @@ class Reactor:
     """Who waits for what."""
 
     def __init__(self) -> None:
+        self.readers: set[object] = set()
         self.writers: set[object] = set()
         self.later: list[Any] = []
 
     def addReader(self, reader: object) -> None:
-        pass
+        self.readers.add(reader)
 
     def removeReader(self, reader: object) -> None:
-        pass
+        self.readers.discard(reader)
 
     def addWriter(self, writer: object) -> None:
         self.writers.add(writer)
@@ -42,7 +43,7 @@ class Reactor:
         self.writers.discard(writer)
 
     def callLater(self, delay: float, function: Any, *arguments: Any) -> None:
-        assert delay == 0
+        assert delay in {0, PAUSE}
         self.later.append(partial(function, *arguments))
 
 
@@ -258,6 +259,31 @@ def test_without_descriptors_nobody_is_taken_and_the_port_stays(monkeypatch: pyt
         with socket.create_connection(opened.getsockname(), 30) as second:
             port.doRead()
             assert second.recv(100) == b"hello"
+
+
+def test_a_port_without_its_reserved_descriptor_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread was faster: a client that waits must not have the reactor turn without end."""
+    port = listening()
+
+    class Full:
+        def accept(self) -> object:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        def fileno(self) -> int:
+            return opened.fileno()
+
+    with port.socket as opened, socket.create_connection(opened.getsockname(), 30) as client:
+        with monkeypatch.context() as full:
+            full.setattr(port, "socket", Full())
+            port.doRead()
+        assert port not in port.reactor.readers
+        [resume] = port.reactor.later
+        resume()
+        assert port in port.reactor.readers
+        assert port._reserved != -1, "it is reserved again for the next time"
+        port.doRead()
+        assert client.recv(100) == b"hello"
+    port.stopListening()
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH])

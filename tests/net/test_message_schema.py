@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mailserver.net.ipc.frames import to_pickle
-from mailserver.net.ipc.message_schema import MAX_STRING, BadMessage, structure, unstructure
+from mailserver.net.ipc.message_schema import MAX_ITEMS, MAX_KEYS, MAX_STRING, BadMessage, structure, unstructure
 from mailserver.net.ipc.worker_messages import (
     BROADCASTS,
     MAX_EVENT_ROWS,
@@ -162,3 +162,25 @@ def test_rows_of_sessions_have_every_field() -> None:
 def test_a_number_is_finite(number: float) -> None:
     with pytest.raises(BadMessage):
         structure(number, float)
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        (["a"] * (MAX_ITEMS + 1), tuple[str, ...]),
+        ([["a"]] * (MAX_ITEMS + 1), tuple[tuple[str], ...]),
+        ({str(number): "a" for number in range(MAX_KEYS + 1)}, dict[str, str]),
+    ],
+    ids=["strings", "rows", "object"],
+)
+def test_a_list_or_an_object_is_bounded(value: Any, form: Any) -> None:
+    """A full frame holds millions of items, and the master would look at each."""
+    with pytest.raises(BadMessage):
+        structure(value, form)
+    fewer = value[:-1] if isinstance(value, list) else {key: value[key] for key in list(value)[:-1]}
+    assert len(structure(fewer, form)) == len(value) - 1
+
+
+def test_the_fields_of_a_frame_are_bounded() -> None:
+    with pytest.raises(BadMessage, match="fields"):
+        decode_worker_message(json.dumps({"type": "ready", **{str(n): 1 for n in range(MAX_KEYS + 1)}}).encode())

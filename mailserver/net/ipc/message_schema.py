@@ -24,6 +24,10 @@ MAX_NUMBER: Final = 1 << 63
 """Larger numbers are refused: no counter gets so far, and some readers of JSON cannot take them."""
 MAX_STRING: Final = 1 << 16
 """Characters of one string."""
+MAX_ITEMS: Final = 100_000
+"""Items of one list. It is checked before they are: the sessions of a worker fit, and a full frame must not take seconds."""
+MAX_KEYS: Final = 1000
+"""Keys of one object."""
 MAX_TEXT: Final = 2000
 """Characters of a sentence for people."""
 
@@ -42,6 +46,8 @@ def decode(frame: bytes, classes: Mapping[str, type[T]]) -> T:
     try:
         body = json.loads(frame)
         message_class = classes[body.pop("type")]
+        if len(body) > MAX_KEYS:
+            raise BadMessage(f"more than {MAX_KEYS} fields")
     except (ValueError, RecursionError):
         raise BadMessage("it is not JSON") from None
     except (AttributeError, TypeError, KeyError):
@@ -130,6 +136,8 @@ def _tuple_hook(message_class: Any, converter: Converter) -> Callable[[Any, Any]
         def structure_all(value: Any, _type: object) -> tuple[Any, ...]:
             if type(value) not in _LISTS:
                 raise TypeError("not a list")
+            if len(value) > MAX_ITEMS:
+                raise ValueError(f"more than {MAX_ITEMS} items")
             return tuple([hook(each, None) for each in value])
 
         return structure_all
@@ -146,6 +154,8 @@ def _tuple_hook(message_class: Any, converter: Converter) -> Callable[[Any, Any]
 def _strings(value: Any, _type: object) -> tuple[str, ...]:
     if type(value) not in _LISTS:
         raise TypeError("not a list")
+    if len(value) > MAX_ITEMS:
+        raise ValueError(f"more than {MAX_ITEMS} items")
     return tuple([_string(each, None) for each in value])
 
 
@@ -157,6 +167,8 @@ def _dict_hook(message_class: Any, converter: Converter) -> Callable[[Any, Any],
     def structure_dict(value: Any, _type: object) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise TypeError("not an object")
+        if len(value) > MAX_KEYS:
+            raise ValueError(f"more than {MAX_KEYS} keys")
         return {_string(key, None): hook(each, None) for key, each in value.items()}
 
     return structure_dict

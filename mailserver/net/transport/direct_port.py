@@ -26,6 +26,8 @@ AT_ONCE: Final = 8
 """Clients that a port accepts in one turn of the reactor. A closed connection is noticed after them, or in the next turn, and
 counts until then. So an address that reconnects again and again may count twice as many as these beside its open connections,
 and must not reach its limit by that."""
+PAUSE: Final = 0.1
+"""Seconds without accepting when no descriptor is left, not even the reserved one."""
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _FAILED_BEFORE: Final = frozenset(
     {
@@ -152,7 +154,17 @@ class DirectPort:
         """Accept one client and close it, with the descriptor reserved for this: a client that waits would keep the reactor busy."""
         log.warn("a client is turned away: {reason}", event="client-turned-away", reason=error.strerror)
         self._release()
-        # Another thread may take the descriptor first; then the next turn tries again.
-        with suppress(OSError):
+        try:
             self.socket.accept()[0].close()
             self._reserve()
+        except OSError:
+            # Another thread has taken the descriptor. Without the reserve, only a pause keeps the reactor from spinning.
+            self.reactor.removeReader(self)
+            self.reactor.callLater(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self.fileno() != -1:
+            if self._reserved == -1:
+                with suppress(OSError):
+                    self._reserve()
+            self.reactor.addReader(self)
