@@ -1,8 +1,7 @@
-"""A stream transport and a listening port, on the reactor's public interfaces alone.
+"""A stream transport on the reactor's public interfaces alone; `direct_port` has the port that makes such transports.
 
 Problem: Twisted's transport keeps every write until the reactor reports that the socket is writable, which it nearly always
-is. That costs two changes of the epoll set and one more turn of the reactor for each answer. Twisted's port buffers the log
-while it accepts, composes two names for each transport, and accepts an unbounded number of clients at once. Its Unix
+is. That costs two changes of the epoll set and one more turn of the reactor for each answer. Its Unix
 transport has no public hook for descriptors that a client passes.
 
 Rule: a write goes straight to the socket if nothing is queued. What the socket does not take is queued in order, and pauses

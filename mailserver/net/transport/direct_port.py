@@ -1,4 +1,8 @@
-"""A listening port whose connections are direct transports (`direct.py`), by public interfaces alone."""
+"""A listening port whose connections are direct transports (`direct.py`), on the reactor's public interfaces alone.
+
+Problem: Twisted's port buffers the log while it accepts, composes two names for each transport, and accepts an unbounded
+number of clients at once.
+"""
 
 from __future__ import annotations
 
