@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import select
 import socket
 import ssl
 from base64 import b64encode
@@ -15,6 +16,8 @@ from tests.server import Server
 
 TIMEOUT = 90.0
 """Seconds until an answer is given up: generous, the machine may be busy."""
+PIECE = 16384
+"""Octets of one send."""
 IMPLICIT_TLS = frozenset({"imaps", "pop3s", "submissions"})
 
 
@@ -40,6 +43,7 @@ class Client:
         self.socket: socket.socket = raw
         self._context = _context(str(server.ca))
         self._buffer = bytearray()
+        self._unsent = memoryview(b"")
         self._tags = itertools.count()
         if protocol in IMPLICIT_TLS:
             self.start_tls()
@@ -71,9 +75,36 @@ class Client:
             return False
         return True
 
+    def send_while_reading(self, data: bytes) -> None:
+        """Send as much as the server takes each time that an answer is waited for.
+
+        A thread of its own for the sending is no way: two calls at once on one SSL object are not defined.
+        """
+        assert not self._unsent
+        self._unsent = memoryview(data)
+
+    def _receive(self) -> bytes:
+        if not self._unsent:
+            return self.socket.recv(65536)
+        timeout = self.socket.gettimeout()
+        self.socket.settimeout(0)
+        try:
+            while True:
+                with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    while self._unsent:
+                        # OpenSSL wants the same octets again after a call that would block: the front of the rest.
+                        self._unsent = self._unsent[self.socket.send(self._unsent[:PIECE]) :]
+                with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    return self.socket.recv(65536)
+                readable, writable, _ = select.select([self.socket], [self.socket] * bool(self._unsent), [], timeout)
+                if not readable and not writable:
+                    raise TimeoutError
+        finally:
+            self.socket.settimeout(timeout)
+
     def _fill(self) -> None:
         try:
-            data = self.socket.recv(65536)
+            data = self._receive()
         except (ConnectionError, ssl.SSLEOFError):
             data = b""
         if not data:
