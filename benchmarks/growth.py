@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from attrs import frozen
 
 from benchmarks import mixed
+from benchmarks.accounts import Accounts
 from benchmarks.client import Lines
 from benchmarks.idle import connected
-from benchmarks.mail import message
 from benchmarks.report import Section
-from benchmarks.scenarios import Accounts
 from benchmarks.servers import Mailserver, TestedServer, available_memory
 
 CONNECTIONS = (10, 30, 100, 300, 1000)
@@ -87,7 +86,7 @@ def _costs(side: TestedServer, accounts: Accounts, user: str, size: int) -> tupl
     other = accounts.imap(side, user)
     again = _spent(side, 30, select)
     other.close()
-    delivery = _deliveries(side, user)
+    delivery = _deliveries(side, accounts, user)
     client.command(b"NOOP")
     client.command(b"STORE %d:* +FLAGS.SILENT (\\Deleted)" % (size + 1))
     client.command(b"EXPUNGE")
@@ -95,11 +94,11 @@ def _costs(side: TestedServer, accounts: Accounts, user: str, size: int) -> tupl
     return first, noop, idling, again, flags, newest, delivery
 
 
-def _deliveries(side: TestedServer, user: str) -> float:
+def _deliveries(side: TestedServer, accounts: Accounts, user: str) -> float:
     client = Lines(side.ports["lmtp"])
     client.reply(b"220")
     client.ask(b"LHLO bench.example.net\r\n", b"250")
-    data = message(5).replace(b"\r\n.", b"\r\n..")
+    data = accounts.mail.wire_of_size(4096).replace(b"\r\n.", b"\r\n..")
 
     def deliver() -> None:
         client.ask(b"MAIL FROM:<anna@example.net>\r\n", b"250")

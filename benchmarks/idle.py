@@ -1,6 +1,6 @@
 """Many idle TLS connections: the cost of each, and the time until all of them are notified of new mail.
 
-They belong to 100 accounts; each has its INBOX of 1,000 messages selected, and is in IDLE.
+They belong to 200 accounts; each has its INBOX selected, and is in IDLE.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from math import inf
 from typing import cast
 
+from benchmarks.accounts import Accounts
 from benchmarks.client import Imap, Lines
-from benchmarks.mail import message
 from benchmarks.report import Row, Section
-from benchmarks.scenarios import Accounts
 from benchmarks.servers import DovecotServer, TestedServer
 from benchmarks.settings import HIBERNATING
 
@@ -40,7 +39,7 @@ def connected(side: TestedServer, accounts: Accounts, count: int) -> Iterator[li
     try:
         for number in range(count):
             try:
-                client = accounts.imap(side, accounts.idle[number % len(accounts.idle)], tls=True)
+                client = accounts.imap(side, accounts.people[number % len(accounts.people)], tls=True)
                 clients.append(client)
                 client.send(b"i IDLE\r\n")
                 assert client.line().startswith(b"+"), "no continuation for IDLE"
@@ -58,11 +57,11 @@ def _deliver(side: TestedServer, accounts: Accounts) -> None:
     client.reply(b"220")
     client.ask(b"LHLO bench.example.net\r\n", b"250")
     client.ask(b"MAIL FROM:<anna@example.net>\r\n", b"250")
-    for user in accounts.idle:
+    for user in accounts.people:
         client.ask(b"RCPT TO:<%b>\r\n" % user.encode(), b"250")
     client.ask(b"DATA\r\n", b"354")
-    client.raw.sendall(message(5).replace(b"\r\n.", b"\r\n..") + b"\r\n.\r\n")
-    for _ in accounts.idle:
+    client.raw.sendall(accounts.mail.wire_of_size(4096).replace(b"\r\n.", b"\r\n..") + b"\r\n.\r\n")
+    for _ in accounts.people:
         client.reply(b"250")
     client.ask(b"QUIT\r\n", b"221")
     client.close()
@@ -102,7 +101,7 @@ def _each(
     side: TestedServer, accounts: Accounts, count: int, settle: Callable[[], None] = lambda: None
 ) -> tuple[float, float, float, float]:
     """Return KiB each, seconds of CPU in the idle period, and seconds until half and all are notified of new mail."""
-    for user in accounts.idle:
+    for user in accounts.people:
         accounts.imap(side, user, tls=True).close()  # memory of the account does not count for a connection
     time.sleep(2)
     before = side.memory()
@@ -148,7 +147,7 @@ def measure(
         [name, *(f"{each * factor:,.1f}" if each < inf else f"> {PATIENCE * factor:,.0f}" for each in figures)]
         for name, factor, *figures in zip(names, factors, mine, other, asleep, strict=True)
     ]
-    note = f"A message went to each of {len(accounts.idle)} accounts, whose clients were {count:,} together."
+    note = f"A message went to each of {len(accounts.people)} accounts, whose clients were {count:,} together."
     return rows, Section(
         f"{count:,} idle TLS connections", ["what", "ours", "Dovecot", "Dovecot, hibernated"], lines, [note]
     )

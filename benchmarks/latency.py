@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from benchmarks.accounts import Accounts
 from benchmarks.report import Row
-from benchmarks.scenarios import Accounts
 from benchmarks.servers import TestedServer
 
 MOST = 20.0

@@ -1,129 +1,91 @@
-"""Seeded mail: the same bytes for both servers, every run."""
+"""The mail of a run: its messages, and Maildirs full of them. The same octets for all servers in every run."""
 
 from __future__ import annotations
 
-import base64
 import os
-import random
-import shutil
-import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-WORDS = [
-    "meeting",
-    "invoice",
-    "report",
-    "garden",
-    "river",
-    "window",
-    "summer",
-    "winter",
-    "letter",
-    "number",
-    "market",
-    "answer",
-    "friend",
-    "system",
-    "paper",
-    "travel",
-    "kitchen",
-    "doctor",
-    "music",
-    "school",
-    "street",
-    "evening",
-    "morning",
-    "signal",
-    "basket",
-    "orange",
-    "purple",
-    "engine",
-    "harbour",
-    "bridge",
-]
-NAMES = [
-    "Anna",
-    "Bert",
-    "Clara",
-    "David",
-    "Emma",
-    "Felix",
-    "Greta",
-    "Hans",
-    "Ida",
-    "Jan",
-    "Karla",
-    "Leo",
-    "Mia",
-    "Nils",
-    "Olga",
-    "Paul",
-]
-RARE = "xylophone"
-"""A word that stands in one message of a thousand, in its subject and its text."""
+from attrs import frozen
+
+from benchmarks import corpus, plain
+
+DISTINCT = 2000
+"""Messages that are written; further ones of a mailbox are links to them."""
+FIRST_ARRIVAL = corpus.FIRST_DATE
+"""When the first message was delivered, in seconds since 1970; each further one of DISTINCT ten minutes later."""
+BETWEEN = 600
+UNSEEN = 3
+"""One of so many messages is unseen."""
 
 
-def message(seed: int, size: int = 4000) -> bytes:
-    """One message with CRLF line ends, of about that size: every third has an attachment."""
-    rng = random.Random(seed)
-    sender, receiver = rng.choice(NAMES), rng.choice(NAMES)
-    subject = " ".join(rng.choice(WORDS) for _ in range(5))
-    if seed % 1000 == 17:
-        subject += " " + RARE
-    date = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(1_700_000_000 + seed * 600))
-    lines = [
-        f"Return-Path: <{sender.lower()}@example.net>",
-        f"Received: from mx{seed % 7}.example.net (mx.example.net [192.0.2.{seed % 250}]) by mail.example.test; {date}",
-        f"From: {sender} Example <{sender.lower()}@example.net>",
-        f"To: {receiver} Example <{receiver.lower()}@example.test>",
-        f"Subject: {subject}",
-        f"Date: {date}",
-        f"Message-ID: <{seed}.{rng.randrange(10**9)}@example.net>",
-        "MIME-Version: 1.0",
-    ]
-    text = []
-    length = 0
-    while length < size * 2 // 3:
-        line = " ".join(rng.choice(WORDS) for _ in range(10))
-        text.append(line)
-        length += len(line) + 2
-    if seed % 1000 == 17:
-        text.append(RARE)
-    if seed % 3 == 0:
-        payload = base64.encodebytes(rng.randbytes(size // 4)).decode().replace("\n", "\r\n")
-        lines += [
-            'Content-Type: multipart/mixed; boundary="=_b"', "", "--=_b", "Content-Type: text/plain; charset=utf-8", "",
-            *text, "--=_b", 'Content-Type: image/png; name="picture.png"', "Content-Transfer-Encoding: base64",
-            'Content-Disposition: attachment; filename="picture.png"', "", payload, "--=_b--", "",
-        ]  # fmt: skip
-    else:
-        lines += ["Content-Type: text/plain; charset=utf-8", "", *text, ""]
-    return "\r\n".join(lines).encode()
+@frozen
+class Mail:
+    """A generator of messages."""
+
+    message: Callable[[int], bytes]
+    """Returns the message of a seed as an MDA writes it."""
+    sized: Callable[[int], bytes]
+    """Returns a message of so many octets, or about so many."""
+
+    def wire(self, seed: int) -> bytes:
+        """Return the message of a seed as it goes over the network."""
+        return to_wire(self.message(seed))
+
+    def wire_of_size(self, octets: int) -> bytes:
+        """Return a message of that size as it goes over the network."""
+        return to_wire(self.sized(octets))
 
 
-def fill(maildir: Path, count: int, *, distinct: int = 1000) -> None:
-    """A Maildir with that many messages in cur/, two thirds of them seen. Beyond `distinct` they repeat, as links."""
-    for part in ("cur", "new", "tmp"):
+def to_wire(message: bytes) -> bytes:
+    """Return a message with CRLF line ends."""
+    return message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+PEOPLE = Mail(corpus.message, corpus.message_of)
+PLAIN = Mail(plain.message, lambda octets: plain.message(5, octets))
+
+
+@frozen
+class Original:
+    """A message on disk that the messages of mailboxes are links to."""
+
+    path: Path
+    suffix: str
+    """The sizes as they stand in a file name: octets of the file, and octets with CRLF line ends."""
+
+
+def write(mail: Mail, directory: Path, owner: tuple[int, int]) -> list[Original]:
+    """Write the distinct messages, with the times of their arrival; `owner` is a user id and a group id."""
+    directory.mkdir(parents=True)
+    originals = []
+    for seed in range(DISTINCT):
+        data = mail.message(seed)
+        path = directory / str(seed)
+        path.write_bytes(data)
+        os.chown(path, *owner)
+        arrival = FIRST_ARRIVAL + seed * BETWEEN
+        os.utime(path, (arrival, arrival))
+        originals.append(Original(path, f",S={len(data)},W={len(to_wire(data))}"))
+    return originals
+
+
+def fill(
+    maildir: Path, originals: Sequence[Original], count: int, owner: tuple[int, int] | None = None, *, start: int = 0
+) -> None:
+    """Make a Maildir with that many messages in cur/, two thirds of them seen, beginning with original `start`."""
+    for part in ("", "cur", "new", "tmp"):
         (maildir / part).mkdir(parents=True, exist_ok=True)
-    originals: list[tuple[Path, int]] = []
-    for number in range(count):
-        flags = "S" if number % 3 else ""
-        stamp = 1_700_000_000 + number
-        if number < distinct:
-            data = message(number)
-            path = maildir / "cur" / f"{stamp}.M{number}P1.bench,S={len(data)},W={len(data)}:2,{flags}"
-            path.write_bytes(data)
-            os.utime(path, (stamp, stamp))
-            originals.append((path, len(data)))
-        else:
-            original, size = originals[number % distinct]
-            path = maildir / "cur" / f"{stamp}.M{number}P1.bench,S={size},W={size}:2,{flags}"
-            path.hardlink_to(original)
-
-
-def copy(source: Path, target: Path) -> None:
-    """The same Maildir elsewhere, with file times kept."""
-    if target.exists():
-        shutil.rmtree(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, target, copy_function=os.link)
+    if owner is not None:
+        home = maildir.parent
+        for path in (home.parent, home, maildir, *(maildir / part for part in ("cur", "new", "tmp"))):
+            os.chown(path, *owner)
+    cur = os.open(maildir / "cur", os.O_RDONLY)
+    try:
+        for number in range(count):
+            original = originals[(start + number) % len(originals)]
+            flags = "S" if number % UNSEEN else ""
+            name = f"{FIRST_ARRIVAL + number}.M{number}P1.bench{original.suffix}:2,{flags}"
+            os.link(original.path, name, dst_dir_fd=cur)
+    finally:
+        os.close(cur)

@@ -22,10 +22,9 @@ from multiprocessing.connection import Connection
 
 from attrs import frozen
 
+from benchmarks.accounts import Accounts
 from benchmarks.client import Imap, Lines
-from benchmarks.mail import message
 from benchmarks.report import Section
-from benchmarks.scenarios import Accounts
 from benchmarks.servers import TestedServer
 
 CLIENTS = 50
@@ -62,13 +61,14 @@ def _imap(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng:
         client.login(user, accounts.passwords[user])
     with clock.time("SELECT"):
         client.command(b"SELECT INBOX")
-    text = message(rng.randrange(1000))
+    text = accounts.mail.wire(rng.randrange(1000))
+    last = accounts.size(user)
     for _ in range(12):
-        at = rng.randrange(1, 950)
+        at = rng.randrange(1, last + 1)
         match rng.choice(("list", "list", "body", "body", "search", "store", "append", "idle", "noop")):
             case "list":
                 with clock.time("FETCH list"):
-                    client.command(b"FETCH %d:%d (UID FLAGS RFC822.SIZE ENVELOPE)" % (at, at + 49))
+                    client.command(b"FETCH %d:%d (UID FLAGS RFC822.SIZE ENVELOPE)" % (at, min(at + 49, last)))
             case "body":
                 with clock.time("FETCH body"):
                     client.command(b"FETCH %d (BODY.PEEK[])" % at)
@@ -105,9 +105,10 @@ def _pop3(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng:
     with clock.time("UIDL"):
         client.ask(b"UIDL\r\n", b"+OK")
         client.until_dot()
+    last = accounts.size(user)
     for _ in range(10):
         with clock.time("RETR"):
-            client.ask(b"RETR %d\r\n" % rng.randrange(1, 1000), b"+OK")
+            client.ask(b"RETR %d\r\n" % rng.randrange(1, last + 1), b"+OK")
             client.until_dot()
     client.ask(b"QUIT\r\n", b"+OK")
     client.close()
@@ -120,7 +121,7 @@ def _submission(side: TestedServer, accounts: Accounts, user: str, clock: _Clock
     login = base64.b64encode(f"\0{user}\0{accounts.passwords[user]}".encode())
     with clock.time("SMTP login"):
         client.ask(b"AUTH PLAIN " + login + b"\r\n", b"235")
-    body = message(rng.randrange(1000)).replace(b"From: ", b"X-From: ", 1)
+    body = accounts.mail.wire(rng.randrange(1000)).replace(b"From: ", b"X-From: ", 1)
     data = f"From: <{user}>\r\n".encode() + body.replace(b"\r\n.", b"\r\n..")
     for _ in range(2):
         with clock.time("send a message"):
@@ -134,7 +135,7 @@ def _submission(side: TestedServer, accounts: Accounts, user: str, clock: _Clock
 
 def _client(number: int, side: TestedServer, accounts: Accounts, until: float, clock: _Clock) -> None:
     rng = random.Random(number)
-    user = accounts.idle[number % USERS]
+    user = accounts.people[number % USERS]
     session = {8: _pop3, 9: _submission}.get(number % 10, _imap)
     while time.monotonic() < until:
         session(side, accounts, user, clock, rng)

@@ -7,10 +7,10 @@ import socket
 import threading
 from collections.abc import Sequence
 
+from benchmarks.accounts import Accounts
 from benchmarks.client import Lines
-from benchmarks.mail import message
 from benchmarks.report import Row
-from benchmarks.scenarios import MOST, Accounts
+from benchmarks.scenarios import MOST
 from benchmarks.servers import TestedServer
 
 COUNT = 100
@@ -67,7 +67,7 @@ def _each(side: TestedServer, accounts: Accounts, sink: Sink) -> float:
     client.ask(b"EHLO bench.example.net\r\n", b"250")
     login = base64.b64encode(f"\0{user}\0{accounts.passwords[user]}".encode())
     client.ask(b"AUTH PLAIN " + login + b"\r\n", b"235")
-    body = message(5).replace(b"From: ", b"X-From: ", 1)
+    body = accounts.mail.wire_of_size(4096).replace(b"From: ", b"X-From: ", 1)
     data = f"From: <{user}>\r\n".encode() + body.replace(b"\r\n.", b"\r\n..")
     before, taken = side.cpu(), sink.taken
     for _ in range(COUNT):

@@ -13,9 +13,9 @@ from functools import partial
 
 from attrs import define, field
 
+from benchmarks.accounts import Accounts
 from benchmarks.client import Imap
 from benchmarks.report import Section
-from benchmarks.scenarios import Accounts
 from benchmarks.servers import Mailserver, TestedServer
 
 HOLDING, VISITING = 20, 4
@@ -83,10 +83,10 @@ class Observations:
 
 def _disturb(side: TestedServer, accounts: Accounts, action: Callable[[], None]) -> Observations:
     observations = Observations()
-    held = [accounts.imap(side, accounts.idle[number], tls=True) for number in range(HOLDING)]
+    held = [accounts.imap(side, accounts.people[number], tls=True) for number in range(HOLDING)]
     threads = [threading.Thread(target=observations.hold, args=(client,)) for client in held]
     threads += [
-        threading.Thread(target=observations.visit, args=(side, accounts, accounts.idle[-number - 1]))
+        threading.Thread(target=observations.visit, args=(side, accounts, accounts.people[-number - 1]))
         for number in range(VISITING)
     ]
     for thread in threads:
