@@ -80,6 +80,8 @@ class MailServices(Service):
         self._connections: list[OpenConnections] = []
         self._services: Services | None = None
         self._reloading = DeferredLock()
+        self._stopping = DeferredLock()
+        """A second stop waits for the first one."""
 
     @classmethod
     def from_file(cls, path: str | Path, reactor: Any = None) -> Self:
@@ -102,7 +104,9 @@ class MailServices(Service):
     # --- The service
 
     def startService(self) -> None:
-        """Make the objects and begin to serve. Raises: InvalidConfiguration."""
+        """Make the objects and begin to serve. Raises: InvalidConfiguration, RuntimeError before the end of a stop."""
+        if self._services is not None:
+            raise RuntimeError("MailServices was started before: wait for the Deferred of stopService")
         if other_user(self._config.server) is not None:
             user = self._config.server.user
             raise InvalidConfiguration(
@@ -119,7 +123,7 @@ class MailServices(Service):
     def stopService(self) -> Deferred[None]:
         """End all sessions, each with the closing line of its protocol, then threads and processes."""
         super().stopService()
-        return Deferred.fromCoroutine(self._stop())
+        return self._stopping.run(lambda: Deferred.fromCoroutine(self._stop()))
 
     async def _stop(self) -> None:
         services = self._services
@@ -196,8 +200,10 @@ class MailServices(Service):
         return self._services
 
     def make_tls_connection(self, listener: Listener, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Make the TLS connection of one client."""
-        return self._running().tls.creator(listener).serverConnectionForTLS(protocol)
+        """Make the TLS connection of one client. One that comes while nobody is served is closed before its handshake."""
+        if self._services is None:
+            return SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD), None)
+        return self._services.tls.creator(listener).serverConnectionForTLS(protocol)
 
 
 @implementer(IOpenSSLServerConnectionCreator)

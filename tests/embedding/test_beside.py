@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
@@ -89,6 +90,37 @@ def test_a_stop_ends_what_a_failed_start_has_begun(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("mailserver.wiring.services.Services.stop", stop)
     services.stopService()
     assert len(stopped) == 1
+
+
+def test_a_start_before_the_end_of_a_stop_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the stop would take away the objects of the start. A second stop waits for the first."""
+    make_files(tmp_path)
+    services = MailServices.from_file(tmp_path / "mail.toml", MemoryReactorClock())
+    ended: Deferred[None] = Deferred()
+    stops = 0
+
+    async def stop(_services: object) -> None:
+        nonlocal stops
+        stops += 1
+        await ended
+
+    monkeypatch.setattr("mailserver.wiring.services.Services.start", lambda _services: None)
+    monkeypatch.setattr("mailserver.wiring.services.Services.stop", stop)
+    services.startService()
+    with pytest.raises(RuntimeError, match="started before"):
+        services.startService()
+    fired: list[None] = []
+    for _ in range(2):
+        services.stopService().addCallback(fired.append)
+    with pytest.raises(RuntimeError, match="wait for the Deferred of stopService"):
+        services.startService()
+    assert not services.running
+    assert not fired
+    ended.callback(None)
+    assert len(fired) == 2
+    assert stops == 1
+    services.startService()
+    assert services.running
 
 
 def test_mail_is_not_written_as_root_for_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

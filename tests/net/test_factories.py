@@ -37,6 +37,17 @@ AUTHORITY = trustme.CA()
 PROXY = IPv4Address("TCP", "198.51.100.1", 9)
 HERE = IPv4Address("TCP", "198.51.100.2", 143)
 HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 143\r\n"
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+HEADER_V2 = SIGNATURE + b"\x21\x11\0\x11" + bytes((192, 0, 2, 7, 192, 0, 2, 1, 18, 103, 0, 143)) + b"\x04\0\2tl"
+"""With a field behind the addresses."""
+WITHOUT_CLIENT = [
+    b"PROXY UNKNOWN\r\n",
+    b"PROXY UNKNOWN 192.0.2.7 192.0.2.1 4711 143\r\n",
+    SIGNATURE + b"\x20\0\0\0",  # LOCAL
+    SIGNATURE + b"\x21\0\0\0",  # UNSPEC
+    SIGNATURE + b"\x21\x31\0\xd8" + bytes(216),  # a Unix socket
+    SIGNATURE + b"\x21\x41\0\0",  # a family that is not known
+]
 
 
 def options(**more: Any) -> CertificateOptions:
@@ -175,10 +186,20 @@ def test_plain_transports() -> None:
     assert len(services.connections) == 2
 
 
-def test_nobody_is_served_before_the_start() -> None:
+@pytest.mark.parametrize("layers", [[], ["tls"], ["haproxy"], ["tls", "haproxy"], ["haproxy", "tls"]], ids=".".join)
+def test_nobody_is_served_before_the_start(layers: list[str]) -> None:
+    """A wrapping factory would connect its wrapper to None."""
     services = Services()
     services.running = False
-    assert IMAPFactory(services).buildProtocol(PROXY) is None
+    factory: Any = IMAPFactory(services)
+    for layer in layers:
+        factory = over_tls(factory, services) if layer == "tls" else behind_haproxy(factory)
+    client = Client(services, factory)
+    assert client.heard() == b""
+    assert client.transport.aborted or client.transport.disconnecting
+    client.lose()
+    assert not services.connections
+    assert services.counts.total == 0
 
 
 def test_a_listener_of_another_protocol() -> None:
@@ -263,10 +284,7 @@ def test_the_greeting_waits_for_the_header(size: int) -> None:
     services = Services()
     client = Client(services, behind_haproxy(IMAPFactory(services)))
     stream = HEADER + b"hello"
-    first = 16  # which Twisted needs at once
-    client.say(stream[:first])
-    assert client.heard() == b""
-    for at in range(first, len(stream), size):
+    for at in range(0, len(stream), size):
         client.say(stream[at : at + size])
     assert client.heard() == b"imap 192.0.2.7 192.0.2.1:143\r\nhello"
 
@@ -280,11 +298,27 @@ def test_a_header_alone_begins_the_session() -> None:
     assert client.heard() == b"hello"
 
 
-def test_a_header_without_a_client() -> None:
+@pytest.mark.parametrize("header", WITHOUT_CLIENT)
+def test_a_header_without_a_client(header: bytes) -> None:
+    """Twisted's reader refuses most of them."""
     services = Services()
     client = Client(services, behind_haproxy(IMAPFactory(services)))
-    client.say(b"PROXY UNKNOWN\r\n")
-    assert client.heard() == b"imap 198.51.100.1 198.51.100.2:143\r\n"
+    client.say(header + b"hello")
+    assert client.heard() == b"imap 198.51.100.1 198.51.100.2:143\r\nhello"
+    assert not client.transport.disconnecting
+
+
+@pytest.mark.parametrize("header", [HEADER, HEADER_V2, *WITHOUT_CLIENT])
+def test_every_part_of_a_header_is_waited_for(header: bytes) -> None:
+    for cut in range(1, len(header)):
+        services = Services()
+        client = Client(services, behind_haproxy(IMAPFactory(services)))
+        client.say(header[:cut])
+        assert client.heard() == b""
+        assert not client.transport.disconnecting
+        client.say(header[cut:])
+        assert client.heard().startswith(b"imap 1")
+        assert not client.transport.disconnecting
 
 
 def test_a_header_that_does_not_come_or_is_none() -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 
 from mailserver.config.model import Listener
 from mailserver.net.connection.connection import Connection
 from mailserver.net.connection.listener_context import FactoryServices, ListenerContext
 from mailserver.net.connection.open_connections import OpenConnections
+
+
+class ClosedConnection(Protocol):
+    """A connection that comes while nobody is served. (A wrapping factory takes no None for a protocol.)"""
+
+    def connectionMade(self) -> None:
+        """Close it."""
+        cast("Any", self.transport).loseConnection()
 
 
 class ConnectionFactory(Factory):
@@ -40,9 +48,9 @@ class ConnectionFactory(Factory):
         self.context = ListenerContext.make(services, listener, self.connections, local)
         self._services = services
 
-    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        """Make the protocol of a client at `addr`; None, which closes the connection, while the services do not run."""
-        return Connection(self.context, addr) if self._services.running else None
+    def buildProtocol(self, addr: IAddress | None) -> Connection | ClosedConnection:
+        """Make the protocol of a client at `addr`; one that closes at once while the services do not run."""
+        return Connection(self.context, addr) if self._services.running else ClosedConnection()
 
 
 class IMAPFactory(ConnectionFactory):

@@ -8,7 +8,7 @@ observed here. Only public interfaces are used, but for the name of that reader'
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -51,8 +51,15 @@ def place_of_host(transport: Any) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
 
 
+_NO_CLIENT: Final = b"PROXY UNKNOWN \r\n"
+"""A header without a client, as Twisted reads it: it refuses a line without addresses, and some of version 2."""
+
+
 class ProxyHeaderObserver:
-    """Calls `complete` once the reader of a PROXY header has read it; a header that is none ends the connection."""
+    """Collects a PROXY header for its reader, and calls `complete` behind it; a header that is none ends the connection.
+
+    Twisted's reader refuses a header whose first octets come alone. So it gets the header whole.
+    """
 
     def __init__(self, wrapper: HAProxyProtocolWrapper, complete: Callable[[], None]) -> None:
         self._wrapper = wrapper
@@ -67,13 +74,15 @@ class ProxyHeaderObserver:
     def _received(self, data: bytes) -> None:
         self._data += data
         try:
-            is_complete = read_header(self._data) is not None
+            read = read_header(self._data)
         except BadHeader:
             self.stop()
             cast("Any", self._wrapper).abortConnection()
             return
-        if is_complete:
-            self.stop()
-        HAProxyProtocolWrapper.dataReceived(self._wrapper, data)
-        if is_complete:
-            self._complete()
+        if read is None:
+            return
+        self.stop()
+        data, self._data = self._data, b""
+        end, client = read
+        HAProxyProtocolWrapper.dataReceived(self._wrapper, data if client is not None else _NO_CLIENT + data[end:])
+        self._complete()

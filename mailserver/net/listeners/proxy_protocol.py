@@ -49,8 +49,7 @@ class HeaderReader(Protocol):
         rest, self._data = self._data[end:], b""
         self._stop_timer()
         transport = cast("Any", self.transport)
-        protocol = self._factory.buildProtocol(address or self._address)
-        assert protocol is not None
+        protocol: Any = self._factory.buildProtocol(address or self._address)
         transport.protocol = protocol
         protocol.makeConnection(transport)
         if rest:
