@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from typing import Any
 
 import pytest
@@ -166,6 +167,28 @@ def test_an_exception_is_no_loss(caplog: pytest.LogCaptureFixture) -> None:
         assert unavailable(Task(site.backend.verify_password(User("anna"), PASSWORD)))
     assert not site.guard.is_open, "it may be about one user"
     assert "KeyError" in caplog.text
+
+
+@implementer(IAuthBackend)
+class Leaving:
+    """Raises what is no Exception."""
+
+    def find_user(self, name: str) -> Any:
+        raise SystemExit(name)
+
+    async def verify_password(self, user: User, password: Secret) -> bool:
+        raise CancelledError
+
+
+def test_what_is_no_exception_is_no_loss_either() -> None:
+    """A call that was never ended would keep its place until its timeout, and count as one without an answer."""
+    site = Site(Leaving())
+    for _ in range(MAX_LOSSES + CONCURRENCY):
+        with pytest.raises(SystemExit):
+            site.find()
+        assert unavailable(Task(site.backend.verify_password(User("anna"), PASSWORD)))
+    assert not site.timers.pending
+    assert not site.guard.is_open
 
 
 class Slow:

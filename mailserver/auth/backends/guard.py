@@ -115,9 +115,11 @@ class Guard:
         call = self._begin(password, asking)
         try:
             given = function()
-        except Exception as error:
+        except BaseException as error:
             self._end(call, password)
-            raise self._unavailable(error) from error
+            if isinstance(error, Exception):
+                raise self._unavailable(error) from error
+            raise
         if not inspect.isawaitable(given):
             self._end(call, password)
             self._answered()
@@ -188,7 +190,9 @@ class Guard:
     async def _wait_for(self, call: _Call, given: Any, password: Secret | None) -> None:
         try:
             outcome = _Outcome(await given)
-        except Exception as error:
+        except GeneratorExit:
+            raise  # this coroutine is being closed
+        except BaseException as error:  # of asyncio, CancelledError is no Exception
             if call.ended:
                 return
             outcome = _Outcome(error=self._unavailable(error))
@@ -237,7 +241,7 @@ class Guard:
             call.has_place = False
             self._places_of(call.asking).release("")
 
-    def _unavailable(self, error: Exception) -> AuthUnavailable:
+    def _unavailable(self, error: BaseException) -> AuthUnavailable:
         if isinstance(error, AuthUnavailable):
             return error
         _log.error("back end %s raised an exception", self._name, exc_info=error)
