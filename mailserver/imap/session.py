@@ -51,6 +51,7 @@ from mailserver.imap.command import (
     row_offers,
 )
 from mailserver.imap.input import Input, TimedOut
+from mailserver.imap.list_answers import ListAnswers
 from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.imap.wire.command_head import HEAD, HTTP, HTTP_METHOD, tag_of
 from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralAnnounced
@@ -88,6 +89,7 @@ class Services:
     config: Imap = Factory(Imap)
     limits: Limits = Factory(Limits)
     argument_cache: ArgumentCache = Factory(lambda: ArgumentCache(Cache().commands))
+    list_answers: ListAnswers = Factory(ListAnswers)
     table: Table = field(kw_only=True)
     """`commands.TABLE`."""
     one_word_forms: Mapping[bytes, str] = field(

@@ -55,6 +55,21 @@ class MailboxInfo:
     subscribed: bool = False
 
 
+class MailboxList(Protocol):
+    """The mailboxes of an account at one moment. It can be weakly referenced."""
+
+    @property
+    def infos(self) -> Sequence[MailboxInfo]:
+        """Every name, as `Account.mailboxes` returns them."""
+
+    @property
+    def subscribed(self) -> frozenset[str]:
+        """Subscribed names, also those that do not exist."""
+
+    def is_current(self) -> bool:
+        """Tell whether it certainly still holds. A few stats at most, on any thread; False if that is uncertain."""
+
+
 @frozen
 class Status:
     """Counts of a mailbox at one moment."""
@@ -301,6 +316,9 @@ class Account(Protocol):
 
     def mailboxes(self) -> Sequence[MailboxInfo]:
         """Every name, parents included, sorted; INBOX first."""
+
+    def mailbox_list(self) -> MailboxList:
+        """The same with the subscriptions, to be kept and used again."""
 
     def subscriptions(self) -> frozenset[str]:
         """Subscribed names, also those that do not exist."""

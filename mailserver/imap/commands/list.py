@@ -7,14 +7,18 @@ from typing import Final, TypeVar
 
 from mailserver.errors import BadMailboxName, BadSyntax
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
+from mailserver.imap.list_answers import LARGEST
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.imap.wire.pattern import Pattern
 from mailserver.imap.wire.reader import Reader
 from mailserver.session.cost import BOTH, CONSTANT, Cost
-from mailserver.store.interfaces import MailboxInfo
+from mailserver.store.interfaces import MailboxInfo, MailboxList
 
 T = TypeVar("T")
+
+_Lines = Callable[["Session", "_Wanted", MailboxList], AsyncIterator[bytes]]
+"""Makes the lines of an answer, some of them at a time."""
 
 _AT_ONCE: Final = 64
 """Names that are matched before other clients have their turn."""
@@ -26,12 +30,43 @@ async def list_mailboxes(session: Session, command: Command) -> None:
     Of the extended LIST (RFC 5258) it takes the selection option SPECIAL-USE (RFC 6154 2), and the return options for data
     that is always returned.
     """
+    await _answer(session, command, _list_lines)
+
+
+async def lsub(session: Session, command: Command) -> None:
+    """RFC 3501 6.3.9: subscribed names, existing or not; for % also the parents that hide subscribed names."""
+    await _answer(session, command, _lsub_lines)
+
+
+async def _answer(session: Session, command: Command, lines: _Lines) -> None:
+    """Write the lines for the names that the command asks for; those of the last time if nothing has changed."""
     wanted = _arguments(session, command)
     if wanted is None:
         return
     account = session.account
     assert account is not None
-    infos = await account.run(account.account.mailboxes)
+    listed = await account.mailbox_list()
+    question = command.name, wanted.pattern, wanted.only_special_use
+    answers = session.services.list_answers
+    known = answers.get(listed, question)
+    if known is not None:
+        session.write(known)
+        return
+    parts: list[bytes] | None = []
+    size = 0
+    async for part in lines(session, wanted, listed):
+        session.write(part)
+        size += len(part)
+        if parts is not None:
+            parts.append(part)
+            if size > LARGEST:
+                parts = None
+    if parts is not None:
+        answers.keep(listed, question, b"".join(parts))
+
+
+async def _list_lines(session: Session, wanted: _Wanted, listed: MailboxList) -> AsyncIterator[bytes]:
+    infos = listed.infos
     namespace = session.services.namespace
     separator = writer.quoted(namespace.separator.encode("ascii"))
     names = [namespace.to_client(info.name) for info in infos]
@@ -42,31 +77,25 @@ async def list_mailboxes(session: Session, command: Command) -> None:
             if wanted.matches(name) and (info.special_use or not wanted.only_special_use):
                 attributes = " ".join(_attributes(info, has_children=name in parents)).encode("ascii")
                 lines.append(b"* LIST (%b) %b %b\r\n" % (attributes, separator, writer.mailbox(name)))
-        session.write(b"".join(lines))
+        yield b"".join(lines)
     if wanted.only_special_use:
         return
     # The prefix itself is a level that no mailbox stands at.
     async for others in _parts(session, sorted(parents.difference(names))):
-        lines = [
-            b"* LIST (\\Noselect \\HasChildren) %b %b\r\n" % (separator, writer.mailbox(name))
-            for name in others
-            if wanted.matches(name)
-        ]
-        session.write(b"".join(lines))
+        yield b"".join(
+            [
+                b"* LIST (\\Noselect \\HasChildren) %b %b\r\n" % (separator, writer.mailbox(name))
+                for name in others
+                if wanted.matches(name)
+            ]
+        )
 
 
-async def lsub(session: Session, command: Command) -> None:
-    """RFC 3501 6.3.9: subscribed names, existing or not; for % also the parents that hide subscribed names."""
-    wanted = _arguments(session, command)
-    if wanted is None:
-        return
-    account = session.account
-    assert account is not None
-    subscribed, infos = await account.run(lambda: (account.account.subscriptions(), account.account.mailboxes()))
+async def _lsub_lines(session: Session, wanted: _Wanted, listed: MailboxList) -> AsyncIterator[bytes]:
     namespace = session.services.namespace
     separator = writer.quoted(namespace.separator.encode("ascii"))
-    selectable = {namespace.to_client(info.name) for info in infos if info.selectable}
-    names = sorted(map(namespace.to_client, subscribed))
+    selectable = {namespace.to_client(info.name) for info in listed.infos if info.selectable}
+    names = sorted(map(namespace.to_client, listed.subscribed))
     matching: dict[str, bool] = {}
     async for part in _parts(session, names):
         matching.update((name, name in selectable) for name in part if wanted.matches(name))
@@ -75,11 +104,12 @@ async def lsub(session: Session, command: Command) -> None:
     async for part in _parts(session, list(_parents(hidden, namespace.separator))):
         matching.update((name, False) for name in part if name not in matching and wanted.matches(name))
     async for matched in _parts(session, sorted(matching.items())):
-        lines = [
-            b"* LSUB (%b) %b %b\r\n" % (b"" if exists else b"\\Noselect", separator, writer.mailbox(name))
-            for name, exists in matched
-        ]
-        session.write(b"".join(lines))
+        yield b"".join(
+            [
+                b"* LSUB (%b) %b %b\r\n" % (b"" if exists else b"\\Noselect", separator, writer.mailbox(name))
+                for name, exists in matched
+            ]
+        )
 
 
 async def namespaces(session: Session, command: Command) -> None:
@@ -153,6 +183,7 @@ class _Wanted:
 
     def __init__(self, pattern: str, separator: str, *, only_special_use: bool) -> None:
         self.only_special_use = only_special_use
+        self.pattern = pattern
         self.has_percent = "%" in pattern
         self._pattern = Pattern(pattern, separator)
         self._inbox = Pattern(pattern.upper(), separator).matches("INBOX")

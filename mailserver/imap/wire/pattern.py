@@ -19,6 +19,7 @@ class Pattern:
     def __init__(self, pattern: str, separator: str) -> None:
         # Adjacent wildcards are one: then at most one place is skipped at a time.
         pattern = _ADJACENT.sub(lambda run: "*" if "*" in run[0] else "%", pattern)
+        self._is_all = pattern == "*"
         self._separator = separator
         self._end = 1 << len(pattern)
         self._places: dict[str, int] = {}
@@ -39,6 +40,8 @@ class Pattern:
 
     def matches(self, name: str) -> bool:
         """Does the whole name match?"""
+        if self._is_all:
+            return True
         wild = self._stars | self._percents
         reached = 1
         reached |= (reached & wild) << 1

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mailserver.errors import MailboxChanged, MailError
 from mailserver.store.columns import Columns
-from mailserver.store.interfaces import Account, Copied, Mailbox, Progress, ScanTooLarge, Status, Store, StoreRunner
+from mailserver.store.interfaces import (
+    Account,
+    Copied,
+    Mailbox,
+    MailboxList,
+    Progress,
+    ScanTooLarge,
+    Status,
+    Store,
+    StoreRunner,
+)
 from mailserver.store.live.deliveries import Deliveries, Stage
 from mailserver.store.live.mailbox import LiveMailbox
 from mailserver.store.live.message_cache import MessageCache
@@ -46,6 +56,7 @@ class LiveAccount:
         self._names: dict[str, LiveMailbox] = {}
         """By the name under which they were last selected. A user of this checks that the name still holds."""
         self._deliveries = Deliveries()
+        self._list: MailboxList | None = None
         self._statuses: OrderedDict[str, tuple[Status, MailboxStamp]] = OrderedDict()
 
     @property
@@ -89,6 +100,7 @@ class LiveAccount:
 
     def release_resources(self) -> Awaitable[None]:
         """Close its index and files after the operations that are queued. The next use opens them again."""
+        self._list = None
         return self._runner.run(self.account.close)
 
     def maintain(self, stop: Callable[[], bool]) -> Awaitable[tuple[float | None, float]]:
@@ -99,6 +111,13 @@ class LiveAccount:
             return self.account.maintain(stop), time.thread_time() - started
 
         return self._runner.run(work)
+
+    async def mailbox_list(self) -> MailboxList:
+        """Return the account's mailboxes: the last list, without a hop, if the disk proves that it holds."""
+        known = self._list
+        if known is None or not known.is_current():
+            known = self._list = await self.run(self.account.mailbox_list)
+        return known
 
     async def select(self, name: str) -> LiveMailbox:
         """Open a mailbox, up to date. Release it with `release`. Raises: NoSuchMailbox."""

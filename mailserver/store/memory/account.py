@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from attrs import frozen
+
 from mailserver.errors import (
     BadMailboxName,
     Cannot,
@@ -63,6 +65,18 @@ class _HeldMaildrop:
         self.held = False
 
 
+@frozen(eq=False)
+class MemoryList:
+    """The mailboxes at one moment."""
+
+    infos: Sequence[MailboxInfo]
+    subscribed: frozenset[str]
+
+    def is_current(self) -> bool:
+        """Never certain: the account is in memory, and reading it again costs little."""
+        return False
+
+
 class MemoryAccount:
     """One user's mail."""
 
@@ -106,6 +120,10 @@ class MemoryAccount:
                 )
             )
         return infos
+
+    def mailbox_list(self) -> MemoryList:
+        """The same with the subscriptions."""
+        return MemoryList(self.mailboxes(), self.subscriptions())
 
     def subscriptions(self) -> frozenset[str]:
         """Subscribed names, also those that do not exist."""

@@ -21,8 +21,9 @@ from mailserver.errors import (
 )
 from mailserver.store.index.database import HISTORY
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import MailboxInfo, MaildropLock, Status
+from mailserver.store.interfaces import MailboxInfo, MailboxList, MaildropLock, Status
 from mailserver.store.maildir.account import relocation
+from mailserver.store.maildir.account.mailbox_list import MailboxListReader
 from mailserver.store.maildir.account.text_index import NOW, TextIndex
 from mailserver.store.maildir.disk import directories, lock, reserved_space, safeio
 from mailserver.store.maildir.format import subscriptions, uidlist
@@ -48,6 +49,7 @@ class MaildirAccount:
     def __init__(self, user: str, root: str, settings: Settings) -> None:
         self._user = user
         self._home = Home(root, settings)
+        self._list = MailboxListReader(self._home)
         self._text_index = TextIndex(self._home, self._contents)
         if settings.search_index:
             self._home.text_index = self._text_index
@@ -66,20 +68,11 @@ class MaildirAccount:
 
     def mailboxes(self) -> Sequence[MailboxInfo]:
         """Return every name, parents included, sorted; INBOX first. Raises: InUse, StoreUnavailable."""
-        home = self._home
-        listed = home.layout.mailboxes()
-        there = frozenset(listed)
-        uses: dict[str, set[str]] = {}
-        for attribute, holder in self._holders(there).items():
-            uses.setdefault(holder.name, set()).add(attribute)
-        subscribed = self.subscriptions()
-        names = set(there)
-        for name in there:
-            names.update(folders.parents(name))
-        return [
-            MailboxInfo(name, name in there, frozenset(uses.get(name, ())), name in subscribed)
-            for name in sorted(names, key=lambda name: (name != INBOX, name))
-        ]
+        return self._list.read().infos
+
+    def mailbox_list(self) -> MailboxList:
+        """Return the same with the subscriptions, to be used until they change. Raises: InUse, StoreUnavailable."""
+        return self._list.read()
 
     def subscriptions(self) -> frozenset[str]:
         """Return the subscribed names, also those that do not exist. Raises: StoreUnavailable."""
@@ -282,6 +275,7 @@ class MaildirAccount:
 
     def close(self) -> None:
         """Close files and connections. The next use opens them again."""
+        self._list.forget()
         self._home.close()
 
     @property
@@ -318,7 +312,7 @@ class MaildirAccount:
 
     def special_uses(self) -> Mapping[str, special_use.Holder]:
         """Return the mailbox of each attribute, and the reason. Raises: InUse, StoreUnavailable."""
-        return self._holders(frozenset(self._home.layout.mailboxes()))
+        return self._list.holders()
 
     def give_special_use(self, attribute: str, name: str | None) -> None:
         """Give an attribute to that mailbox alone; None: to the one that has a name for it.
@@ -352,15 +346,12 @@ class MaildirAccount:
 
     # --- small parts
 
-    def _holders(self, there: frozenset[str]) -> dict[str, special_use.Holder]:
-        home = self._home
-        return special_use.assign(there, special_use.given(home, there), home.settings.special_use)
-
     def _contents(self, state: MailboxState, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes]]:
         return MaildirMailbox(self._home, state).all_contents(uids)
 
     def _check(self, name: str) -> None:
         if not self._exists(name):
+            self._list.distrust()
             raise folders.missing(name)
 
     def _exists(self, name: str) -> bool:

@@ -17,6 +17,8 @@ import os
 import re
 import stat
 import unicodedata
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from mailserver.errors import BadMailboxName, MailboxExists, MailError, NoSuchMailbox, StoreUnavailable
 from mailserver.store.maildir.disk import directories, safeio
@@ -90,21 +92,40 @@ class Layout:
 
         Raises: StoreUnavailable, also when the account is gone.
         """
-        found = []
+        return self.sorted_names(self.directories()[0])
+
+    def directories(self, known: Mapping[str, str] = MappingProxyType({})) -> tuple[dict[str, str], list[str]]:
+        """Return the mailboxes but INBOX, as directory name to mailbox name, and directories with such a name but without
+        cur/.
+
+        `known`: an earlier result, which spares the decoding of its names. Raises: as `mailboxes`.
+        """
+        found: dict[str, str] = {}
+        incomplete = []
         try:
             with safeio.boundary():
                 scan = os.scandir(self.root)
         except FileNotFoundError as error:
             raise missing(INBOX) from error
+        prefix = os.path.join(self.root, "")
         with safeio.boundary(), scan as entries:
             for entry in entries:
-                if entry.name[0] != "." or not entry.is_dir(follow_symlinks=False):
+                directory = entry.name
+                if directory[0] != "." or not entry.is_dir(follow_symlinks=False):
                     continue
-                name = self.name(entry.name)
-                if name is not None and _is_directory(os.path.join(entry.path, "cur")):
-                    found.append(name)
-        found.sort()
-        return [INBOX, *found] if is_mailbox(self.root) else found
+                name = known.get(directory) or self.name(directory)
+                if name is None:
+                    continue
+                if _is_directory(f"{prefix}{directory}/cur"):
+                    found[directory] = name
+                else:
+                    incomplete.append(directory)
+        return found, incomplete
+
+    def sorted_names(self, directories: Mapping[str, str]) -> list[str]:
+        """Return the names of these directories, sorted, and INBOX first if it exists. Raises: StoreUnavailable."""
+        names = sorted(directories.values())
+        return [INBOX, *names] if is_mailbox(self.root) else names
 
     def has_room(self, more: int, limit: int) -> bool:
         """Tell whether so many more mailboxes stay within the limit. One readdir, far from the limit.

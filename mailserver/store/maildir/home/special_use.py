@@ -21,7 +21,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from attrs import frozen
@@ -67,23 +67,36 @@ def write(root: str, attributes: Mapping[MailboxId, Collection[str]]) -> None:
     safeio.replace(os.path.join(root, FILE_NAME), json.dumps(document, indent=1).encode("ascii"))
 
 
-def given(home: Home, there: Collection[str]) -> dict[str, frozenset[str]]:
-    """Return the given attributes by the names of existing mailboxes; of several mailboxes with one attribute, the
-    last.
+@frozen
+class Given:
+    """The given attributes, by mailboxes that exist."""
 
-    The GUIDs of other mailboxes do not matter: most are not even read. Raises: StoreUnavailable.
+    attributes: Mapping[str, frozenset[str]]
+    """By name. Of several mailboxes with one attribute the last has it."""
+    guids: Mapping[str, MailboxId]
+    """The GUIDs of the mailboxes to which any were given, by name."""
+    missing: int
+    """The number of mailboxes to which attributes were given, and which are not there."""
+
+
+def given(
+    home: Home, there: Collection[str], known: dict[MailboxId, frozenset[str]], guid_of: Callable[[str], MailboxId | None]
+) -> Given:  # fmt: skip
+    """Find the mailboxes that were given attributes. `known`: as `read` returns them.
+
+    `guid_of` returns the GUID in a mailbox's uidlist. Those of other mailboxes do not matter: most are not even read.
+    Raises: StoreUnavailable.
     """
-    known = read(home.root)
     found: dict[MailboxId, str] = {}
     for guid in known:
         state = home.read(lambda index, guid=guid: index.mailboxes.by_guid(guid))  # type: ignore[misc]
-        if state is not None and state.name in there and guid == _guid(home, state.name):
+        if state is not None and state.name in there and guid == guid_of(state.name):
             found[guid] = state.name
     if len(found) < len(known):
         # Another program has moved or removed it, or the index was lost.
         names = set(found.values())
         for name in there:
-            there_now = _guid(home, name) if name not in names else None
+            there_now = guid_of(name) if name not in names else None
             if there_now is not None and there_now in known:
                 found[there_now] = name
     taken: set[str] = set()
@@ -92,10 +105,10 @@ def given(home: Home, there: Collection[str]) -> dict[str, frozenset[str]]:
         if guid in found and (attributes := known[guid] - taken):
             by_name[found[guid]] = attributes
             taken |= attributes
-    return by_name
+    return Given(by_name, {name: guid for guid, name in found.items()}, len(known) - len(found))
 
 
-def _guid(home: Home, name: str) -> MailboxId | None:
+def guid_of(home: Home, name: str) -> MailboxId | None:
     """Return the GUID of its uidlist."""
     try:
         header = uidlist.read_header(home.paths(name).uidlist)
@@ -113,7 +126,7 @@ def set_special_use(home: Home, guid: MailboxId, attributes: frozenset[str]) -> 
     alive = {state.guid for state in home.read(lambda index: index.mailboxes.all())}
     if known.keys() - alive:
         # A new index does not know all that is on disk.
-        alive.update(filter(None, (_guid(home, name) for name in home.layout.mailboxes())))
+        alive.update(filter(None, (guid_of(home, name) for name in home.layout.mailboxes())))
     kept = {each: uses - attributes for each, uses in known.items() if each in alive and each != guid}
     write(home.root, kept | {guid: attributes})
 
