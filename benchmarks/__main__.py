@@ -26,13 +26,14 @@ from attrs import define, field
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks import growth, idle, latency, mixed, relay, restarts
+from benchmarks import foreign, growth, idle, latency, mixed, relay, restarts
 from benchmarks.accounts import LARGE, SIZES, Accounts
 from benchmarks.mail import PEOPLE, PLAIN
 from benchmarks.plot import can_draw, draw
 from benchmarks.preparation import Servers, prepare
 from benchmarks.report import Report, Row, Section
-from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios.scenario import Scenario
 from benchmarks.servers import TestedServer, room_for_inotify
 from benchmarks.settings import TUNED
 from mailserver.tap import usable_processors
@@ -122,6 +123,12 @@ class Run:
             )
         submission = partial(relay.measure, sides, accounts, self.servers.sink)
         self.attempt("submission with relay", lambda: self.add(submission()), ())
+        for idling, name in ((False, "NOOP"), (True, "IDLE")):
+            self.attempt(
+                f"foreign delivery, until {name} reports it",
+                lambda idling=idling: self.add(foreign.measure(sides, accounts, idle=idling)),
+                ("foreign",),
+            )
         self.attempt(
             "NOOP p99 while 100k are opened", lambda: self.add(latency.measure(sides, accounts)), ("k1", "k100")
         )
@@ -131,7 +138,7 @@ class Run:
         ours, theirs, accounts = self.servers.ours, self.servers.theirs, self.servers.accounts
         sections = self.report.sections
         curves: list[growth.Curve] = []
-        sized = [name for name in SIZES if large or name != "large"]
+        sized = ["k1", "k10", "k100", *(["large"] if large else ())]
 
         def idle_connections(count: int) -> None:
             rows, section = idle.measure(ours, theirs, accounts, count)

@@ -8,17 +8,29 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from benchmarks.client import Imap
-from benchmarks.mail import Mail, Original, fill, write
+from benchmarks.client import Imap, Lines
+from benchmarks.mail import Mail, Original, fill, make_folders, write
 from benchmarks.servers import DovecotServer, Mailserver, TestedServer
 
 PEOPLE = 200
 """Accounts with mailboxes of the sizes that people have."""
 LARGE = 1_000_000
 """Messages of the largest mailbox, with --large."""
-SIZES = {"k1": 1000, "k10": 10_000, "k100": 100_000, "large": LARGE}
-NAMED = (*SIZES, "scratch", "lmtp")
-USERS = len(NAMED) + PEOPLE
+SIZES = {
+    "k1": 1000,
+    "k10": 10_000,
+    "k100": 100_000,
+    "large": LARGE,
+    "changed": 10_000,
+    "foreign": 1000,
+    "folders": 100,
+    "scratch": 0,
+    "lmtp": 0,
+}
+"""Messages in the INBOX of each account that serves for one thing."""
+WARM, WARM_SIZE = 6, 100
+"""Small accounts for the first sessions of a process."""
+USERS = len(SIZES) + WARM + PEOPLE
 
 
 def size_of(number: int) -> int:
@@ -36,8 +48,12 @@ class Accounts:
     k10: str
     k100: str
     large: str
+    changed: str
+    foreign: str
+    folders: str
     scratch: str
     lmtp: str
+    warm: tuple[str, ...]
     people: tuple[str, ...]
 
     def imap(self, side: TestedServer, user: str, *, tls: bool = False, select: bool = True) -> Imap:
@@ -48,18 +64,30 @@ class Accounts:
             client.command(b"SELECT INBOX")
         return client
 
+    def pop3(self, side: TestedServer, user: str) -> Lines:
+        """Open a session and log in."""
+        client = Lines(side.ports["pop3"])
+        client.reply(b"+OK")
+        client.ask(b"USER %b\r\n" % user.encode(), b"+OK")
+        client.ask(b"PASS %b\r\n" % self.passwords[user].encode(), b"+OK")
+        return client
+
     def size(self, user: str) -> int:
         """Return the messages that the INBOX of a user had at first."""
         if user in self.people:
             return size_of(self.people.index(user))
-        return next((size for name, size in SIZES.items() if getattr(self, name) == user), 0)
+        if user in self.warm:
+            return WARM_SIZE
+        return next(size for name, size in SIZES.items() if getattr(self, name) == user)
 
 
 def name_accounts(passwords: dict[str, str], mail: Mail) -> Accounts:
     """Return the accounts of a run; `passwords` has USERS of them, or more."""
     users = [name for name in passwords if name.startswith("u")]
     assert len(users) >= USERS, len(users)
-    return Accounts(passwords, mail, **dict(zip(NAMED, users, strict=False)), people=tuple(users[len(NAMED) : USERS]))
+    names = dict(zip(SIZES, users, strict=False))
+    warm, people = users[len(SIZES) : len(SIZES) + WARM], users[len(SIZES) + WARM : USERS]
+    return Accounts(passwords, mail, **names, warm=tuple(warm), people=tuple(people))
 
 
 @define
@@ -89,8 +117,13 @@ class Mailboxes:
         found = getattr(self.accounts, name)
         users: Sequence[str] = found if isinstance(found, tuple) else (found,)
         for number, user in enumerate(users):
-            size = self.accounts.size(user)
-            fill(self.ours.maildir(user), self._originals, size, start=number * 37)
-            fill(self.theirs.maildir(user), self._originals, size, ids, start=number * 37)
-            if self.stock is not None and not isinstance(found, tuple):
-                fill(self.stock.maildir(user), self._originals, size)
+            targets: list[tuple[Path, tuple[int, int] | None]] = [
+                (self.ours.maildir(user), None),
+                (self.theirs.maildir(user), ids),
+            ]
+            if self.stock is not None and name != "people":  # which are for loads alone
+                targets.append((self.stock.maildir(user), None))
+            for maildir, each in targets:
+                fill(maildir, self._originals, self.accounts.size(user), each, start=number * 37)
+                if name == "folders":
+                    make_folders(maildir, each)

@@ -107,6 +107,14 @@ class Lines:
             size += len(line)
         return size
 
+    def lines(self) -> int:
+        """Number of lines of a POP3 multi-line answer."""
+        count = 0
+        while (line := self.file.readline()) != b".\r\n":
+            assert line
+            count += 1
+        return count
+
     def close(self) -> None:
         """The end."""
         self.file.close()

@@ -15,8 +15,10 @@ DISTINCT = 2000
 FIRST_ARRIVAL = corpus.FIRST_DATE
 """When the first message was delivered, in seconds since 1970; each further one of DISTINCT ten minutes later."""
 BETWEEN = 600
-UNSEEN = 3
-"""One of so many messages is unseen."""
+UNSEEN, FLAGGED = 3, 100
+"""One of so many messages is unseen, or flagged."""
+FOLDERS = 300
+"""Mailboxes beside INBOX of the account that has many: thirty, and nine below each of them."""
 
 
 @frozen
@@ -78,14 +80,33 @@ def fill(
         (maildir / part).mkdir(parents=True, exist_ok=True)
     if owner is not None:
         home = maildir.parent
-        for path in (home.parent, home, maildir, *(maildir / part for part in ("cur", "new", "tmp"))):
+        for path in (home.parent, home):
             os.chown(path, *owner)
+        _own(maildir, owner)
     cur = os.open(maildir / "cur", os.O_RDONLY)
     try:
         for number in range(count):
             original = originals[(start + number) % len(originals)]
-            flags = "S" if number % UNSEEN else ""
+            flags = ("" if number % FLAGGED else "F") + ("S" if number % UNSEEN else "")
             name = f"{FIRST_ARRIVAL + number}.M{number}P1.bench{original.suffix}:2,{flags}"
             os.link(original.path, name, dst_dir_fd=cur)
     finally:
         os.close(cur)
+
+
+def _own(maildir: Path, owner: tuple[int, int]) -> None:
+    for path in (maildir, *(maildir / part for part in ("cur", "new", "tmp"))):
+        os.chown(path, *owner)
+
+
+def make_folders(maildir: Path, owner: tuple[int, int] | None = None) -> None:
+    """Make FOLDERS empty mailboxes, as Maildir++ has them."""
+    for number in range(FOLDERS):
+        parent, child = divmod(number, 10)
+        folder = maildir / (f".Project-{parent}" + (f".Part-{child}" if child else ""))
+        for part in ("cur", "new", "tmp"):
+            (folder / part).mkdir(parents=True)
+        (folder / "maildirfolder").touch()
+        if owner is not None:
+            _own(folder, owner)
+            os.chown(folder / "maildirfolder", *owner)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from benchmarks.accounts import Accounts
 from benchmarks.client import Lines
 from benchmarks.report import Row
-from benchmarks.scenarios import MOST
+from benchmarks.scenarios.scenario import MOST
 from benchmarks.servers import TestedServer
 
 COUNT = 100

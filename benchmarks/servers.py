@@ -153,10 +153,9 @@ class Mailserver(TestedServer):
 
     def forget(self, user: str) -> None:
         self.server.stop()
-        for path in self.maildir(user).glob("mailserver-index*"):
-            path.unlink()
-        for path in self.maildir(user).glob("dovecot-uidlist*"):
-            path.unlink()
+        for pattern in ("mailserver-*", "dovecot-uidlist*"):
+            for path in self.maildir(user).glob(pattern):
+                path.unlink()
         self._start()
 
     def restart(self) -> None:
@@ -198,8 +197,10 @@ class Mailserver(TestedServer):
         raise AssertionError("the server does not become idle")
 
     def forget_texts(self, user: str) -> None:
+        self.server.stop()
         for path in self.maildir(user).glob("mailserver-text*"):
             path.unlink()
+        self._start()
 
     def wait_for_texts(self, user: str, messages: int) -> None:
         for _ in range(300):

@@ -98,7 +98,7 @@ def test_a_maildir_has_links_with_sizes_in_their_names(tmp_path: Path) -> None:
     fill(tmp_path / "home" / "Maildir", [Original(tmp_path / "1", f",S={len(data)},W={len(to_wire(data))}")], 7)
     names = [each.name for each in (tmp_path / "home" / "Maildir" / "cur").iterdir()]
     assert len(names) == 7
-    assert all(re.fullmatch(r"\d+\.M\dP1\.bench,S=8,W=11:2,S?", name) for name in names)
+    assert all(re.fullmatch(r"\d+\.M\dP1\.bench,S=8,W=11:2,F?S?", name) for name in names)
     assert sum(name.endswith("S") for name in names) == 4
 
 
