@@ -1,133 +1,118 @@
-"""The header's part of a Summary: envelope, kept lines, searchable text, the day it was sent.
+"""The facts of a header: kept lines, and what is made of them: envelope, text for SEARCH, the day it was sent.
 
-A few calls into C parse nearly every header (`_read_usual`). Cases that these could get wrong (NUL, bare CR or LF,
-white space before a colon, very long headers) are left to the pattern for single fields (`_read_any`). Both give the
-same result.
+A first request for a mailbox makes one of these of thousands of headers, so each is made when it is asked for. Kept
+lines are a header themselves, with the same envelope, text and day: what is missing in the index is made of them
+without the message.
+
+One pattern cuts a header into all of its fields, in one call into C. It takes CRLF and LF line ends alike, so that a
+header is not converted before most of it is dropped.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import re
+from typing import Final
 
 from mailserver.message.content import CONTENT_FIELDS
 from mailserver.message.dates import sent_day
-from mailserver.message.envelope import ADDRESS_FIELDS, ENVELOPE_FIELDS, add_field, render_envelope
-from mailserver.message.headers import FIELD, unfold
-from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT
-from mailserver.message.text import SEARCHED_ADDRESSES, fold, is_torn, line_text
+from mailserver.message.envelope import ENVELOPE_FIELDS, FIELD_LIMIT, add_field, render_envelope
+from mailserver.message.headers import header_end, unfold
+from mailserver.message.limits import SEEN
+from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT, HeaderText
+from mailserver.message.text import folded_line
 
 KEPT: Final = frozenset(name.encode("ascii") for name in KEPT_FIELDS)
 
-_KEPT, _ENVELOPE, _CONTENT = 1, 2, 4
-_USES: Final = {
-    name: _KEPT * (name in KEPT) | _ENVELOPE * (name in ENVELOPE_FIELDS) | _CONTENT * (name in CONTENT_FIELDS)
-    for name in KEPT | ENVELOPE_FIELDS | CONTENT_FIELDS
+NO_LINES: Final = INCOMPLETE.encode("ascii")
+"""In place of kept lines that are too many."""
+# As headers.FIELD: white space before the colon is part of the name here, as most fields are known by their name.
+_FIELDS: Final = re.compile(rb"^([!-9;-~]++[ \t]*+):([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE).findall
+_READ: Final = KEPT | ENVELOPE_FIELDS | CONTENT_FIELDS
+_SPELLED: Final = {
+    spelled: name
+    for name in _READ
+    for spelled in (name, name.title(), name.upper(), name.title().replace(b"-Id", b"-ID").replace(b"Mime-", b"MIME-"))
 }
+"""The usual spellings of the names, in lower case: the others are converted first."""
 
 
-class HeaderSummary(NamedTuple):
-    """The facts of a header; the first four are those of a Summary."""
+class HeaderSummary:
+    """The facts of a header. Each method computes anew what it returns."""
 
-    envelope: bytes
-    fields: bytes
-    search: str
-    sent: int | None
-    content: dict[bytes, bytes] | None
-    """The content fields, unfolded, like `structure.Part.fields`; None if they were not searched for."""
+    __slots__ = ("_fields", "_is_odd", "fields")
 
+    def __init__(self, header: bytes, *, is_whole: bool = True) -> None:
+        """`header` has CRLF or LF line ends, and its empty line if there is one; not `is_whole`: the first octets of one
+        that is longer than `limits.SEEN`. Never raises for any octets; linear in their number.
+        """
+        if header.endswith(b"\r"):
+            header += b"\r\n"
+        fields: list[tuple[bytes, bytes]] = []
+        kept: list[bytes] = []
+        get = _SPELLED.get
+        for spelled, value in _FIELDS(header):
+            name = get(spelled)
+            if name is None:
+                name = spelled.rstrip(b" \t").lower()
+                if name not in _READ:
+                    continue
+            fields.append((name, value))
+            if name in KEPT:
+                kept += spelled, value
+        lines = b"%b:%b\n" * (len(kept) // 2) % tuple(kept)
+        is_odd = b"\0" in lines
+        if b"\r" not in header:
+            lines = lines.replace(b"\n", b"\r\n")
+        else:
+            ends = lines.count(b"\r\n")
+            is_odd = is_odd or lines.count(b"\r") != ends
+            if lines.count(b"\n") != ends:
+                lines = lines.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        self._fields = fields
+        self._is_odd = is_odd
+        """A kept line has NUL or a bare CR."""
+        self.fields = lines if is_whole and len(lines) <= KEPT_LIMIT else NO_LINES
+        """`Summary.fields`."""
 
-def parse_header_summary(header: bytes) -> HeaderSummary:
-    """Parse a header with CRLF line ends, with its empty line if there is one. Never raises; linear in its length."""
-    return _read_usual(header) or _read_any(header)
+    @classmethod
+    def of_message(cls, source: bytes) -> HeaderSummary:
+        """Read the header of a message with CRLF line ends."""
+        end = header_end(source)
+        return cls(source[: min(end, SEEN)], is_whole=end <= SEEN)
 
+    def envelope(self) -> bytes:
+        """Render `Summary.envelope`."""
+        by_name: dict[bytes, bytes] = {}
+        is_odd = self._is_odd
+        for name, value in self._fields:
+            if name not in ENVELOPE_FIELDS:
+                continue
+            line = unfold(value) if is_odd or b"\n" in value else value.strip(b" \t\r")
+            if name in by_name or len(line) > FIELD_LIMIT:
+                add_field(by_name, name, line)
+            else:
+                by_name[name] = line
+        return render_envelope(by_name)
 
-def _read_usual(header: bytes) -> HeaderSummary | None:
-    # One octet is found much faster than two: these go first.
-    has_tabs = b"\t" in header
-    if len(header) > KEPT_LIMIT or b"\0" in header or b" :" in header or (has_tabs and b"\t:" in header):
-        return None
-    # A NUL marks where a line is folded.
-    marked = header.replace(b"\r\n ", b"\0 ")
-    if has_tabs:
-        marked = marked.replace(b"\r\n\t", b"\0\t")
-    lines = marked.split(b"\r\n")
-    if marked.count(b"\n") != len(lines) - 1 or marked.count(b"\r") != len(lines) - 1:
-        return None
-    is_folded = len(marked) != len(header)
-    by_name: dict[bytes, bytes] = {}
-    content: dict[bytes, bytes] = {}
-    kept: list[bytes] = []
-    words: list[bytes] = []
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        name = name.lower()
-        if name not in _USES or not colon:
-            continue
-        uses = _USES[name]
-        if is_folded:
-            value = value.replace(b"\0", b"")
-        value = value.strip(b" \t")
-        if uses & _KEPT:
-            kept.append(line)
-            words += name, value
-        if uses & _ENVELOPE:
-            if name not in by_name:
-                by_name[name] = value
-            elif name in ADDRESS_FIELDS:
-                add_field(by_name, name, value)
-        elif uses & _CONTENT and name not in content:
-            content[name] = value
-    kept.append(b"")
-    fields = b"\r\n".join(kept)
-    date = by_name.get(b"date")
-    return HeaderSummary(
-        render_envelope(by_name),
-        fields.replace(b"\0", b"\r\n") if is_folded else fields,
-        _search_text(header, words, by_name),
-        sent_day(date) if date is not None else None,
-        content,
-    )
+    def text(self) -> HeaderText:
+        """Make the text for SEARCH."""
+        date = next((value for name, value in self._fields if name == b"date"), None)
+        sent = sent_day(unfold(date)) if date is not None else None
+        return HeaderText(INCOMPLETE if self.fields == NO_LINES else self._folded_lines(), sent)
 
+    def _folded_lines(self) -> str:
+        is_odd = self._is_odd
+        lines = []
+        for name, value in self._fields:
+            if name in KEPT:
+                line = unfold(value) if is_odd or b"\n" in value else value.strip(b" \t\r")
+                lines.append(folded_line(name, line))
+        return "".join(lines)
 
-def _search_text(header: bytes, words: list[bytes], by_name: dict[bytes, bytes]) -> str:
-    """Make the text of these fields, each a name and a value. Unencoded ASCII is used as it is."""
-    if (
-        header.isascii()
-        and (b"?" not in header or b"=?" not in header)
-        and not any(map(is_torn, [by_name[name] for name in SEARCHED_ADDRESSES if name in by_name]))
-    ):
-        text = b"\n%b: %b" * (len(words) // 2) % tuple(words)
-        return text.decode("ascii").lower()
-    return fold("".join([line_text(*word) for word in zip(words[::2], words[1::2], strict=True)]))
-
-
-def _read_any(header: bytes) -> HeaderSummary:
-    by_name: dict[bytes, bytes] = {}
-    kept: list[bytes] = []
-    words: list[str] = []
-    room = KEPT_LIMIT
-    for match in FIELD.finditer(header):
-        name = match[1].lower()
-        # The fields of an ENVELOPE are among the kept ones.
-        if name not in KEPT:
-            continue
-        field, value = match.group(0, 2)
-        line = unfold(value)
-        if name in ENVELOPE_FIELDS:
-            add_field(by_name, name, line)
-        room -= len(field)
-        if room >= 0:
-            kept.append(field)
-            words.append(line_text(name, line))
-    if room < 0:
-        kept, words = [INCOMPLETE.encode("ascii")], [INCOMPLETE]
-    elif kept and not kept[-1].endswith(b"\r\n"):
-        kept.append(b"\r\n")
-    date = by_name.get(b"date")
-    return HeaderSummary(
-        render_envelope(by_name),
-        b"".join(kept),
-        fold("".join(words)),
-        sent_day(date) if date is not None else None,
-        None,
-    )
+    def content(self) -> dict[bytes, bytes]:
+        """Return the content fields, unfolded, like `structure.Part.fields`."""
+        found: dict[bytes, bytes] = {}
+        for name, value in self._fields:
+            if name in CONTENT_FIELDS and name not in found:
+                found[name] = unfold(value)
+        return found

@@ -7,37 +7,20 @@ from typing import Final
 
 from mailserver.message.content import Content, Parameters
 from mailserver.message.envelope import ENVELOPE_FIELDS, add_field, nstring, render_envelope
-from mailserver.message.header_summary import HeaderSummary, parse_header_summary
-from mailserver.message.headers import FIELD, header_end, parse_disposition, strip_comments, unfold
+from mailserver.message.header_summary import HeaderSummary
+from mailserver.message.headers import FIELD, parse_disposition, strip_comments, unfold
 from mailserver.message.limits import ENVELOPES_SEEN, SEEN
 from mailserver.message.structure import Part, parse_structure
-from mailserver.message.summary import INCOMPLETE, Summary
+from mailserver.message.summary import Summary
 
 _EXTENSION: Final = frozenset({b"content-disposition", b"content-language", b"content-location"})
 
 
 def summarise(source: bytes) -> Summary:
-    """Render all facts of a message with CRLF line ends. Never raises for any octets; linear in their number."""
-    head = _head_of(source, header_end(source))
-    body, structure = render_structure(source, parse_structure(source, head.content))
-    return Summary(head.envelope, body, structure, head.fields, head.search, head.sent)
-
-
-def _head_of(source: bytes, end: int) -> HeaderSummary:
-    """Parse a header that ends there; of one that is too long only its first octets."""
-    head = parse_header_summary(source[: min(end, SEEN)])
-    if end <= SEEN:
-        return head
-    return head._replace(fields=INCOMPLETE.encode("ascii"), search=INCOMPLETE)
-
-
-def summarise_header(header: bytes, *, is_whole: bool = True) -> Summary:
-    """Render the facts of a header; those of the body are empty.
-
-    The first SEEN octets of a header that is too long are enough.
-    """
-    head = _head_of(header, len(header) if is_whole else SEEN + 1)
-    return Summary(head.envelope, b"", b"", head.fields, head.search, head.sent)
+    """Render the facts of a message with CRLF line ends. Never raises for any octets; linear in their number."""
+    header = HeaderSummary.of_message(source)
+    body, structure = render_structure(source, parse_structure(source, header.content()))
+    return Summary(header.envelope(), body, structure, header.fields)
 
 
 class _Room:

@@ -22,7 +22,7 @@ KEPT_FIELDS: Final = frozenset(
 """Lower-case names of the header fields whose lines a Summary keeps: those that mail programs request for lists."""
 
 KEPT_LIMIT: Final = 64 * 1024
-"""Octets of kept lines; a message with more has INCOMPLETE in place of both `fields` and `search`."""
+"""Octets of kept lines; a message with more has INCOMPLETE in place of them, and of the text made of them."""
 
 RENDERING: Final = 1
 """Version of the rendering: summaries of another version are rendered anew. At most 255."""
@@ -43,8 +43,13 @@ class Summary(NamedTuple):
     fields: bytes
     """Raw header lines, CRLF ends, in order, of the fields in KEPT_FIELDS (or INCOMPLETE); answers
     BODY[HEADER.FIELDS] of those."""
-    search: str = INCOMPLETE
-    """Decoded header text for SEARCH, folded by `message.text.fold`: for each kept field "\\n" + name + ": " + value;
-    or INCOMPLETE."""
-    sent: int | None = None
+
+
+class HeaderText(NamedTuple):
+    """The facts of one message that SEARCH compares first. They are made of its kept lines."""
+
+    text: str
+    """Decoded header text, folded by `message.text.fold`: for each kept field "\\n" + name + ": " + value; or
+    INCOMPLETE."""
+    sent: int | None
     """The Date field's day, days since 1970-01-01 in the zone it names; None when unusable."""

@@ -13,7 +13,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final
 
 from mailserver.message.encodings import ENCODINGS, codec_of, decode_text, decode_transfer
@@ -32,7 +32,6 @@ TAG: Final = re.compile(r"<[^<>]*+>")
 SEARCHED_ADDRESSES: Final = frozenset({b"from", b"to", b"cc", b"bcc"})
 # A comment or white space beside the @, which are no part of the address (RFC 5322 4.4).
 _TORN: Final = re.compile(rb"[\s)]@|@[\s(]")
-_SHORT: Final = 128
 _LONG: Final = 4096
 _BETWEEN: Final = re.compile(r"[\s<>,;:()]+")
 _ADDRESSES_LIMIT: Final = 64 * 1024
@@ -100,18 +99,8 @@ def _normalised(text: str) -> str:
     return folded if len(folded) <= _PIECE or len(folded) <= 4 * len(text) else text.casefold()
 
 
-def is_torn(line: bytes) -> bool:
-    """Tell whether comments or spaces split an address in an unfolded value."""
-    return _is_torn(line) if len(line) < _SHORT else _TORN.search(line) is not None
-
-
-@lru_cache(maxsize=1024)
-def _is_torn(line: bytes) -> bool:
-    return _TORN.search(line) is not None
-
-
 def field_text(name: bytes, value: bytes) -> str:
-    """Make one field's line of Summary.search, before folding; `name` in lower case.
+    """Make one field's line of HeaderText.text, before folding; `name` in lower case.
 
     FROM, TO, CC and BCC search the envelope (RFC 3501 6.4.4): an address that comments or spaces split in the field
     follows the value once more, as the envelope has it.
@@ -122,11 +111,23 @@ def field_text(name: bytes, value: bytes) -> str:
 def line_text(name: bytes, line: bytes) -> str:
     """Make the `field_text` of an unfolded value."""
     text = decode_line(line)
-    if name in SEARCHED_ADDRESSES and is_torn(line):
+    if name in SEARCHED_ADDRESSES and _is_torn(line):
         # Thousands of addresses are not each searched for in all of a long value.
         words = frozenset(_BETWEEN.split(text)) if len(text) > _LONG else None
         text += "".join([f" {address}" for address in _addresses(line) if address not in (words or text)])
     return f"\n{name.decode('ascii')}: {text}"
+
+
+def _is_torn(line: bytes) -> bool:
+    """Tell whether comments or spaces split an address in an unfolded value."""
+    return _may_be_torn(line) and _TORN.search(line) is not None
+
+
+def folded_line(name: bytes, line: bytes) -> str:
+    """Fold the `line_text` of an unfolded value."""
+    if line.isascii() and b"=?" not in line and not (name in SEARCHED_ADDRESSES and _is_torn(line)):
+        return (b"\n%b: %b" % (name, line)).decode("ascii").lower()
+    return fold(line_text(name, line))
 
 
 def _addresses(value: bytes) -> Iterator[str]:
@@ -161,8 +162,8 @@ class MessageText:
         end = header_end(source)
         header = self._lowered[:end]
         if not any(mark in header for mark in _MARKS) and header.count(b"charset") == len(_CHARSET.findall(header)):
-            return b"=?" not in header and not _is_torn_anywhere(header)
-        return b"=?" not in source and not _is_torn_anywhere(source) and all(map(_is_plain, all_parts(self._root)))
+            return b"=?" not in header and not _may_be_torn(header)
+        return b"=?" not in source and not _may_be_torn(source) and all(map(_is_plain, all_parts(self._root)))
 
     @cached_property
     def _root(self) -> Part:
@@ -191,8 +192,8 @@ class MessageText:
         return fold("\n".join(found))
 
 
-def _is_torn_anywhere(data: bytes) -> bool:
-    """Tell whether there may be an address that `field_text` repeats."""
+def _may_be_torn(data: bytes) -> bool:
+    """Tell whether there may be an address that `field_text` repeats. A pattern would try each octet."""
     data = data.translate(_TO_SPACES)
     return b" @" in data or b"@ " in data
 

@@ -17,7 +17,7 @@ class TextsWith:
     """Result of `SearchSource.texts_with`. All other messages exist and have none of the needles."""
 
     hits: Sequence[tuple[UID, str]] = ()
-    """(uid, Summary.search) of messages that may have a needle, INCOMPLETE ones among them."""
+    """(uid, HeaderText.text) of messages that may have a needle, INCOMPLETE ones among them."""
     open: Sequence[UID] = ()
     """Messages that were not examined."""
 
@@ -64,16 +64,16 @@ class SearchSource(Protocol):
         """Return the bit of a system flag or keyword (any case); 0 if the mailbox has no such keyword."""
 
     def summaries(self, uids: Sequence[UID]) -> Iterable[tuple[UID, str, int | None]]:
-        """Return (uid, Summary.search, Summary.sent) in any order, rendered and kept where missing.
+        """Return (uid, HeaderText.text, HeaderText.sent) in any order, rendered and kept where missing.
 
         Messages that are gone are left out.
         """
 
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
-        """Find needles in kept Summary.search texts. A source that is slow at it leaves all to `summaries`."""
+        """Find needles in kept HeaderText.text texts. A source that is slow at it leaves all to `summaries`."""
 
     def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
-        """Compare kept Summary.sent days, as `query.Sent` says. A source may leave all to `summaries`."""
+        """Compare kept HeaderText.sent days, as `query.Sent` says. A source may leave all to `summaries`."""
 
     def sources(self, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes | None]]:
         """Yield the messages as sent, in the given order, without those that are gone. Not all are held at once.

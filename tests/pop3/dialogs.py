@@ -20,7 +20,7 @@ from mailserver.store.memory import MemoryStore
 from mailserver.store.receiving import NewMessage
 from tests.fakes import Client, DirectRunner, FakeAuthenticator, info, run_now
 
-EMPTY_SUMMARY = Summary(b"", b"", b"", b"", "", None)
+EMPTY_SUMMARY = Summary(b"", b"", b"", b"")
 ONE = b"Subject: one\r\n\r\nfirst\r\n.dot\r\n..two\r\n.\r\n"
 TWO = b"Subject: two\r\n\r\nsecond\r\nlast line"
 """Two messages, whose lines begin and end oddly."""

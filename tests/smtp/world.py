@@ -22,7 +22,7 @@ from tests.fakes import Client, DirectRunner, FakeAuthenticator, info
 
 T = TypeVar("T")
 
-EMPTY_SUMMARY = Summary(b"", b"", b"", b"", "", None)
+EMPTY_SUMMARY = Summary(b"", b"", b"", b"")
 GREETING = b"220 mail.example.test ESMTP ready\r\n"
 LMTP_GREETING = b"220 mail.example.test LMTP ready\r\n"
 NOW = 1_700_000_000.0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.message.render import summarise
+from mailserver.message.header_summary import HeaderSummary
 from mailserver.message.summary import INCOMPLETE
 from mailserver.message.text import MessageText, fold
 from mailserver.store.flags import FLAGGED, KEYWORD_BIT, SEEN, SYSTEM_FLAGS
@@ -49,6 +49,10 @@ MESSAGES = {
     5: (message(To="anna@example.test", X_Thing="Yes", body="gamma alpha"), FLAGGED | 1 << KEYWORD_BIT, DAY),
     9: (message(Subject="two", Date="31 Dec 2019 23:00 -1200", X_Thing="no"), SEEN | FLAGGED, 3 * DAY),
 }
+
+
+def sent_day_of(data: bytes) -> int | None:
+    return HeaderSummary.of_message(data).text().sent
 
 
 class Source:
@@ -100,8 +104,8 @@ class Source:
         found = []
         for uid in uids:
             if uid not in self.gone:
-                summary = summarise(MESSAGES[uid][0])
-                found.append((uid, INCOMPLETE if self.incomplete else summary.search, summary.sent))
+                text, sent = HeaderSummary.of_message(MESSAGES[uid][0]).text()
+                found.append((uid, INCOMPLETE if self.incomplete else text, sent))
         return found
 
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
@@ -115,7 +119,7 @@ class Source:
     def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
         if not self.kept:
             return SentWithin(open=uids)
-        known = {uid: summarise(MESSAGES[uid][0]).sent for uid in uids if uid not in self.gone | self.undated}
+        known = {uid: sent_day_of(MESSAGES[uid][0]) for uid in uids if uid not in self.gone | self.undated}
         hits = [
             uid for uid, sent in known.items()
             if sent is not None and (first is None or first <= sent) and (end is None or sent < end)
@@ -235,7 +239,7 @@ def test_kept_fields_and_dates_need_no_file() -> None:
 
 
 def test_days_that_are_kept_need_no_summary() -> None:
-    day = summarise(MESSAGES[1][0]).sent
+    day = sent_day_of(MESSAGES[1][0])
     assert day is not None
     source = Source(undated=[9])
     assert search(Sent(day, None), source) == [1]
@@ -246,7 +250,7 @@ def test_days_that_are_kept_need_no_summary() -> None:
 
 
 def test_a_needle_elsewhere_in_the_text_says_nothing_of_a_day() -> None:
-    day = summarise(MESSAGES[1][0]).sent
+    day = sent_day_of(MESSAGES[1][0])
     assert day is not None
     query = Or((Not(Sent(day, None)), Header("subject", "anna")))
     assert search(query, Source()) == search(query, Source(kept=False))
@@ -362,7 +366,7 @@ def naive(query: Query, uid: int) -> bool:
         case Received(first, _):
             return date // DAY >= (first or 0)
         case Sent(first, _):
-            sent = summarise(data).sent
+            sent = sent_day_of(data)
             return sent is not None and sent >= (first or 0)
         case Header(name, text):
             return any(field == name.lower() and fold(text) in value for field, _, value in header)

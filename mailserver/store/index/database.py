@@ -51,7 +51,7 @@ class Index:
         self.messages = Messages(connection)
         self.header_texts = HeaderTexts(connection)
         self.packed_columns = PackedColumns(connection, self.messages)
-        self.summaries = Summaries(connection, self.header_texts)
+        self.summaries = Summaries(connection)
 
     @classmethod
     def open(cls, path: str) -> Index | None:

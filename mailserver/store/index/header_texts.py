@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - what is put into the statements are marks, never data
-"""The header_texts table: the header text that SEARCH uses, one short row for each message with a summary.
+"""The header_texts table: the header text that SEARCH uses, one short row for each message that was searched.
 
 GLOB finds a needle in a third of the time of instr(), as it finds the first octet with a C library call. From there it
 compares octet by octet: so it gets only the start of a needle, and no mail and no needle make it take long. The caller
@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import apsw
 
-from mailserver.message.summary import INCOMPLETE, Summary
-from mailserver.store.index.statements import insert, select
+from mailserver.message.summary import INCOMPLETE
+from mailserver.store.index.statements import insert, select, shifted_spans
 from mailserver.types import UID
 
 _LOW: Final = 0xFFFFFFFF
@@ -34,7 +34,7 @@ class HeaderTexts:
         self._connection = connection
 
     def get(self, key: int, uids: Sequence[int]) -> list[tuple[UID, str, int | None]]:
-        """Return (uid, Summary.search, Summary.sent) of messages (rising) that have a row."""
+        """Return (uid, HeaderText.text, HeaderText.sent) of messages (rising) that have a row."""
         return list(select(self._connection, f"id & {_LOW}, text, sent", "header_texts", key, uids))
 
     def find_needles(
@@ -42,7 +42,7 @@ class HeaderTexts:
     ) -> tuple[list[tuple[UID, str]], list[UID]]:
         """Return the messages (rising) that may have a needle in their text, and those that have no row.
 
-        The former as (uid, Summary.search), INCOMPLETE texts among them.
+        The former as (uid, HeaderText.text), INCOMPLETE texts among them.
         """
         if not uids:
             return [], []
@@ -100,28 +100,21 @@ class HeaderTexts:
             (uid, text) for uid, text in texts if text == INCOMPLETE or any(needle in text for needle in needles)
         ], sorted(missing)
 
-    def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
-        """Store the texts and days of summaries."""
+    def put(self, key: int, texts: Iterable[tuple[int, str, int | None]]) -> None:
+        """Store texts and days: (uid, HeaderText.text, HeaderText.sent)."""
         insert(
             self._connection,
             "INSERT OR REPLACE INTO header_texts (id, text, sent) VALUES ",
             "(?, ?, ?)",
             # The database's functions end a text at NUL.
-            (
-                (
-                    key << 32 | uid,
-                    INCOMPLETE if "\0" in summary.search else storable(summary.search),
-                    summary.sent,
-                )
-                for uid, summary in summaries
-            ),
+            ((key << 32 | uid, INCOMPLETE if "\0" in text else storable(text), sent) for uid, text, sent in texts),
         )
 
-    def copy(self, moves: Iterable[tuple[int, int, int]]) -> None:
-        """Copy the texts of copied messages: first and last id of each run, and the difference to the new ids."""
+    def copy(self, source: int, target: int, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy the texts of copied messages: pairs of (uid there, uid here)."""
         self._connection.executemany(
             "INSERT OR REPLACE INTO header_texts SELECT id + ?3, text, sent FROM header_texts WHERE id BETWEEN ?1 AND ?2",
-            moves,
+            shifted_spans(source << 32, target << 32, pairs),
         )
 
 

@@ -123,7 +123,7 @@ CREATE TABLE summaries (
     body_structure BLOB NOT NULL,
     fields BLOB NOT NULL
 );
--- One for each summary: rows that are short, as SEARCH reads them by the thousand, and FETCH does not.
+-- One for each message whose header was searched: rows that are short, as SEARCH reads them by the thousand.
 CREATE TABLE header_texts (
     id INTEGER PRIMARY KEY,
     text TEXT NOT NULL,

@@ -1,4 +1,7 @@
-"""The summaries table: what was rendered of a message once, for answers to FETCH."""
+"""The summaries table: what was rendered of a message once, for answers to FETCH.
+
+The texts for SEARCH are another table (`header_texts`): they are made of the lines here when somebody searches.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Iterable, Sequence
 import apsw
 
 from mailserver.message.summary import Summary
-from mailserver.store.index.header_texts import HeaderTexts
 from mailserver.store.index.statements import insert, select, shifted_spans
 from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID
@@ -18,12 +20,11 @@ _COLUMNS = "id & 0xFFFFFFFF, envelope, body, body_structure, fields"
 class Summaries:
     """Reads see the last commit; writes belong inside `Index.transaction`. `key` is a mailbox's."""
 
-    def __init__(self, connection: apsw.Connection, header_texts: HeaderTexts) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        self._header_texts = header_texts
 
     def get(self, key: int, uids: Sequence[int], time_slice: TimeSlice | None = None) -> dict[int, Summary]:
-        """Return the summaries of messages (rising) until the time slice is full, without the texts of `HeaderTexts`."""
+        """Return the summaries of messages (rising) until the time slice is full."""
         rows = select(self._connection, _COLUMNS, "summaries", key, uids)
         if time_slice is None:
             return {row[0]: Summary(*row[1:]) for row in rows}
@@ -55,23 +56,23 @@ class Summaries:
             time_slice.take(octets)
         return found
 
+    def lines(self, key: int, uids: Sequence[int]) -> dict[UID, bytes]:
+        """Return `Summary.fields` of messages (rising)."""
+        return dict(select(self._connection, "id & 0xFFFFFFFF, fields", "summaries", key, uids))
+
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
-        """Store summaries, their texts for SEARCH in `HeaderTexts`."""
-        summaries = list(summaries)
+        """Store summaries."""
         insert(
             self._connection,
             "INSERT OR REPLACE INTO summaries (id, envelope, body, body_structure, fields) VALUES ",
             "(?, ?, ?, ?, ?)",
-            [(key << 32 | uid, *summary[:4]) for uid, summary in summaries],
+            ((key << 32 | uid, *summary) for uid, summary in summaries),
         )
-        self._header_texts.put(key, summaries)
 
     def copy(self, source: int, target: int, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy the summaries of copied messages: pairs of (uid there, uid here)."""
-        moves = shifted_spans(source << 32, target << 32, pairs)
         self._connection.executemany(
             "INSERT OR REPLACE INTO summaries SELECT id + ?3, envelope, body, body_structure, fields"
             " FROM summaries WHERE id BETWEEN ?1 AND ?2",
-            moves,
+            shifted_spans(source << 32, target << 32, pairs),
         )
-        self._header_texts.copy(moves)

@@ -168,5 +168,4 @@ class MessageCache:
 
 
 def _weight(summary: Summary) -> int:
-    envelope, body, body_structure, fields, _search, _sent = summary
-    return len(envelope) + len(body) + len(body_structure) + len(fields) + 2 * _EACH
+    return sum(map(len, summary)) + 2 * _EACH

@@ -178,7 +178,7 @@ class MemoryMailbox:
         return Search(query, candidates, self._source())
 
     def _source(self) -> MemorySearchSource:
-        return MemorySearchSource(self._messages, self._mask, self._account.summarise)
+        return MemorySearchSource(self._messages, self._mask)
 
     # --- changing
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, frozen
 
-from mailserver.message.summary import Summary
+from mailserver.message.header_summary import HeaderSummary
 from mailserver.store.receiving import StagedMessage
 from mailserver.store.rows import Row
 from mailserver.store.search_source import SentWithin, TextsWith, Where
@@ -83,7 +83,6 @@ class MemorySearchSource:
 
     messages: Mapping[UID, KeptMessage]
     mask: Callable[[str], int]
-    summarise: Callable[[bytes], Summary]
 
     def rows(self, uids: Iterable[UID]) -> Iterable[Row]:
         """Return the rows, without messages that are gone."""
@@ -100,8 +99,7 @@ class MemorySearchSource:
         """Return header text and sent day, without messages that are gone."""
         for uid in uids:
             if uid in self.messages:
-                summary = self.summarise(self.messages[uid].data)
-                yield uid, summary.search, summary.sent
+                yield uid, *HeaderSummary.of_message(self.messages[uid].data).text()
 
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:  # noqa: ARG002 - nothing is kept
         """Leave all to `summaries`."""

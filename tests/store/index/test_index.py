@@ -140,10 +140,12 @@ def test_file_names_that_are_no_utf8_are_kept(path):
 def test_summaries_are_kept_copied_and_go_with_their_message(path):
     index = open_index(path)
     key = add(index, [1, 2])
-    summary = Summary(b"(env)", b"(body)", b"(structure)", b"A: b\r\n", "\na:\ud800b", -3)
+    summary = Summary(b"(env)", b"(body)", b"(structure)", b"A: b\r\n")
     with index.transaction():
         index.summaries.put(key, [(1, summary), (2, summary)])
+        index.header_texts.put(key, [(1, "\na:\ud800b", -3), (2, "\na: b", None)])
         index.summaries.copy(key, key + 1, [(1, 9)])
+        index.header_texts.copy(key, key + 1, [(1, 9)])
         index.messages.expunge(key, [1], 8)
     assert set(index.summaries.get(key, [1, 2])) == {2}
     # a lone surrogate cannot be stored, nor be searched for
@@ -200,10 +202,11 @@ def test_what_cannot_be_used_is_made_anew_by_the_lock_holder_only(path, spoil):
 
 def test_summaries_of_another_rendering_are_forgotten_alone(path):
     index = Index.remake(path)
-    summary = Summary(b"(env)", b"(body)", b"(structure)", b"A: b\r\n", "\na: b", -3)
+    summary = Summary(b"(env)", b"(body)", b"(structure)", b"A: b\r\n")
     key = add(index, [1])
     with index.transaction():
         index.summaries.put(key, [(1, summary)])
+        index.header_texts.put(key, [(1, "\na: b", -3)])
     index.close()
     index = Index.open(path)
     assert index.summaries.get(key, [1]) == {1: Summary(b"(env)", b"(body)", b"(structure)", b"A: b\r\n")}
@@ -290,8 +293,8 @@ def test_texts_with_a_needle_are_found(path, uids, needle):
     index = open_index(path)
     key = add(index, [1])
     with index.transaction():
-        index.header_texts.put(key, [(uid, Summary(b"", b"", b"", b"", text)) for uid, text in texts.items()])
-        index.header_texts.put(key + 1, [(3, Summary(b"", b"", b"", b"", needle))])
+        index.header_texts.put(key, [(uid, text, None) for uid, text in texts.items()])
+        index.header_texts.put(key + 1, [(3, needle, None)])
     hits, missing = index.header_texts.find_needles(key, list(uids), [needle, "never"])
     there = [uid for uid in uids if uid in texts]
     assert missing == [uid for uid in uids if uid not in texts]
@@ -307,8 +310,8 @@ def test_days_of_the_date_field_are_found(path, uids, days):
     index = open_index(path)
     key = add(index, [1])
     with index.transaction():
-        index.header_texts.put(key, [(uid, Summary(b"", b"", b"", b"", "x", day)) for uid, day in sent.items()])
-        index.header_texts.put(key + 1, [(5, Summary(b"", b"", b"", b"", "x", 10))])
+        index.header_texts.put(key, [(uid, "x", day) for uid, day in sent.items()])
+        index.header_texts.put(key + 1, [(5, "x", 10)])
     hits, missing = index.header_texts.sent_within(key, list(uids), first, end)
     assert missing == [uid for uid in uids if uid not in sent]
     assert hits == [
@@ -321,7 +324,7 @@ def test_a_text_that_the_database_would_end_early_is_not_kept(path):
     index = open_index(path)
     key = add(index, [1])
     with index.transaction():
-        index.header_texts.put(key, [(1, Summary(b"", b"", b"", b"", "\nsubject: a\0b"))])
+        index.header_texts.put(key, [(1, "\nsubject: a\0b", None)])
     assert index.header_texts.get(key, [1]) == [(1, INCOMPLETE, None)]
 
 

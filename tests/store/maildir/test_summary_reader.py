@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from mailserver.errors import StoreUnavailable
 from mailserver.imap.session import Session
+from mailserver.message.header_summary import HeaderSummary
 from mailserver.message.headers import header_end
 from mailserver.message.limits import SEEN
-from mailserver.message.render import summarise, summarise_header
+from mailserver.message.render import summarise
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.format.message_file import to_crlf
 from mailserver.store.maildir.mailbox import summary_reader
 from mailserver.store.maildir.mailbox.summary_reader import read_header
-from mailserver.store.query import Header, Larger
+from mailserver.store.query import And, Header, Larger, Sent
 from tests.fakes import Client, info
 from tests.imap.sessions import services
 
@@ -38,7 +39,8 @@ def header_of(data: bytes) -> bytes:
 def test_it_is_the_header_of_the_message_as_sent(tmp_path: Path, pieces: list[bytes]) -> None:
     path = tmp_path / "message"
     path.write_bytes(b"".join(pieces))
-    assert read_header(str(path)) == (header_of(b"".join(pieces)), True)
+    header, is_whole = read_header(str(path))
+    assert (to_crlf(header), is_whole) == (header_of(b"".join(pieces)), True)
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
@@ -48,7 +50,8 @@ def test_headers_about_as_long_as_what_is_read(tmp_path: Path, line_end: bytes, 
     data = start + b"y" * (length - len(start)) + line_end + line_end + BODY * 100
     path = tmp_path / "message"
     path.write_bytes(data)
-    assert read_header(str(path)) == (header_of(data), True)
+    header, is_whole = read_header(str(path))
+    assert (to_crlf(header), is_whole) == (header_of(data), True)
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
@@ -60,10 +63,11 @@ def test_of_a_header_that_is_too_long_little_is_read(tmp_path: Path, line_end: b
     path = tmp_path / "message"
     path.write_bytes(data)
     header, is_whole = read_header(str(path))
-    assert len(header) <= 3 * SEEN
-    assert is_whole or length >= SEEN
+    assert len(header) <= SEEN
+    assert is_whole == (len(header_of(data)) <= SEEN)
     whole = summarise(to_crlf(data))
-    assert summarise_header(header, is_whole=is_whole) == whole._replace(body=b"", body_structure=b"")
+    summary = HeaderSummary(header, is_whole=is_whole)
+    assert (summary.envelope(), summary.fields) == (whole.envelope, whole.fields)
     assert (whole.fields == b"*") == (len(header_of(data)) > SEEN)
     assert b"Subject" not in whole.envelope
     assert b'"x"' in whole.envelope
@@ -146,3 +150,28 @@ def test_an_empty_file_has_an_empty_header(tmp_path):
     path = tmp_path / "1700000000.a.host"
     path.touch()
     assert read_header(str(path)) == (b"", True)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_text_for_a_search_is_made_of_kept_lines(store, monkeypatch, whole: bool) -> None:
+    deliver(store, "1700000001.a", b"Subject: =?utf-8?q?G=C3=84RTEN?=\nX-Other: x\nDate: 1 Jan 2024 00:00:00 +0000\n\n")
+    account = store.account("anna@example.test")
+    mailbox = account.mailbox("INBOX")
+    mailbox.summaries([1], only_head=not whole)
+    monkeypatch.setattr(summary_reader, "read_header", None)
+    query = And((Header("Subject", "gärten"), Sent(19723, 19724)))
+    assert mailbox.search(query, [1]) == [1]
+    monkeypatch.setattr(summary_reader, "HeaderSummary", None)
+    assert mailbox.search(query, [1]) == [1], "the text is kept"
+    account.close()
+
+
+def test_a_search_leaves_envelopes_to_those_who_ask_for_them(store) -> None:
+    deliver(store, "1700000001.a", b"Subject: garden\n\n" + BODY)
+    account = store.account("anna@example.test")
+    mailbox = account.mailbox("INBOX")
+    assert mailbox.search(Header("Subject", "garden"), [1]) == [1]
+    assert mailbox.envelopes([1]) == {}
+    [(_uid, _row, summary)] = mailbox.summaries([1], only_head=True)
+    assert b'"garden"' in summary.envelope
+    account.close()

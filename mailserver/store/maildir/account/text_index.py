@@ -29,6 +29,7 @@ import apsw
 from attrs import define
 
 from mailserver.errors import MailError
+from mailserver.message.header_summary import HeaderSummary
 from mailserver.message.matcher import SMALL
 from mailserver.message.text import MessageText
 from mailserver.message.text_pieces import Stream, iterate_pieces
@@ -244,7 +245,7 @@ class TextIndex:
         end = time.monotonic() + STEP
         dealt_with = len(batch)
         for uid, data in self._read(state, todo):
-            texts = texts_of(data, kept.get(uid, ""))
+            texts = texts_of(data, kept[uid] if uid in kept else HeaderSummary.of_message(data).text().text)
             if texts is not None:
                 size = sum(map(len, texts))
                 if taken + size > TRANSACTION:
@@ -349,7 +350,7 @@ class TextIndex:
 
 
 def texts_of(data: bytes, kept: str) -> tuple[str, str] | None:
-    """Return header and body as SEARCH sees them; `kept` is the header text that SEARCH tests first (Summary.search).
+    """Return header and body as SEARCH sees them; `kept` is the header text that SEARCH tests first (HeaderText.text).
 
     None if they have more than TRANSACTION characters.
     """

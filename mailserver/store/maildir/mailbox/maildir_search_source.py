@@ -49,15 +49,14 @@ class MaildirSearchSource:
         return known_mask(self._state(), [name])
 
     def summaries(self, uids: Sequence[UID]) -> Iterator[tuple[UID, str, int | None]]:
-        """Return header texts and sent days, rendered where missing."""
+        """Return header texts and sent days, made where missing."""
         key = self._state().key
         wanted = sorted(uids)
         known = self._home.read(lambda index: index.header_texts.get(key, wanted))
         yield from known
         there = {uid for uid, _text, _sent in known}
         missing = [uid for uid in wanted if uid not in there]
-        for uid, _size, _date, summary in self._rendering().summaries(missing, only_head=True):
-            yield uid, summary.search, summary.sent
+        yield from self._rendering().texts(missing)
 
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
         """Return kept header texts that may have a needle."""

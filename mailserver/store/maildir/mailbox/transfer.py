@@ -233,7 +233,9 @@ def _save(
         if into is not state:
             index.mailboxes.save(into)
         index.messages.add(into.key, new)
-        index.summaries.copy(state.key, into.key, [(pair.old.uid, pair.new.uid) for pair in pairs])
+        uids = [(pair.old.uid, pair.new.uid) for pair in pairs]
+        index.summaries.copy(state.key, into.key, uids)
+        index.header_texts.copy(state.key, into.key, uids)
         if move:
             index.expunge(state.key, gone, modseq)
 
