@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
@@ -23,7 +23,7 @@ IN_ONLYDIR, IN_DONT_FOLLOW = 0x1000000, 0x2000000
 MASK = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW
 _HEADER = struct.Struct("iIII")
 _READ = 256 * 1024
-PAUSE: Final = 0.02
+PAUSE: Final = 0.005
 """Seconds between two reads; changes meanwhile, most of them this server's own, are read together."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,13 +32,17 @@ log = Logger(namespace="mailserver")
 
 @implementer(IReadDescriptor)
 class Inotify:
-    """One inotify instance. It calls `changed(watch, names)` for events; None instead of names: anything may have changed."""
+    """One inotify instance. It calls `changed(watch, names, arrived)` for the events of a read.
+
+    `names` is None if anything may have changed. `arrived` has those of the names that came from an unwatched directory:
+    the deliveries. A rename within the watched directories is two events with one cookie.
+    """
 
     def __init__(
         self,
         reactor: IReactorFDSet,
         clock: IReactorTime,
-        changed: Callable[[int, Sequence[str] | None], None],
+        changed: Callable[[int, Sequence[str] | None, Collection[str]], None],
         overflow: Callable[[], None],
         *,
         mask: int = MASK,
@@ -108,11 +112,14 @@ class Inotify:
         except BlockingIOError:
             return False
         names: dict[int, list[str]] = {}
+        arrived: dict[int, set[str]] = {}
+        left: set[int] = set()
+        """Cookies of names that a watched directory had."""
         whole: dict[int, None] = {}
         overflow = False
         at = 0
         while at < len(data):
-            watch, mask, _cookie, size = _HEADER.unpack_from(data, at)
+            watch, mask, cookie, size = _HEADER.unpack_from(data, at)
             at += _HEADER.size
             name = os.fsdecode(data[at : at + size].rstrip(b"\0"))
             at += size
@@ -122,10 +129,14 @@ class Inotify:
                 whole[watch] = None
             elif name:
                 names.setdefault(watch, []).append(name)
+                if mask & IN_MOVED_FROM:
+                    left.add(cookie)
+                elif mask & IN_CREATE or (mask & IN_MOVED_TO and cookie not in left):
+                    arrived.setdefault(watch, set()).add(name)
         for watch, found in names.items():
-            self._changed(watch, found)
+            self._changed(watch, found, arrived.get(watch, ()))
         for watch in whole:
-            self._changed(watch, None)
+            self._changed(watch, None, ())
         if overflow:
             self._overflow()
         return True

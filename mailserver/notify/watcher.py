@@ -7,14 +7,20 @@ file system's clock. Every 30 seconds each mailbox is compared in any case: a lo
 cannot be set delays a change but never hides it. These comparisons are spread, as each takes a hop to the account's
 thread.
 
+A delivery by another program is passed on as soon as it is read, without a timer: its sender may ask at once whether it
+is there, and IDLE waits for it. inotify is read again `inotify.PAUSE` later, and the session reads the mailbox once for
+all names that came meanwhile. In a storm that is BURST times for a mailbox; then names are gathered for GATHER_TIME.
+
 To inotify the other workers of this server are other programs. A worker pokes what it changes, once it is in the index;
 the file names arrive earlier, while that worker still holds the account's lock. So with other workers names are gathered
-for GATHER_TIME. After that they are known from the index in most cases, which the mailbox sees without the lock.
+for GATHER_TIME at least. After that they are known from the index in most cases, which the mailbox sees without the lock. What
+such a worker delivers has a name of this server's form (`Mailbox.is_own_name`), and what it renames was in a watched
+directory before: neither is taken for another program's delivery.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 from twisted.internet.task import LoopingCall
@@ -31,6 +37,8 @@ COMPARE_PARTS = 30
 """Mailboxes are divided into so many parts, which are compared one after the other."""
 GATHER_TIME = 0.02
 """Seconds; a delivery by another worker takes less."""
+BURST = 20
+"""Passes of names to one mailbox that need not wait; each GATHER_TIME allows one more."""
 LINGER_TIME = 10.0
 """Seconds a mailbox is watched without a session."""
 MOST_LINGERING = 64
@@ -43,10 +51,14 @@ class Watcher:
     """All watched mailboxes of a worker."""
 
     def __init__(self, reactor: IReactorFDSet, clock: IReactorTime, *, gather: float = 0.0) -> None:
-        """`gather`: seconds for which file names are gathered before they are passed on."""
+        """`gather`: seconds for which file names that may be another worker's are gathered before they are passed on."""
         self._clock = clock
         self._gather = gather
+        self._used: dict[LiveMailbox, float] = {}
+        """Mailbox -> the time until which its passes use up what is allowed."""
         self._gathered: dict[LiveMailbox, set[str]] = {}
+        self._ripe: dict[LiveMailbox, set[str]] = {}
+        """Names that were gathered before the present GATHER_TIME began: passed on at its end."""
         self._passing: IDelayedCall | None = None
         self._watches: dict[int, LiveMailbox] = {}
         self._mailboxes: dict[LiveMailbox, list[int]] = {}
@@ -87,6 +99,7 @@ class Watcher:
             call.cancel()
         self._settling.clear()
         self._gathered.clear()
+        self._ripe.clear()
         if self._passing is not None:
             self._passing.cancel()
             self._passing = None
@@ -173,6 +186,8 @@ class Watcher:
         """Stop watching it."""
         self._left.pop(live, None)
         self._gathered.pop(live, None)
+        self._ripe.pop(live, None)
+        self._used.pop(live, None)
         part = self._part_of.pop(live, None)
         if part is not None:
             del self._parts[part][live]
@@ -189,7 +204,7 @@ class Watcher:
         if call is not None:
             call.cancel()
 
-    def _changed(self, watch: int, names: Sequence[str] | None) -> None:
+    def _changed(self, watch: int, names: Sequence[str] | None, arrived: Collection[str]) -> None:
         if names is None and watch in self._ended:
             self._ended.remove(watch)
             self._watches.pop(watch, None)
@@ -200,17 +215,38 @@ class Watcher:
         if names is None:
             live.poked()
         elif not self._gather:
-            live.poked(names)
+            self._pass(live, names)
         else:
-            self._gathered.setdefault(live, set()).update(names)
-            if self._passing is None:
-                self._passing = self._clock.callLater(self._gather, self._pass_on)
+            deliveries = [name for name in arrived if not live.mailbox.is_own_name(name)]
+            if deliveries:
+                self._pass(live, deliveries)
+            if len(deliveries) < len(names):
+                self._gather_names(live, set(names).difference(deliveries))
         self._settle_later(live)
 
+    def _pass(self, live: LiveMailbox, names: Collection[str]) -> None:
+        """Pass names on now, or gather them after too many passes."""
+        now = self._clock.seconds()
+        used = max(now, self._used.get(live, now))
+        if used - now > (BURST - 1) * GATHER_TIME:
+            self._gather_names(live, names)
+        elif live.poked(names):
+            self._used[live] = used + GATHER_TIME
+
+    def _gather_names(self, live: LiveMailbox, names: Collection[str]) -> None:
+        now, period = self._clock.seconds(), self._gather or GATHER_TIME
+        if self._passing is None:
+            self._passing = self._clock.callLater(period, self._pass_on)
+        gathered = self._ripe if self._passing.getTime() >= now + period else self._gathered
+        gathered.setdefault(live, set()).update(names)
+
     def _pass_on(self) -> None:
+        """Pass on what has been gathered for a whole GATHER_TIME at least."""
         self._passing = None
-        gathered, self._gathered = self._gathered, {}
-        for live, names in gathered.items():
+        ripe, self._ripe, self._gathered = self._ripe, self._gathered, {}
+        if self._ripe:
+            self._passing = self._clock.callLater(self._gather or GATHER_TIME, self._pass_on)
+        for live, names in ripe.items():
             live.poked(names)
 
     def _settle_later(self, live: LiveMailbox) -> None:

@@ -210,6 +210,9 @@ class Mailbox(Protocol):
         Never blocks; called on the reactor's thread. Each own change is crossed out once.
         """
 
+    def is_own_name(self, name: str) -> bool:
+        """Tell whether a process of this server has made that file name for a new message. Never blocks."""
+
     def refresh(self, names: Collection[str] | None = None) -> None:
         """Take up other programs' changes. Cheap if nothing changed.
 

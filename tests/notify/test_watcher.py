@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from mailserver.notify.inotify import PAUSE
 from mailserver.notify.watcher import (
+    BURST,
     COMPARE_PARTS,
     COMPARE_TIME,
     GATHER_TIME,
@@ -21,6 +22,7 @@ from mailserver.notify.watcher import (
     SETTLE_TIME,
     Watcher,
 )
+from mailserver.store.maildir.format.filename import is_own, new_base
 
 
 class Reactor:
@@ -42,6 +44,8 @@ class Reactor:
 
 
 class Mailbox:
+    is_own_name = staticmethod(is_own)
+
     def __init__(self, path: Path) -> None:
         self.watched_paths = (str(path / "cur"), str(path / "new"))
         for each in self.watched_paths:
@@ -60,8 +64,9 @@ class Live:
     def is_unchanged(self) -> bool:
         return self.unchanged
 
-    def poked(self, names: Collection[str] | None = None) -> None:
+    def poked(self, names: Collection[str] | None = None) -> bool:
         self.pokes.append(None if names is None else sorted(names))
+        return True
 
 
 @pytest.fixture
@@ -325,23 +330,104 @@ def gathering(tmp_path: Path) -> Any:
 
 def test_names_are_gathered_where_other_workers_may_be_behind_them(gathering: Any) -> None:
     reactor, clock, _watcher, live, new = gathering
-    for number in range(20):
-        (new / str(number)).write_bytes(b"x")
+    names = [new_base() for _ in range(20)]
+    for name in names:
+        (new / name).write_bytes(b"x")
     reactor.turn()
     assert live.pokes == []
     clock.advance(GATHER_TIME)
-    assert live.pokes == [sorted(str(number) for number in range(20))]
-    (new / "later").write_bytes(b"x")
+    assert live.pokes == [sorted(names)]
+    later = new_base()
+    (new / later).write_bytes(b"x")
     reactor.turn()
     clock.advance(GATHER_TIME)
-    assert live.pokes[1:] == [["later"]]
+    assert live.pokes[1:] == [[later]]
     clock.advance(SETTLE_TIME)
     assert live.pokes[2:] == [None], "compared whole once all is quiet"
 
 
+def test_a_name_that_comes_late_is_gathered_as_long_as_the_first(gathering: Any) -> None:
+    reactor, clock, _watcher, live, new = gathering
+    first, second = new_base(), new_base()
+    (new / first).write_bytes(b"x")
+    reactor.turn()
+    clock.advance(GATHER_TIME - 0.001)
+    (new / second).write_bytes(b"x")
+    reactor.turn()
+    clock.advance(0.001)
+    assert live.pokes == [[first]]
+    clock.advance(GATHER_TIME - 0.001)
+    assert live.pokes == [[first]]
+    clock.advance(0.001)
+    assert live.pokes == [[first], [second]]
+
+
+def test_the_delivery_of_another_program_waits_for_no_timer(gathering: Any) -> None:
+    reactor, _clock, _watcher, live, new = gathering
+    (new.parent / "msg").write_bytes(b"x")
+    os.rename(new.parent / "msg", new / "1700000000.M1P1.host,S=1,W=1")
+    reactor.turn()
+    assert live.pokes == [["1700000000.M1P1.host,S=1,W=1"]]
+
+
+def test_renames_may_be_of_other_workers_and_are_gathered(gathering: Any) -> None:
+    reactor, clock, _watcher, live, new = gathering
+    (new / "1").write_bytes(b"x")
+    reactor.turn()
+    os.rename(new / "1", new.parent / "cur/1:2,S")
+    (new / "2").write_bytes(b"x")
+    clock.advance(PAUSE)
+    assert live.pokes == [["1"], ["2"]]
+    clock.advance(GATHER_TIME)
+    assert live.pokes[2:] == [["1", "1:2,S"]]
+
+
+@pytest.mark.parametrize("gather", [0.0, GATHER_TIME])
+def test_a_storm_of_deliveries_reads_a_mailbox_a_bounded_number_of_times(tmp_path: Path, gather: float) -> None:
+    reactor, clock = Reactor(), Clock()
+    watcher = Watcher(reactor, clock, gather=gather)
+    live, other = Live(tmp_path / "a"), Live(tmp_path / "b")
+    live.unchanged = other.unchanged = True
+    watcher.watch(live)
+    watcher.watch(other)
+    reading = reactor.readers[0]
+    for number in range(1000):
+        (tmp_path / f"a/new/{number:04}").write_bytes(b"x")
+        if reactor.readers:
+            reading.doRead()
+        clock.advance(0.001)
+    (tmp_path / "b/new/1").write_bytes(b"x")
+    clock.advance(PAUSE)
+    assert other.pokes == [["1"]], "a storm elsewhere delays it by one pause at most"
+    clock.advance(GATHER_TIME)
+    clock.advance(GATHER_TIME)
+    assert live.pokes[0] == ["0000"]
+    assert sorted(name for names in live.pokes if names is not None for name in names) == [
+        f"{n:04}" for n in range(1000)
+    ]
+    assert len(live.pokes) <= BURST + 2 * 1.0 / GATHER_TIME
+    watcher.stop()
+
+
+def test_own_changes_use_up_nothing_of_what_others_may_pass(world: Any) -> None:
+    reactor, clock, watcher, first, _second, path = world
+    first.unchanged = True
+    watcher.watch(first)
+    first.poked = lambda names=None: bool(first.pokes.append(names))  # as for own names
+    for number in range(2 * BURST):
+        (path / f"a/new/{number}").write_bytes(b"x")
+        reactor.turn()
+        clock.advance(PAUSE)
+        clock.advance(PAUSE)
+    del first.poked
+    (path / "a/new/foreign").write_bytes(b"x")
+    reactor.turn()
+    assert first.pokes[-1] == ["foreign"]
+
+
 def test_what_was_gathered_for_a_mailbox_goes_with_its_watch(gathering: Any) -> None:
     reactor, clock, watcher, live, new = gathering
-    (new / "1").write_bytes(b"x")
+    (new / new_base()).write_bytes(b"x")
     reactor.turn()
     watcher.unwatch(live)
     clock.advance(2 * SETTLE_TIME)

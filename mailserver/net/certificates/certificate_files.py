@@ -7,7 +7,7 @@ read again after PATIENCE seconds, and only a second refusal is reported.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,7 +105,7 @@ class CertificateFiles:
             self._inotify = None
         self._watched.clear()
 
-    def _changed(self, watch: int, names: Sequence[str] | None) -> None:
+    def _changed(self, watch: int, names: Sequence[str] | None, _arrived: Collection[str]) -> None:
         self._moved = True
         if names is None:
             # The directory is gone: the next check finds the directories that the paths lead through then.

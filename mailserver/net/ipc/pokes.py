@@ -44,7 +44,7 @@ _NO_ROOM: Final = frozenset({EAGAIN, ENOBUFS, ENOMEM})
 class OpenMailbox(Protocol):
     """A mailbox that sessions of this worker have open."""
 
-    def poked(self, names: Collection[str] | None = None) -> None:
+    def poked(self, names: Collection[str] | None = None) -> object:
         """Handle a poke, as `store.live.LiveMailbox.poked`."""
 
 

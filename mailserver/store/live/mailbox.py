@@ -249,16 +249,17 @@ class LiveMailbox:
             self._stale = True
             self._names = None
 
-    def poked(self, names: Collection[str] | None = None) -> None:
+    def poked(self, names: Collection[str] | None = None) -> bool:
         """Note that something may have changed. `names` are file names from a watcher; None means everything.
 
-        An empty collection means a change by the store itself: no file needs to be examined.
+        An empty collection means a change by the store itself: no file needs to be examined. Return False if all names
+        are this account object's own changes.
         """
         if names:
             names = self.mailbox.foreign_names(names)
             if not names:
                 # The code that made the change applies or pokes it.
-                return
+                return False
         if names is None or self._names is None:
             self._names = None
         else:
@@ -266,6 +267,7 @@ class LiveMailbox:
         self._stale = True
         for poke in tuple(self._pokes.values()):
             poke()
+        return True
 
     async def _turn(self, operation: Callable[[], T]) -> T:
         """Run in the account's thread. A mailbox that is gone is kept only for the sessions that have it open."""

@@ -54,6 +54,10 @@ class MemoryMailbox:
         """Return all of them."""
         return names
 
+    def is_own_name(self, name: str) -> bool:  # noqa: ARG002 - there are no files
+        """Return False."""
+        return False
+
     def refresh(self, names: Collection[str] | None = None) -> None:  # noqa: ARG002 - no other program writes here
         """Do nothing, as no other program writes here."""
         self._check()

@@ -13,6 +13,7 @@ from mailserver.store.maildir.format.filename import (
     escaped_host,
     flag_letters,
     flags_mask,
+    is_own,
     new_base,
     sized,
 )
@@ -110,6 +111,13 @@ def test_the_pid_is_that_of_the_caller_after_a_fork():
     os.close(reader)
     os.close(writer)
     assert f"P{child}Q" in base
+
+
+def test_own_names_are_told_from_those_of_other_programs():
+    assert is_own(new_base("mail.example.test", size=5, virtual_size=6))
+    assert is_own(new_base("h") + ":2,FS")
+    others = ("1276528487.M364837P9451.host,S=1355,W=1394:2,FS", "1700000000.12345_0.host", "1.M1P1Q1R0.h", "x")
+    assert not any(map(is_own, others))
 
 
 @settings(max_examples=200)

@@ -24,6 +24,7 @@ _LETTER_BITS = {"D": DRAFT, "F": FLAGGED, "R": ANSWERED, "S": SEEN, "T": DELETED
 }
 _SIZE = re.compile(r",S=([0-9]{1,18})(?=[,:]|$)", re.ASCII)
 _VIRTUAL_SIZE = re.compile(r",W=([0-9]{1,18})(?=[,:]|$)", re.ASCII)
+_OWN = re.compile(r"[0-9]+\.M[0-9]{6}P[0-9]+Q[0-9]+R[0-9a-f]{8}\.", re.ASCII)
 _counter = itertools.count(1)
 
 
@@ -119,6 +120,11 @@ def new_base(host: str | None = None, *, size: int | None = None, virtual_size: 
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     unique = f"M{nanoseconds // 1000:06d}P{os.getpid()}Q{next(_counter)}R{os.urandom(4).hex()}"
     return sized(f"{seconds}.{unique}.{escaped_host(host or os.uname().nodename)}", size, virtual_size)
+
+
+def is_own(name: str) -> bool:
+    """Tell whether `new_base` makes such names, in any process; no other program known does."""
+    return _OWN.match(name) is not None
 
 
 def sized(base: str, size: int | None, virtual_size: int | None) -> str:

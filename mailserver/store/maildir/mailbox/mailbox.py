@@ -21,6 +21,7 @@ from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
 from mailserver.store.maildir.format import pop3_fields, uidlist
+from mailserver.store.maildir.format.filename import is_own
 from mailserver.store.maildir.format.message_file import PlainFile, open_file, read_small
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import intent
@@ -86,6 +87,8 @@ class MaildirMailbox:
     def foreign_names(self, names: Collection[str]) -> Collection[str]:
         """Return the names that this account object did not change."""
         return self._home.expected_names.others(names)
+
+    is_own_name = staticmethod(is_own)
 
     def refresh(self, names: Collection[str] | None = None) -> None:
         """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
