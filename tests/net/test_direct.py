@@ -14,12 +14,14 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.selectreactor import SelectReactor
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from mailserver.config.model import Limits
 from mailserver.net.transport.direct import DirectTransport, take_connection
-from mailserver.net.transport.direct_port import AT_ONCE, PAUSE, DirectPort
-from mailserver.net.transport.stock import set_options
+from mailserver.net.transport.direct_port import AT_ONCE, LOG_INTERVAL, PAUSE, DirectPort
+from mailserver.net.transport.stock import listen_by_twisted, set_options
 
 
 class Reactor:
@@ -29,6 +31,7 @@ class Reactor:
         self.readers: set[object] = set()
         self.writers: set[object] = set()
         self.later: list[Any] = []
+        self.now = 0.0
 
     def addReader(self, reader: object) -> None:
         self.readers.add(reader)
@@ -41,6 +44,9 @@ class Reactor:
 
     def removeWriter(self, writer: object) -> None:
         self.writers.discard(writer)
+
+    def seconds(self) -> float:
+        return self.now
 
     def callLater(self, delay: float, function: Any, *arguments: Any) -> None:
         assert delay in {0, PAUSE}
@@ -179,6 +185,23 @@ def test_those_who_wait_are_taken_in_one_turn_but_not_without_bound(host: str) -
             assert len(port.factory.protocols) == taken
 
 
+def test_twisteds_port_takes_no_more_of_them() -> None:
+    """By itself it would accept a hundred, and twenty more in each turn of a flood."""
+    opened = socket.create_server(("127.0.0.1", 0))
+    address = opened.getsockname()
+    reactor = SelectReactor()
+    port: Any = listen_by_twisted(opened, Greeters(), reactor)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * AT_ONCE + 1):
+            stack.enter_context(socket.create_connection(address, 30))
+        for taken in (AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1):
+            port.doRead()
+            assert len(port.factory.protocols) == taken
+        for protocol in port.factory.protocols:
+            protocol.transport.connectionLost(Failure(ConnectionDone()))
+        port.connectionLost(Failure(ConnectionDone()))
+
+
 def test_those_who_have_gone_unseen_do_not_fill_the_limit_of_their_address_for_twenty() -> None:
     assert Limits().unauthenticated_per_address > 20 + 2 * AT_ONCE
 
@@ -259,6 +282,30 @@ def test_without_descriptors_nobody_is_taken_and_the_port_stays(monkeypatch: pyt
         with socket.create_connection(opened.getsockname(), 30) as second:
             port.doRead()
             assert second.recv(100) == b"hello"
+
+
+def test_a_flood_without_descriptors_does_not_fill_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = listening()
+
+    class Full:
+        """Only what the port accepts with its reserved descriptor succeeds."""
+
+        def accept(self) -> object:
+            nonlocal tried
+            tried += 1
+            if tried % 2:
+                raise OSError(errno.EMFILE, "too many open files")
+            return (socket.socket(), None)
+
+    tried = 0
+    with port.socket, monkeypatch.context() as full, capturedLogs() as events:
+        full.setattr(port, "socket", Full())
+        for _ in range(10):
+            port.doRead()
+        port.reactor.now += LOG_INTERVAL
+        port.doRead()
+    assert [event["unsaid"] for event in events] == [0, 9]
+    port.stopListening()
 
 
 def test_a_port_without_its_reserved_descriptor_pauses(monkeypatch: pytest.MonkeyPatch) -> None:

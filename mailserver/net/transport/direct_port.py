@@ -32,6 +32,8 @@ counts until then. So an address that reconnects again and again may count twice
 and must not reach its limit by that."""
 PAUSE: Final = 0.1
 """Seconds without accepting when no descriptor is left, not even the reserved one."""
+LOG_INTERVAL: Final = 60.0
+"""Seconds between two log lines of a port about clients that are turned away."""
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _FAILED_BEFORE: Final = frozenset(
     {
@@ -72,6 +74,9 @@ class DirectPort:
         self._family = listening.family
         self._make_transport = make_transport
         self._reserved = -1
+        self._logged_at: float | None = None
+        self._unsaid = 0
+        """Clients that were turned away since the last log line about them."""
 
     def startListening(self) -> None:
         """See IListeningPort."""
@@ -156,7 +161,7 @@ class DirectPort:
 
     def _turn_away(self, error: OSError) -> None:
         """Accept one client and close it, with the descriptor reserved for this: a client that waits would keep the reactor busy."""
-        log.warn("a client is turned away: {reason}", event="client-turned-away", reason=error.strerror)
+        self._log_turned_away(error)
         self._release()
         try:
             self.socket.accept()[0].close()
@@ -165,6 +170,14 @@ class DirectPort:
             # Another thread has taken the descriptor. Without the reserve, only a pause keeps the reactor from spinning.
             self.reactor.removeReader(self)
             self.reactor.callLater(PAUSE, self._resume)
+
+    def _log_turned_away(self, error: OSError) -> None:
+        now = self.reactor.seconds()
+        if self._logged_at is not None and now - self._logged_at < LOG_INTERVAL:
+            self._unsaid += 1
+            return
+        unsaid, self._unsaid, self._logged_at = self._unsaid, 0, now
+        log.warn("a client is turned away: {reason}", event="client-turned-away", reason=error.strerror, unsaid=unsaid)
 
     def _resume(self) -> None:
         if self.fileno() != -1:

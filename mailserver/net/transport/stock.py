@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fcntl import ioctl
+from functools import partial
 from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY, socket
 from termios import TIOCOUTQ
 from typing import Any, Protocol, cast
@@ -13,6 +14,7 @@ from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 
+from mailserver.net.transport.direct_port import AT_ONCE
 from mailserver.net.transport.tls import StockTlsFactory, TlsFactory
 
 
@@ -74,7 +76,14 @@ def listen_by_twisted(listening: socket, factory: Any, reactor: Any) -> Listenin
     with listening:  # the reactor takes a duplicate
         port = reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
     port.transport = StockServer
+    port.doRead = partial(_accept_some, port)
     return cast("ListeningPort", port)
+
+
+def _accept_some(port: Any) -> None:
+    """Accept waiting clients, AT_ONCE at most: Twisted's own number grows for as long as more clients wait."""
+    port.numberAccepts = AT_ONCE
+    tcp.Port.doRead(port)
 
 
 class StockServer(tcp.Server):
