@@ -26,7 +26,7 @@ from attrs import define, field
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks import foreign, growth, idle, latency, mixed, relay, restarts
+from benchmarks import foreign, growth, idle, latency, mixed, relay, restarts, text_index
 from benchmarks.accounts import LARGE, SIZES, Accounts
 from benchmarks.mail import PEOPLE, PLAIN
 from benchmarks.plot import can_draw, draw
@@ -123,6 +123,8 @@ class Run:
             )
         submission = partial(relay.measure, sides, accounts, self.servers.sink)
         self.attempt("submission with relay", lambda: self.add(submission()), ())
+        ours, sections = self.servers.ours, self.report.sections
+        self.attempt("text index of 10k", lambda: sections.append(text_index.measure(ours, accounts)), ("k10", "warm"))
         for idling, name in ((False, "NOOP"), (True, "IDLE")):
             self.attempt(
                 f"foreign delivery, until {name} reports it",
@@ -155,36 +157,39 @@ class Run:
             curves.extend(growth.of_connections(ours, theirs, accounts, counts))
 
         for count in (idle.CONNECTIONS, LARGE_IDLE) if large else (idle.CONNECTIONS,):
-            self.attempt(f"idle connections, {count}", partial(idle_connections, count), ("people",))
+            self.attempt(f"idle connections, {count}", partial(idle_connections, count), ("people", "warm"))
         self.attempt("growth with mailboxes", of_mailboxes, sized)
         self.attempt("growth with connections", of_connections, ("k1", "people"))
         workers = usable_processors()
         self.attempt(
             "growth with workers",
             lambda: curves.extend(growth.of_workers(ours, theirs, accounts, workers)),
-            ("people",),
+            ("people", "warm"),
         )
         if curves:
             sections.append(growth.table(curves))
             if plot is not None and can_draw():
                 self.report.plots += [each.name for each in draw(curves, plot)]
         words = f"ours with {workers} workers"
+        paces = [mixed.Pace(thinking, tls) for thinking in (mixed.THINKING, 0.0) for tls in (False, True)]
         for name, load in (
             ("restarts under load", restarts.measure),
-            ("mixed load, paced", partial(mixed.measure, thinking=mixed.THINKING)),
-            ("mixed load, saturated", mixed.measure),
+            *((pace.name, partial(mixed.measure, pace=pace)) for pace in paces),
         ):
             self.attempt(
                 name,
                 lambda load=load: self._with_workers(workers, lambda: load(ours, theirs, accounts, words)),
-                ("people",),
+                ("people", "warm"),
             )
 
-    def _with_workers(self, workers: int, load: Callable[[], Section]) -> None:
+    def _with_workers(self, workers: int, load: Callable[[], tuple[Sequence[Row], Section]]) -> None:
         ours = self.servers.ours
         ours.use_workers(workers)
         try:
-            self.report.sections.append(load())
+            rows, section = load()
+            for row in rows:
+                self.add(row)
+            self.report.sections.append(section)
         finally:
             ours.use_workers(self.workers)
 
@@ -208,6 +213,7 @@ def _plot(markdown: Path) -> Path:
     default=None,
     help="Write the tables to this file, and beside it the curves, as NAME-growth.svg and .png.",
 )
+@click.option("--no-loads", is_flag=True, help="Single operations alone.")
 @click.option("--plain", is_flag=True, help="Small messages of plain text instead of ones like people's.")
 @click.option(
     "--large", is_flag=True, help=f"Also a mailbox of {LARGE:,} messages, and up to 10,000 connections: an hour."
@@ -230,6 +236,7 @@ def main(
     rounds: int | None,
     markdown: Path | None,
     *,
+    no_loads: bool,
     plain: bool,
     large: bool,
     workers: int,
@@ -257,7 +264,8 @@ def main(
         )
         bench = Run(servers, console, only.lower(), workers)
         try:
-            bench.loads(large=large, plot=_plot(markdown) if markdown else None)
+            if not no_loads:
+                bench.loads(large=large, plot=_plot(markdown) if markdown else None)
             bench.scenarios(rounds)
         finally:
             servers.stop()

@@ -79,9 +79,11 @@ class Imap:
 class Lines:
     """One connection of a line protocol: POP3, LMTP, SMTP."""
 
-    def __init__(self, port: int) -> None:
-        self.raw = socket.create_connection(("127.0.0.1", port), 60)
+    def __init__(self, port: int, *, tls: Path | None = None) -> None:
+        self.raw: socket.socket | ssl.SSLSocket = socket.create_connection(("127.0.0.1", port), 60)
         self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.raw = tls_context(tls).wrap_socket(self.raw, server_hostname="mail.example.test")
         self.file = self.raw.makefile("rb")
 
     def reply(self, expected: bytes) -> bytes:

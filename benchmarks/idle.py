@@ -1,22 +1,26 @@
 """Many idle TLS connections: the cost of each, and the time until all of them are notified of new mail.
 
-They belong to 200 accounts; each has its INBOX selected, and is in IDLE.
+They belong to 200 accounts; each has its INBOX selected, and is in IDLE. CPU and notification are measured twice: when
+the accounts have only been opened, and after other sessions have searched them and mail was delivered to them.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from typing import cast
 
+from attrs import frozen
+
 from benchmarks.accounts import Accounts
 from benchmarks.client import Imap, Lines
 from benchmarks.report import Row, Section
-from benchmarks.servers import DovecotServer, TestedServer
+from benchmarks.servers import DovecotServer, TestedServer, available_memory
 from benchmarks.settings import HIBERNATING
 
 CONNECTIONS = 1000
@@ -30,6 +34,31 @@ PATIENCE = 120.0
 """Seconds after which a notification is given up."""
 SPARE = 20
 """Processes that may be there for sessions to come."""
+SEARCHED = 4
+"""The text of one of so many accounts is searched."""
+
+
+@frozen
+class Figures:
+    """What one server needs."""
+
+    connection: float
+    """KiB (proportional set size) of a further connection to an account that is open."""
+    account: float
+    """KiB of an open account."""
+    each: float
+    """KiB of all, divided by the connections."""
+    machine: float
+    """KiB that the machine has less available, divided by the connections; the client is included."""
+    cpu: float
+    """Seconds of CPU in the idle period."""
+    half: float
+    whole: float
+    """Seconds until half, and all, are notified of new mail."""
+    cpu_after: float
+    half_after: float
+    whole_after: float
+    """The same after the accounts were searched and delivered to; nan if that is not measured."""
 
 
 @contextmanager
@@ -37,18 +66,24 @@ def connected(side: TestedServer, accounts: Accounts, count: int) -> Iterator[li
     """Open connections in IDLE."""
     clients: list[Imap] = []
     try:
-        for number in range(count):
-            try:
-                client = accounts.imap(side, accounts.people[number % len(accounts.people)], tls=True)
-                clients.append(client)
-                client.send(b"i IDLE\r\n")
-                assert client.line().startswith(b"+"), "no continuation for IDLE"
-            except (AssertionError, OSError) as error:
-                raise AssertionError(f"{side.name}, connection {number + 1:,} of {count:,}: {error}") from error
+        _connect(side, accounts, clients, count)
         yield clients
     finally:
         for client in clients:
             client.raw.close()
+
+
+def _connect(side: TestedServer, accounts: Accounts, clients: list[Imap], count: int) -> None:
+    """Open further connections until there are `count`."""
+    for number in range(len(clients), count):
+        try:
+            client = accounts.imap(side, accounts.people[number % len(accounts.people)], tls=True)
+            clients.append(client)
+            client.send(b"i IDLE\r\n")
+            while not (line := client.line()).startswith(b"+"):
+                assert line.startswith(b"* "), line
+        except (AssertionError, OSError) as error:
+            raise AssertionError(f"{side.name}, connection {number + 1:,} of {count:,}: {error}") from error
 
 
 def _deliver(side: TestedServer, accounts: Accounts) -> None:
@@ -67,12 +102,43 @@ def _deliver(side: TestedServer, accounts: Accounts) -> None:
     client.close()
 
 
+def _use(side: TestedServer, accounts: Accounts) -> None:
+    """Search the accounts by other sessions, read a list of each, and deliver to them by LMTP and by a foreign program."""
+    for number, user in enumerate(accounts.people):
+        client = accounts.imap(side, user)
+        client.command(b"FETCH 1:* (UID FLAGS ENVELOPE)")
+        client.command(b'SEARCH SUBJECT "harbour"')
+        if number % SEARCHED == 0:
+            client.command(b'SEARCH TEXT "harbour bridge"')
+        client.close()
+        maildir = side.maildir(user)
+        name = f"{time.time():.6f}.P{os.getpid()}Q{number}.foreign"
+        path = maildir / "tmp" / name
+        path.write_bytes(accounts.mail.message(number))
+        owner = maildir.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+        path.rename(maildir / "new" / name)
+    _deliver(side, accounts)
+
+
+def _receive(client: Imap) -> None:
+    """Take what has arrived."""
+    try:
+        client.buffer += client.raw.recv(65536)
+        while cast("ssl.SSLSocket", client.raw).pending():
+            client.buffer += client.raw.recv(65536)
+    except (ssl.SSLWantReadError, BlockingIOError):
+        return
+
+
 def _news(side: TestedServer, accounts: Accounts, clients: list[Imap]) -> tuple[float, float]:
     """Return the seconds from the start of a delivery until half, and all, of the clients have received EXISTS; or inf."""
     poll = select.poll()
     waiting = {}
     for client in clients:
         client.raw.setblocking(False)
+        _receive(client)
+        client.buffer = b""
         poll.register(client.raw, select.POLLIN)
         waiting[client.raw.fileno()] = client
     start = time.monotonic()
@@ -83,12 +149,7 @@ def _news(side: TestedServer, accounts: Accounts, clients: list[Imap]) -> tuple[
             return half, inf
         for descriptor, _ in poll.poll(1000):
             client = waiting[descriptor]
-            try:
-                client.buffer += client.raw.recv(65536)
-                while cast("ssl.SSLSocket", client.raw).pending():
-                    client.buffer += client.raw.recv(65536)
-            except (ssl.SSLWantReadError, BlockingIOError):
-                continue
+            _receive(client)
             if b" EXISTS\r\n" in client.buffer:
                 poll.unregister(descriptor)
                 del waiting[descriptor]
@@ -97,29 +158,46 @@ def _news(side: TestedServer, accounts: Accounts, clients: list[Imap]) -> tuple[
     return half, time.monotonic() - start
 
 
+def _rest(side: TestedServer) -> float:
+    """Return seconds of CPU in an idle period."""
+    before = side.cpu()
+    time.sleep(QUIET)
+    return side.cpu() - before
+
+
 def _each(
-    side: TestedServer, accounts: Accounts, count: int, settle: Callable[[], None] = lambda: None
-) -> tuple[float, float, float, float]:
-    """Return KiB each, seconds of CPU in the idle period, and seconds until half and all are notified of new mail."""
-    for user in accounts.people:
-        accounts.imap(side, user, tls=True).close()  # memory of the account does not count for a connection
+    side: TestedServer, accounts: Accounts, count: int, settle: Callable[[], None] = lambda: None, *, used: bool = True
+) -> Figures:
+    for user in accounts.warm:
+        accounts.imap(side, user, tls=True).close()
     time.sleep(2)
-    before = side.memory()
-    with connected(side, accounts, count) as clients:
+    machine, alone = available_memory(), side.memory()
+    once = min(len(accounts.people), count // 2)
+    with connected(side, accounts, once) as clients:
+        time.sleep(2)
+        opened = side.memory()
+        _connect(side, accounts, clients, count)
         time.sleep(SETTLING)
         settle()
-        memory = (side.memory() - before) / count / 1024
-        cpu = side.cpu()
-        time.sleep(QUIET)
-        cpu = side.cpu() - cpu
-        half, whole = _news(side, accounts, clients)
-    return memory, cpu, half, whole
+        memory = side.memory()
+        machine -= available_memory()
+        resting = _rest(side)
+        figures = (resting, *_news(side, accounts, clients))
+        after = (float("nan"),) * 3
+        if used:
+            _use(side, accounts)
+            time.sleep(SETTLING)
+            resting = _rest(side)
+            after = (resting, *_news(side, accounts, clients))
+    connection = (memory - opened) / (count - once) / 1024
+    account = max(0.0, (opened - alone) / once / 1024 - connection)
+    return Figures(connection, account, (memory - alone) / count / 1024, machine / count / 1024, *figures, *after)
 
 
-def _hibernated(theirs: DovecotServer, accounts: Accounts, count: int) -> tuple[float, float, float, float]:
+def _hibernated(theirs: DovecotServer, accounts: Accounts, count: int) -> Figures:
     """Return the same for Dovecot with hibernated connections."""
     with theirs.with_settings(HIBERNATING):
-        return _each(theirs, accounts, count, lambda: _wait_for_hibernation(theirs))
+        return _each(theirs, accounts, count, lambda: _wait_for_hibernation(theirs), used=False)
 
 
 def _wait_for_hibernation(theirs: DovecotServer) -> None:
@@ -129,25 +207,45 @@ def _wait_for_hibernation(theirs: DovecotServer) -> None:
         time.sleep(0.5)
 
 
+LINES = (
+    ("memory of a connection, KiB", "connection", 1),
+    ("memory of an open account, KiB", "account", 1),
+    ("memory of all, for each connection, KiB", "each", 1),
+    ("memory of the machine, for each, client included, KiB", "machine", 1),
+    (f"CPU in {QUIET:.0f} s, ms", "cpu", 1000),
+    ("until half know of new mail, ms", "half", 1000),
+    ("until all know, ms", "whole", 1000),
+    (f"after use: CPU in {QUIET:.0f} s, ms", "cpu_after", 1000),
+    ("after use: until half know of new mail, ms", "half_after", 1000),
+    ("after use: until all know, ms", "whole_after", 1000),
+)
+
+
+def _cell(value: float, factor: int) -> str:
+    if value != value:
+        return "-"
+    return f"{value * factor:,.1f}" if value < inf else f"> {PATIENCE * factor:,.0f}"
+
+
 def measure(
     ours: TestedServer, theirs: DovecotServer, accounts: Accounts, count: int = CONNECTIONS
-) -> tuple[list[Row], Section]:
+) -> tuple[Sequence[Row], Section]:
     """Return memory as two rows, and all figures as a table."""
     mine, other = (_each(side, accounts, count) for side in (ours, theirs))
     asleep = _hibernated(theirs, accounts, count)
     rows = [
-        Row(f"{count:,} idle TLS connections, memory of each", mine[0], other[0], "KiB", MOST, 1.0),
-        Row(f"{count:,} idle, Dovecot's hibernated", mine[0], asleep[0], "KiB", MOST_HIBERNATED, 1.0),
+        Row(f"{count:,} idle TLS connections, memory of each", mine.each, other.each, "KiB", MOST, 1.0),
+        Row(f"{count:,} idle, Dovecot's hibernated", mine.each, asleep.each, "KiB", MOST_HIBERNATED, 1.0),
     ]
-    names = (
-        "memory of each, KiB", f"CPU in {QUIET:.0f} s, ms", "until half know of new mail, ms", "until all know, ms",
-    )  # fmt: skip
-    factors = (1, 1000, 1000, 1000)
     lines = [
-        [name, *(f"{each * factor:,.1f}" if each < inf else f"> {PATIENCE * factor:,.0f}" for each in figures)]
-        for name, factor, *figures in zip(names, factors, mine, other, asleep, strict=True)
+        [name, *(_cell(getattr(each, attribute), factor) for each in (mine, other, asleep))]
+        for name, attribute, factor in LINES
     ]
-    note = f"A message went to each of {len(accounts.people)} accounts, whose clients were {count:,} together."
+    note = (
+        f"A message went to each of {len(accounts.people)} accounts, whose clients were {count:,} together. Use: sessions"
+        " list all messages and search subjects, the text of every"
+        f" {SEARCHED}th account is searched, and LMTP and a foreign program deliver to all."
+    )
     return rows, Section(
         f"{count:,} idle TLS connections", ["what", "ours", "Dovecot", "Dovecot, hibernated"], lines, [note]
     )

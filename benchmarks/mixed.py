@@ -24,7 +24,8 @@ from attrs import frozen
 
 from benchmarks.accounts import Accounts
 from benchmarks.client import Imap, Lines
-from benchmarks.report import Section
+from benchmarks.report import Row, Section
+from benchmarks.scenarios.scenario import MOST
 from benchmarks.servers import TestedServer
 
 CLIENTS = 50
@@ -35,6 +36,23 @@ THINKING = 0.5
 """Mean seconds that a paced client waits before a command."""
 
 Times = dict[str, list[float]]
+
+
+@frozen
+class Pace:
+    """How the clients of a load connect, and how long they wait."""
+
+    thinking: float = 0.0
+    """Mean seconds that a client waits before a command."""
+    tls: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of such a load."""
+        return f"mixed load, {'paced' if self.thinking else 'saturated'}, {'TLS' if self.tls else 'plain'}"
+
+
+SATURATED = Pace()
 
 
 class _Clock:
@@ -54,9 +72,9 @@ class _Clock:
         self.times[name].append(time.perf_counter() - start)
 
 
-def _imap(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
+def _imap(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng: random.Random, *, tls: bool) -> None:
     """Run one session of a mail program, from login to logout."""
-    client = Imap(side.ports["imap"])
+    client = Imap(side.ports["imaps" if tls else "imap"], tls=side.ca if tls else None)
     with clock.time("IMAP login"):
         client.login(user, accounts.passwords[user])
     with clock.time("SELECT"):
@@ -96,8 +114,8 @@ def _imap(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng:
         client.close()
 
 
-def _pop3(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
-    client = Lines(side.ports["pop3"])
+def _pop3(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng: random.Random, *, tls: bool) -> None:
+    client = Lines(side.ports["pop3s" if tls else "pop3"], tls=side.ca if tls else None)
     client.reply(b"+OK")
     with clock.time("POP3 login"):
         client.ask(b"USER %b\r\n" % user.encode(), b"+OK")
@@ -114,8 +132,10 @@ def _pop3(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng:
     client.close()
 
 
-def _submission(side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
-    client = Lines(side.ports["submission"])
+def _submission(
+    side: TestedServer, accounts: Accounts, user: str, clock: _Clock, rng: random.Random, *, tls: bool
+) -> None:
+    client = Lines(side.ports["submissions" if tls else "submission"], tls=side.ca if tls else None)
     client.reply(b"220")
     client.ask(b"EHLO bench.example.net\r\n", b"250")
     login = base64.b64encode(f"\0{user}\0{accounts.passwords[user]}".encode())
@@ -133,24 +153,24 @@ def _submission(side: TestedServer, accounts: Accounts, user: str, clock: _Clock
     client.close()
 
 
-def _client(number: int, side: TestedServer, accounts: Accounts, until: float, clock: _Clock) -> None:
+def _client(number: int, side: TestedServer, accounts: Accounts, until: float, clock: _Clock, *, tls: bool) -> None:
     rng = random.Random(number)
     user = accounts.people[number % USERS]
     session = {8: _pop3, 9: _submission}.get(number % 10, _imap)
     while time.monotonic() < until:
-        session(side, accounts, user, clock, rng)
+        session(side, accounts, user, clock, rng, tls=tls)
 
 
 def _process(
-    numbers: Sequence[int], side: TestedServer, accounts: Accounts, seconds: float, thinking: float, answer: Connection
+    numbers: Sequence[int], side: TestedServer, accounts: Accounts, seconds: float, pace: Pace, answer: Connection
 ) -> None:
-    clocks = [_Clock(thinking, random.Random(-number)) for number in numbers]
+    clocks = [_Clock(pace.thinking, random.Random(-number)) for number in numbers]
     problems: list[str] = []
     until = time.monotonic() + seconds
 
     def serve(number: int, clock: _Clock) -> None:
         try:
-            _client(number, side, accounts, until, clock)
+            _client(number, side, accounts, until, clock, tls=pace.tls)
         except (AssertionError, OSError) as error:
             problems.append(f"client {number}: {type(error).__name__}: {str(error)[:300]}")
 
@@ -189,7 +209,7 @@ class Load:
         return self.spent / len(self.all) * 1e6
 
 
-def load(side: TestedServer, accounts: Accounts, seconds: float = SECONDS, thinking: float = 0.0) -> Load:
+def load(side: TestedServer, accounts: Accounts, seconds: float = SECONDS, pace: Pace = SATURATED) -> Load:
     """Run all clients. Raises: AssertionError for a wrong answer."""
     context = multiprocessing.get_context("fork")
     processes, answers = [], []
@@ -197,7 +217,7 @@ def load(side: TestedServer, accounts: Accounts, seconds: float = SECONDS, think
     for number in range(PROCESSES):
         mine, other = context.Pipe(duplex=False)
         process = context.Process(
-            target=_process, args=(range(number, CLIENTS, PROCESSES), side, accounts, seconds, thinking, other)
+            target=_process, args=(range(number, CLIENTS, PROCESSES), side, accounts, seconds, pace, other)
         )
         process.start()
         other.close()
@@ -217,11 +237,27 @@ def load(side: TestedServer, accounts: Accounts, seconds: float = SECONDS, think
     return Load(times, time.monotonic() - start, side.cpu() - before)
 
 
-def measure(ours: TestedServer, theirs: TestedServer, accounts: Accounts, words: str, thinking: float = 0.0) -> Section:
-    """Return the table of a load; `words` say how ours runs."""
+def rows(name: str, mine: Load, other: Load, *, saturated: bool) -> list[Row]:
+    """Return the rows of a load; one that is not saturated has the same rate on all servers."""
+    found = [
+        Row(f"{name}, {percent}", percentile(mine.all, at), percentile(other.all, at), "ms", MOST, 1.0)
+        for percent, at in (("median", 50), ("p99", 99))
+    ]
+    if saturated:
+        found += [
+            Row(f"{name}, 1,000 commands take", 1e6 / mine.rate, 1e6 / other.rate, "ms", MOST, 1.0),
+            Row(f"{name}, a command", mine.cost, other.cost, "us", MOST, 1.0),
+        ]
+    return found
+
+
+def measure(
+    ours: TestedServer, theirs: TestedServer, accounts: Accounts, words: str, pace: Pace = SATURATED
+) -> tuple[list[Row], Section]:
+    """Return the rows and the table of a load; `words` say how ours runs."""
     for side in (ours, theirs):
-        load(side, accounts, 3.0)  # both servers know the mailboxes then
-    found = [load(side, accounts, thinking=thinking) for side in (ours, theirs)]
+        load(side, accounts, 3.0, Pace(tls=pace.tls))  # both servers know the mailboxes then
+    found = [load(side, accounts, pace=pace) for side in (ours, theirs)]
     lines = []
     for name in sorted(found[0].times.keys() | found[1].times.keys()):
         cells = [name]
@@ -233,9 +269,11 @@ def measure(ours: TestedServer, theirs: TestedServer, accounts: Accounts, words:
         f" {percentile(one.all, 99):.1f} ms, {one.cost:,.0f} us of server CPU a command."
         for side, one in zip((ours, theirs), found, strict=True)
     ]
-    pace = f"each thinking for {thinking:g} s before a command" if thinking else "each as fast as it can"
+    speed = f"each thinking for {pace.thinking:g} s before a command" if pace.thinking else "each as fast as it can"
+    protocol = "TLS" if pace.tls else "clear text"
     heads = ["command", "ours", "p50 ms", "p99 ms", "Dovecot", "p50 ms", "p99 ms"]
-    return Section(f"Mixed load of {CLIENTS} clients, {pace}; {words}", heads, lines, notes)
+    title = f"Mixed load of {CLIENTS} clients, {protocol}, {speed}; {words}"
+    return rows(pace.name, *found, saturated=not pace.thinking), Section(title, heads, lines, notes)
 
 
 def percentile(times: Sequence[float], percent: int) -> float:

@@ -11,9 +11,9 @@ from benchmarks import relay
 from benchmarks.accounts import USERS, Accounts, Mailboxes, name_accounts
 from benchmarks.mail import Mail
 from benchmarks.servers import DovecotServer, Mailserver, StockMailserver, TestedServer
-from benchmarks.settings import TUNED
+from benchmarks.settings import MORE_PORTS, TUNED
 from tests.dovecot import Dovecot
-from tests.server import Server
+from tests.server import Server, free_ports
 
 
 @define
@@ -65,6 +65,8 @@ def prepare(
     root = directory / "theirs-mail"
     root.mkdir()
     key, pem = server.dir / "certs" / "mail.example.test.key", server.dir / "certs" / "mail.example.test.pem"
+    pop3s, submissions = free_ports(2)
+    ports = MORE_PORTS.format(pop3s=pop3s, submissions=submissions)
     dovecot = Dovecot(
         directory / "theirs",
         root,
@@ -73,8 +75,9 @@ def prepare(
         certificate=pem,
         key=key,
         protocols="imap pop3 lmtp submission",
-        more=f"submission_relay_host = 127.0.0.1\nsubmission_relay_port = {sink.port}\n{settings}",
+        more=f"submission_relay_host = 127.0.0.1\nsubmission_relay_port = {sink.port}\n{settings}{ports}",
     )
+    dovecot.ports |= {"pop3s": pop3s, "submissions": submissions}
     dovecot.own(root)
     accounts = name_accounts(server.accounts, mail)
     second = None

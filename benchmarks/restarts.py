@@ -15,7 +15,7 @@ from attrs import define, field
 
 from benchmarks.accounts import Accounts
 from benchmarks.client import Imap
-from benchmarks.report import Section
+from benchmarks.report import Row, Section
 from benchmarks.servers import Mailserver, TestedServer
 
 HOLDING, VISITING = 20, 4
@@ -112,8 +112,8 @@ def _restart(side: TestedServer) -> None:
     side.process.start()
 
 
-def measure(ours: Mailserver, theirs: TestedServer, accounts: Accounts, words: str) -> Section:
-    """Return the table; `words` say how ours runs."""
+def measure(ours: Mailserver, theirs: TestedServer, accounts: Accounts, words: str) -> tuple[list[Row], Section]:
+    """Return no row, and the table; `words` say how ours runs."""
     lines = []
 
     def note(name: str, side: TestedServer, action: Callable[[], None]) -> None:
@@ -137,4 +137,4 @@ def measure(ours: Mailserver, theirs: TestedServer, accounts: Accounts, words: s
         " or that of a NOOP. A restart ends the server and starts it anew; of systemd's sockets"
         " only the one that these clients use is kept."
     )
-    return Section(f"Reload and restart under load; {words}", heads, lines, [below])
+    return [], Section(f"Reload and restart under load; {words}", heads, lines, [below])

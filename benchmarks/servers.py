@@ -17,7 +17,7 @@ from tests.server import Server
 
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-PASSWORD = "bench-password"
+SERVED = ("imap", "imaps", "pop3", "pop3s", "lmtp", "submission", "submissions")
 
 
 def _tree(pid: int) -> list[int]:
@@ -146,7 +146,7 @@ class Mailserver(TestedServer):
         super().__init__(server)
         self.server = server
         self.ca = server.ca
-        self.ports = {name: server.port(name) for name in ("imap", "imaps", "pop3", "pop3s", "lmtp", "submission")}
+        self.ports = {name: server.port(name) for name in SERVED}
 
     def maildir(self, user: str) -> Path:
         return self.server.maildir(user)

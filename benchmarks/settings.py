@@ -23,6 +23,20 @@ service stats {
 """Room for ten thousand connections and a million messages: by default a process may have 256 MiB, which is full
 at 2,270 connections of a login process."""
 
+MORE_PORTS = """\
+service pop3-login {{
+  inet_listener pop3s {{
+    port = {pop3s}
+  }}
+}}
+service submission-login {{
+  inet_listener submissions {{
+    port = {submissions}
+  }}
+}}
+"""
+"""Ports that only loads over TLS use."""
+
 TUNED = _MANY + "".join(
     _SERVICE.format(name=name, ready=ready)
     for name, ready in (("imap", 8), ("pop3", 4), ("submission", 4), ("lmtp", 2))
