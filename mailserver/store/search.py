@@ -102,6 +102,8 @@ class Search:
         """No key needs a size."""
         self._needles: dict[str, None] = {}
         """Needles to find in summaries."""
+        self._names: set[str] | None = set()
+        """The header fields that are needed of summaries; None: all, or their days."""
         self._absent: set[int] = set()
         """Keys that do not match if no needle is in the summary."""
         self._sent: dict[int, Sent] = {}
@@ -227,7 +229,7 @@ class Search:
             facts = Results(self._summary_tests)
             seen: set[int] = set()
             with batch_size:
-                texts = list(self._source.summaries(part))
+                texts = list(self._source.summaries(part, self._names))
             for uid, text, sent in texts:
                 seen.add(uid)
                 facts.add(uid, [test(text, sent) for test in tests])
@@ -290,7 +292,7 @@ class Search:
 
     def _learn_needles(self, uids: Sequence[UID]) -> Sequence[UID]:
         """Let the source find the needles, and test only its hits. Return the UIDs that it did not examine."""
-        found = self._source.texts_with(uids, tuple(self._needles))
+        found = self._source.texts_with(uids, tuple(self._needles), self._names)
         tests = [(number, test) for number, test in self._summary_tests if number not in self._sent]
         facts = Results(tests)
         for uid, text in found.hits:
@@ -363,6 +365,7 @@ class Search:
                 self._only_dates &= not isinstance(leaf, Larger | Smaller)
             case Sent(first, end):
                 self._sent[number] = leaf
+                self._names = None
                 self._summary_tests.append(
                     (number, lambda _text, sent: sent is not None and is_within(sent, first, end))
                 )
@@ -375,6 +378,7 @@ class Search:
             case Text(text):
                 wanted = fold(text)
                 self._needles[wanted] = None
+                self._names = None
                 self._indexed.append((number, wanted, Where.ANYWHERE))
                 self._summary_tests.append((number, lambda kept, _sent: True if kept.find(wanted, 1) >= 0 else None))
                 self._sought.append((number, SearchTerm(wanted)))
@@ -387,6 +391,8 @@ class Search:
             self._summary_tests.append((number, in_summary))
             self._needles[needle or f"\n{name}: "] = None
             self._absent.add(number)
+            if self._names is not None:
+                self._names.add(name)
         elif needle:
             self._indexed.append((number, needle, Where.HEADER))
         self._sought.append((number, SearchTerm(needle, field=name)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -63,14 +63,17 @@ class SearchSource(Protocol):
     def flag_mask(self, name: str) -> int:
         """Return the bit of a system flag or keyword (any case); 0 if the mailbox has no such keyword."""
 
-    def summaries(self, uids: Sequence[UID]) -> Iterable[tuple[UID, str, int | None]]:
+    def summaries(
+        self, uids: Sequence[UID], names: Collection[str] | None
+    ) -> Iterable[tuple[UID, str, int | None]]:  # fmt: skip
         """Return (uid, HeaderText.text, HeaderText.sent) in any order, rendered and kept where missing.
 
-        Messages that are gone are left out.
+        `names`: the kept fields that the search needs; the texts may be of these alone, and without a day. Messages that
+        are gone are left out.
         """
 
-    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
-        """Find needles in kept HeaderText.text texts. A source that is slow at it leaves all to `summaries`."""
+    def texts_with(self, uids: Sequence[UID], needles: Sequence[str], names: Collection[str] | None) -> TextsWith:
+        """Find needles in kept texts like those of `summaries`. A source that is slow at it leaves all to that."""
 
     def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
         """Compare kept HeaderText.sent days, as `query.Sent` says. A source may leave all to `summaries`."""

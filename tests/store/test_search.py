@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -74,6 +74,7 @@ class Source:
         self.asked_rows: list[int] = []
         self.asked_summaries: list[int] = []
         self.asked_measures: list[int] = []
+        self.asked_names: list[Collection[str] | None] = []
         self.asked_sizes = False
         self.asked_files: list[int] = []
         self.measured = not unmeasured
@@ -99,7 +100,8 @@ class Source:
         known = {flag.lower(): mask for flag, mask in SYSTEM_FLAGS.items()} | {"work": 1 << KEYWORD_BIT}
         return known.get(name.lower(), 0)
 
-    def summaries(self, uids: Sequence[UID]) -> list[tuple[UID, str, int | None]]:
+    def summaries(self, uids: Sequence[UID], names: Collection[str] | None) -> list[tuple[UID, str, int | None]]:
+        self.asked_names.append(names)
         self.asked_summaries += uids
         found = []
         for uid in uids:
@@ -108,10 +110,10 @@ class Source:
                 found.append((uid, INCOMPLETE if self.incomplete else text, sent))
         return found
 
-    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
+    def texts_with(self, uids: Sequence[UID], needles: Sequence[str], names: Collection[str] | None) -> TextsWith:
         if not self.kept:
             return TextsWith(open=uids)
-        texts = [(uid, text) for uid, text, _sent in self.summaries(uids)]
+        texts = [(uid, text) for uid, text, _sent in self.summaries(uids, names)]
         there = {uid for uid, _text in texts}
         hits = [row for row in texts if row[1] == INCOMPLETE or any(needle in row[1] for needle in needles)]
         return TextsWith(hits, [uid for uid in uids if uid not in there])
@@ -236,6 +238,16 @@ def test_kept_fields_and_dates_need_no_file() -> None:
     source = Source()
     search(Or((Header("Subject", "one"), Not(Sent(1, 2)), Header("references", ""))), source)
     assert source.asked_files == []
+
+
+def test_a_source_knows_which_fields_are_needed() -> None:
+    source = Source(kept=False)
+    search(Or((Header("Subject", "one"), Header("TO", "x"), Header("X-Other", "y"))), source)
+    assert set(map(frozenset, source.asked_names)) == {frozenset(["subject", "to"])}
+    for other in (Text("x"), Sent(1, 2)):
+        source = Source(kept=False)
+        search(Or((Header("Subject", "one"), other)), source)
+        assert source.asked_names[0] is None, "all fields, or the day"
 
 
 def test_days_that_are_kept_need_no_summary() -> None:

@@ -11,6 +11,7 @@ from typing import Final
 import apsw
 
 from mailserver.store.index import schema
+from mailserver.store.index.field_texts import FieldTexts
 from mailserver.store.index.header_texts import HeaderTexts
 from mailserver.store.index.mailboxes import Mailboxes
 from mailserver.store.index.messages import Messages
@@ -50,6 +51,7 @@ class Index:
         self.mailboxes = Mailboxes(connection)
         self.messages = Messages(connection)
         self.header_texts = HeaderTexts(connection)
+        self.field_texts = FieldTexts(connection)
         self.packed_columns = PackedColumns(connection, self.messages)
         self.summaries = Summaries(connection)
 

@@ -50,9 +50,9 @@ class HeaderTexts:
         if _is_sparse(uids):
             return self._among(key, uids, needles)
         span = (key << 32 | low, key << 32 | high)
-        tests = " OR ".join(["text = ?", *["text GLOB ?"] * len(needles)])
-        query = f"SELECT id & {_LOW}, text FROM header_texts WHERE id BETWEEN ? AND ? AND ({tests})"
-        hits: list[Any] = self._connection.execute(query, (*span, INCOMPLETE, *map(_pattern, needles))).fetchall()
+        test, values = matching(needles)
+        query = f"SELECT id & {_LOW}, text FROM header_texts WHERE id BETWEEN ? AND ? AND {test}"
+        hits: list[Any] = self._connection.execute(query, (*span, *values)).fetchall()
         count: Any = self._connection.execute("SELECT count(*) FROM header_texts WHERE id BETWEEN ? AND ?", span).get
         missing = [] if count == high - low + 1 else self._missing(span, uids)
         if len(uids) == high - low + 1:
@@ -106,8 +106,7 @@ class HeaderTexts:
             self._connection,
             "INSERT OR REPLACE INTO header_texts (id, text, sent) VALUES ",
             "(?, ?, ?)",
-            # The database's functions end a text at NUL.
-            ((key << 32 | uid, INCOMPLETE if "\0" in text else storable(text), sent) for uid, text, sent in texts),
+            ((key << 32 | uid, storable_text(text), sent) for uid, text, sent in texts),
         )
 
     def copy(self, source: int, target: int, pairs: Sequence[tuple[int, int]]) -> None:
@@ -128,8 +127,19 @@ def _is_sparse(uids: Sequence[int]) -> bool:
     return uids[-1] - uids[0] >= 4 * len(uids) + 64
 
 
+def matching(needles: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return a condition, and its values, that holds for texts that may have a needle, INCOMPLETE ones among them."""
+    tests = " OR ".join(["text = ?", *["text GLOB ?"] * len(needles)])
+    return f"({tests})", (INCOMPLETE, *map(_pattern, needles))
+
+
 def _pattern(needle: str) -> str:
     return "*" + _WILD.sub(r"[\g<0>]", storable(needle[:_FILTERED])) + "*"
+
+
+def storable_text(text: str) -> str:
+    """Return what stands for a text in the database, whose functions end a text at NUL."""
+    return INCOMPLETE if "\0" in text else storable(text)
 
 
 def storable(text: str) -> str:

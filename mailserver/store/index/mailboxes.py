@@ -137,6 +137,7 @@ class Mailboxes:
         self._connection.execute("DELETE FROM bundles WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM summaries WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM header_texts WHERE id BETWEEN ? AND ?", (first, last))
+        self._connection.execute("DELETE FROM field_texts WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM expunged WHERE mailbox = ?", (key,))
         self._connection.execute("DELETE FROM packed_columns WHERE mailbox = ?", (key,))
         self._connection.execute("DELETE FROM mailboxes WHERE key = ?", (key,))

@@ -252,6 +252,7 @@ class Messages:
         self._connection.executemany("DELETE FROM messages WHERE id BETWEEN ? AND ?", spans)
         self._connection.executemany("DELETE FROM summaries WHERE id BETWEEN ? AND ?", spans)
         self._connection.executemany("DELETE FROM header_texts WHERE id BETWEEN ? AND ?", spans)
+        self._connection.executemany("DELETE FROM field_texts WHERE id BETWEEN ? AND ?", spans)
 
     def has_history_of(self, key: int, count: int) -> bool:
         """Tell whether the history has more than `count` expunges."""

@@ -21,6 +21,7 @@ from typing import Any, Final
 import apsw
 
 from mailserver.message.summary import RENDERING
+from mailserver.store.index import field_texts
 
 APPLICATION_ID: Final = 0x4D534958
 VERSION: Final = 6
@@ -148,8 +149,11 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
             _make_tables(connection)
         elif identity != (APPLICATION_ID, VERSION):
             raise NotOurs(f"application and version {identity}")  # noqa: TRY301 - closes the connection on the way
-        elif version != _USER_VERSION:
-            _forget_summaries(connection)
+        else:
+            # Tables that were made before there was this one are as good with it.
+            connection.execute(field_texts.TABLE)
+            if version != _USER_VERSION:
+                _forget_summaries(connection)
         if path != IN_MEMORY:
             connection.pragma("journal_mode", "wal")
             keep_wal(connection)
@@ -184,7 +188,7 @@ def open_file(path: str, *, create: bool) -> apsw.Connection:
 def _forget_summaries(connection: apsw.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute("DELETE FROM summaries; DELETE FROM header_texts")
+        connection.execute("DELETE FROM summaries; DELETE FROM header_texts; DELETE FROM field_texts")
         connection.pragma("user_version", _USER_VERSION)
         connection.execute("COMMIT")
     except BaseException:
@@ -210,7 +214,7 @@ def _make_tables(connection: apsw.Connection) -> None:
     connection.execute("PRAGMA synchronous = OFF")
     connection.pragma("journal_mode", "wal")
     with connection:
-        connection.execute(_TABLES)
+        connection.execute(_TABLES + field_texts.TABLE)
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", _USER_VERSION)
 

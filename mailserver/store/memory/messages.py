@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from attrs import define, frozen
 
@@ -95,13 +95,17 @@ class MemorySearchSource:
         """Return the bit of a flag, 0 for a keyword that the mailbox does not have."""
         return self.mask(name)
 
-    def summaries(self, uids: Iterable[UID]) -> Iterable[tuple[UID, str, int | None]]:
+    def summaries(
+        self, uids: Iterable[UID], names: Collection[str] | None  # noqa: ARG002 - all are at hand
+    ) -> Iterable[tuple[UID, str, int | None]]:  # fmt: skip
         """Return header text and sent day, without messages that are gone."""
         for uid in uids:
             if uid in self.messages:
                 yield uid, *HeaderSummary.of_message(self.messages[uid].data).text()
 
-    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:  # noqa: ARG002 - nothing is kept
+    def texts_with(
+        self, uids: Sequence[UID], needles: Sequence[str], names: Collection[str] | None  # noqa: ARG002 - nothing is kept
+    ) -> TextsWith:  # fmt: skip
         """Leave all to `summaries`."""
         return TextsWith(open=uids)
 

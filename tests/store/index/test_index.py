@@ -146,7 +146,9 @@ def test_summaries_are_kept_copied_and_go_with_their_message(path):
         index.header_texts.put(key, [(1, "\na:\ud800b", -3), (2, "\na: b", None)])
         index.summaries.copy(key, key + 1, [(1, 9)])
         index.header_texts.copy(key, key + 1, [(1, 9)])
+        index.field_texts.put(key, ["subject"], [(1, "\nsubject: a"), (2, "\nsubject: b")])
         index.messages.expunge(key, [1], 8)
+    assert index.field_texts.get(key, [1, 2], ["subject"]) == [(2, "\nsubject: b")]
     assert set(index.summaries.get(key, [1, 2])) == {2}
     # a lone surrogate cannot be stored, nor be searched for
     assert index.header_texts.get(key + 1, [9]) == [(9, "\na:?b", -3)]
@@ -334,3 +336,31 @@ def test_which_of_very_many_messages_are_there(path, gone):
     key = add(index, [uid for uid in range(1, 701) if uid not in gone])
     assert index.messages.present(key, range(1, 701)) == [uid for uid in range(1, 701) if uid not in gone]
     assert index.messages.present(key, range(1, 1401, 2)) == [uid for uid in range(1, 701, 2) if uid not in gone]
+
+
+@pytest.mark.parametrize("uids", [range(1, 6), [1, 2, 5], [2, 1000], []])
+def test_texts_of_some_fields_are_found_of_these_fields_alone(path, uids):
+    index = open_index(path)
+    key = add(index, [1, 2, 3, 4, 5, 1000])
+    with index.transaction():
+        index.field_texts.put(key, ["subject"], [(1, "\nsubject: x"), (2, "\nsubject: a*b"), (5, INCOMPLETE)])
+        index.field_texts.put(key, ["to", "from"], [(3, "\nto: a*b")])
+        index.field_texts.put(key + 1, ["subject"], [(4, "\nsubject: a*b")])
+    hits, missing = index.field_texts.find_needles(key, list(uids), ["a*b"], {"subject"})
+    assert hits == [row for row in [(2, "\nsubject: a*b"), (5, INCOMPLETE)] if row[0] in uids]
+    assert missing == [uid for uid in uids if uid not in (1, 2, 5)]
+    assert index.field_texts.find_needles(key, [3], ["a*b"], {"from", "to"}) == ([(3, "\nto: a*b")], [])
+    assert index.field_texts.is_used(key, [3, 4])
+    assert not index.field_texts.is_used(key, [4])
+
+
+def test_an_index_from_before_there_were_texts_of_some_fields_is_used_further(path):
+    index = open_index(path)
+    key = add(index, [1])
+    index.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE field_texts")
+    index = Index.open(path)
+    assert list(index.messages.uids(key)) == [1]
+    assert index.field_texts.get(key, [1], ["subject"]) == []
+    index.close()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mailserver.errors import StoreUnavailable
 from mailserver.imap.session import Session
-from mailserver.message.header_summary import HeaderSummary
+from mailserver.message.header_summary import HeaderSummary, fields_text
 from mailserver.message.headers import header_end
 from mailserver.message.limits import SEEN
 from mailserver.message.render import summarise
@@ -164,6 +164,33 @@ def test_a_text_for_a_search_is_made_of_kept_lines(store, monkeypatch, whole: bo
     monkeypatch.setattr(summary_reader, "HeaderSummary", None)
     assert mailbox.search(query, [1]) == [1], "the text is kept"
     account.close()
+
+
+def test_a_search_of_one_field_reads_no_other(store, monkeypatch) -> None:
+    deliver(store, "1700000001.a", b"Subject: garden\nX-Subject: pond\nTo: Anna\nSUBJECT : a\n pond\n\nSubject: body\n")
+    deliver(store, "1700000002.a", b"From: garden\nSubjects: pond\n\n")
+    account = store.account("anna@example.test")
+    mailbox = account.mailbox("INBOX")
+    with monkeypatch.context() as patch:
+        patch.setattr(summary_reader, "HeaderSummary", None)
+        for _again in range(2):
+            found = [mailbox.search(Header("Subject", text), [1, 2]) for text in ("garden", "a pond", "body", "")]
+            assert found == [[1], [1], [], [1]]
+            patch.setattr(summary_reader, "read_header", None)
+    # The next field is the sign that more will follow: the text of all fields is made.
+    assert mailbox.search(Header("From", "garden"), [1, 2]) == [2]
+    monkeypatch.setattr(summary_reader, "read_header", None)
+    assert mailbox.search(Header("To", "anna"), [1, 2]) == [1]
+    assert mailbox.search(And((Header("Subject", "garden"), Header("To", "anna"))), [1, 2]) == [1]
+    account.close()
+
+
+@given(header=PIECES, names=st.sets(st.sampled_from(["subject", "to", "from"]), min_size=1))
+def test_the_text_of_some_fields_is_a_part_of_that_of_all(header: list[bytes], names: set[str]) -> None:
+    octets = b"".join(header)
+    lines = HeaderSummary(octets).text().text.split("\n")
+    wanted = sorted(line for line in lines if line.partition(":")[0] in names)
+    assert sorted(fields_text(octets, names).split("\n")[1:]) == wanted
 
 
 def test_a_search_leaves_envelopes_to_those_who_ask_for_them(store) -> None:

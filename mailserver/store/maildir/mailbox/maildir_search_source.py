@@ -6,8 +6,9 @@ have been made anew meanwhile, with other keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
+from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
 from mailserver.store.maildir.format.message_file import PlainFile
 from mailserver.store.maildir.home.home import Home
@@ -48,21 +49,36 @@ class MaildirSearchSource:
         """Return the bit of a flag."""
         return known_mask(self._state(), [name])
 
-    def summaries(self, uids: Sequence[UID]) -> Iterator[tuple[UID, str, int | None]]:
+    def summaries(
+        self, uids: Sequence[UID], names: Collection[str] | None
+    ) -> Iterator[tuple[UID, str, int | None]]:  # fmt: skip
         """Return header texts and sent days, made where missing."""
         key = self._state().key
         wanted = sorted(uids)
         known = self._home.read(lambda index: index.header_texts.get(key, wanted))
         yield from known
         there = {uid for uid, _text, _sent in known}
-        missing = [uid for uid in wanted if uid not in there]
-        yield from self._rendering().texts(missing)
+        missing = [uid for uid in wanted if uid not in there] if there else wanted
+        if names and missing:
+            known_fields = self._home.read(lambda index: index.field_texts.get(key, missing, names))
+            yield from [(uid, text, None) for uid, text in known_fields]
+            there = {uid for uid, _text in known_fields}
+            missing = [uid for uid in missing if uid not in there] if there else missing
+        yield from self._rendering().texts(missing, names)
 
-    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
+    def texts_with(self, uids: Sequence[UID], needles: Sequence[str], names: Collection[str] | None) -> TextsWith:
         """Return kept header texts that may have a needle."""
         key = self._state().key
         wanted = sorted(uids)
-        return TextsWith(*self._home.read(lambda index: index.header_texts.find_needles(key, wanted, needles)))
+
+        def find(index: Index) -> TextsWith:
+            hits, missing = index.header_texts.find_needles(key, wanted, needles)
+            if missing and names:
+                more, missing = index.field_texts.find_needles(key, missing, needles, names)
+                hits += more
+            return TextsWith(hits, missing)
+
+        return self._home.read(find)
 
     def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
         """Return the messages whose kept Date field is within these days."""

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from mailserver.cancellation import check
 from mailserver.errors import MessageExpunged, StoreUnavailable
-from mailserver.message.header_summary import NO_LINES, HeaderSummary
+from mailserver.message.header_summary import NO_LINES, HeaderSummary, fields_text
+from mailserver.message.headers import header_end
 from mailserver.message.limits import SEEN
-from mailserver.message.summary import Summary
+from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
 from mailserver.store.maildir.disk import safeio
@@ -69,22 +71,35 @@ class SummaryReader:
             if time_slice is not None and time_slice.full:
                 return
 
-    def texts(self, uids: Sequence[UID]) -> Iterator[tuple[UID, str, int | None]]:
-        """Read header texts of these messages (rising) into the index: (uid, HeaderText.text, HeaderText.sent)."""
+    def texts(
+        self, uids: Sequence[UID], names: Collection[str] | None = None
+    ) -> Iterator[tuple[UID, str, int | None]]:  # fmt: skip
+        """Read header texts of these messages (rising) into the index: (uid, HeaderText.text, HeaderText.sent).
+
+        `names`: the kept fields of which a text is needed; no day is needed then.
+        """
         for start in range(0, len(uids), BATCH):
             part = uids[start : start + BATCH]
-            lines = self._home.read(lambda index, part=part: index.summaries.lines(self._key, part))  # type: ignore[misc]
+            lines, is_searched = self._home.read(partial(self._known_lines, part))
+            # A mailbox that is searched by other fields as well is searched often.
+            of_fields = None if is_searched else names
             found: list[tuple[UID, str, int | None]] = []
             for uid, kept in lines.items():
                 check()
-                if kept != NO_LINES:
-                    found.append((uid, *HeaderSummary(kept).text()))
-            made = {uid for uid, _text, _sent in found}
-            rest = [uid for uid in part if uid not in made]
-            if rest:
-                found += [(uid, *header.text()) for uid, header in self._headers(self._files(rest))]
-            self._keep([], texts=found)
+                found.append((uid, *_text_of(kept, of_fields)))
+            if len(found) < len(part):
+                for uid, header, is_whole in self._headers(self._files([uid for uid in part if uid not in lines])):
+                    found.append((uid, *_text_of(header, of_fields, is_whole=is_whole)))
+            self._keep([], texts=found, names=of_fields)
             yield from found
+
+    def _known_lines(self, uids: Sequence[UID], index: Index) -> tuple[dict[UID, bytes], bool]:
+        """Return kept lines by UID, and whether a search has been here."""
+        lines = index.summaries.lines(self._key, uids)
+        return (
+            {uid: kept for uid, kept in lines.items() if kept != NO_LINES},
+            index.field_texts.is_used(self._key, uids),
+        )
 
     def measure(self, uids: Sequence[UID], time_slice: TimeSlice | None = None) -> list[tuple[UID, int, int]]:
         """Read size and date of these messages (rising) into the index, until the time slice is full."""
@@ -137,6 +152,7 @@ class SummaryReader:
         *,
         summaries: Sequence[tuple[UID, Summary]] = (),
         texts: Sequence[tuple[UID, str, int | None]] = (),
+        names: Collection[str] | None = None,
     ) -> None:
         """Write to the index, unless it was made anew while files were read: the key may be another mailbox's."""
 
@@ -144,7 +160,10 @@ class SummaryReader:
             if index.mailboxes.has(self._key, self._guid):
                 index.messages.learn(self._key, measured)
                 index.summaries.put(self._key, summaries)
-                index.header_texts.put(self._key, texts)
+                if names is None:
+                    index.header_texts.put(self._key, texts)
+                else:
+                    index.field_texts.put(self._key, names, [(uid, text) for uid, text, _sent in texts])
 
         self._home.update(save, max(len(measured), len(summaries), len(texts)))
 
@@ -157,10 +176,12 @@ class SummaryReader:
         ]
 
     def _read_heads(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
-        for uid, header in self._headers(files):
+        for uid, octets, is_whole in self._headers(files):
+            header = HeaderSummary(octets, is_whole=is_whole)
             yield uid, UNKNOWN_SIZE, UNKNOWN_DATE, Summary(header.envelope(), b"", b"", header.fields)
 
-    def _headers(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[tuple[UID, HeaderSummary]]:
+    def _headers(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[tuple[UID, bytes, bool]]:
+        """Yield (uid, header, is_whole); see `read_header`."""
         for uid, path, size in files:
             check()
             try:
@@ -169,11 +190,13 @@ class SummaryReader:
                 message = self._open(uid, path, size)
                 if message is not None:
                     try:
-                        yield uid, HeaderSummary.of_message(message.read(0, SEEN + 1))
+                        start = message.read(0, SEEN + 1)
                     finally:
                         message.close()
+                    end = header_end(start)
+                    yield uid, start[: min(end, SEEN)], end <= SEEN
                 continue
-            yield uid, HeaderSummary(header, is_whole=is_whole)
+            yield uid, header, is_whole
 
     def _read_whole(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
         summarise = self._home.settings.summarise
@@ -203,6 +226,13 @@ class SummaryReader:
                 return None
         except StoreUnavailable:
             return None
+
+
+def _text_of(header: bytes, names: Collection[str] | None, *, is_whole: bool = True) -> tuple[str, int | None]:
+    """Return the text of these fields, or the text of all and the day."""
+    if names is None:
+        return HeaderSummary(header, is_whole=is_whole).text()
+    return fields_text(header, names) if is_whole else INCOMPLETE, None
 
 
 def _within(time_slice: TimeSlice, rendered: Iterable[Rendered]) -> Iterator[Rendered]:
@@ -263,8 +293,8 @@ def read_header(path: str) -> tuple[bytes, bool]:
 def _header_end(data: bytes, start: int) -> int:
     """Return the position after the empty line, with or without CR, -1 without one; none begins before `start`.
 
-    Two searches for octets take a tenth of the time of a pattern. The one that most likely fails comes second, and ends
-    where the other one has found something.
+    Searches for octets take a tenth of the time of a pattern. The one that most likely fails comes second, and ends where
+    the other one has found something.
     """
     if not start and data.startswith((b"\n", b"\r\n")):
         return 1 if data.startswith(b"\n") else 2
@@ -273,5 +303,6 @@ def _header_end(data: bytes, start: int) -> int:
         bare = data.find(b"\n\n", start, end + 1 if end >= 0 else len(data))
         return bare + 2 if bare >= 0 else end + 3 if end >= 0 else -1
     bare = data.find(b"\n\n", start)
-    end = data.find(b"\n\r\n", start, bare + 1 if bare >= 0 else len(data))
+    stop = bare + 1 if bare >= 0 else len(data)
+    end = data.find(b"\n\r\n", start, stop) if data.find(b"\r", start, stop) >= 0 else -1
     return end + 3 if end >= 0 else bare + 2 if bare >= 0 else -1
