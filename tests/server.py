@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from click.testing import CliRunner
 
 from mailserver.auth.schemes import schemes
 from mailserver.cli import main
+from tests.preloaded import ForkedProcess, Preloaded
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFSETS = {
@@ -41,6 +43,8 @@ WORKERS = int(os.environ.get("TEST_WORKERS", "0"))
 """Of servers that do not say; one process starts sooner."""
 TRANSPORT = os.environ.get("MAILSERVER_TRANSPORT", "auto")
 """`[server] transport` of every server: "stock" has all tests of whole servers hold on Twisted's own transports."""
+PRELOADED = os.environ.get("TEST_PRELOADED", "1") != "0"
+"""Whether servers are forked from a process that has loaded their modules; "0" starts each by exec."""
 
 HAND_OVER = """
 import fcntl, os, sys
@@ -67,7 +71,7 @@ SIMPLE_COMMANDS = (
 """Commands that neither fork nor run a reactor: as a process each takes half a second of a processor to start."""
 _one_command = threading.Lock()
 
-_started: list[subprocess.Popen[bytes]] = []
+_started: list[subprocess.Popen[bytes] | ForkedProcess] = []
 
 
 def make_demonstration(*arguments: str) -> None:
@@ -77,6 +81,12 @@ def make_demonstration(*arguments: str) -> None:
         patch.setattr(schemes, "LIGHT", schemes.Argon2Cost(memory_kib=64, passes=1))
         done = CliRunner().invoke(main, ["demo", *arguments])
     assert done.exit_code == 0, done.output
+
+
+@functools.cache
+def preloaded() -> Preloaded:
+    """The one of this process."""
+    return Preloaded()
 
 
 def kill_all() -> None:
@@ -129,12 +139,14 @@ class Server:
         append: str = "",
         workers: int | None = None,
         follow: bool = False,
+        preloaded: bool = PRELOADED,
     ) -> None:
         """`edit` replaces text of the demonstration's configuration, `append` stands behind it.
 
-        `workers` other than WORKERS. `follow` certificates on disk without a reload. In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
+        `preloaded`: forked as `tests.preloaded` says, unless it has a `wrapper`, sockets or a PYTHONPATH of its own. `workers` other than WORKERS. `follow` certificates on disk without a reload. In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
         """
         self.dir = directory
+        self._preloaded = preloaded
         self.extra: dict[str, str] = {}
         """Environment of the process."""
         self.wrapper: list[str] = []
@@ -142,7 +154,7 @@ class Server:
         self.handed_over: list[socket.socket] = []
         """Listening sockets that it gets as from systemd."""
         self.base = free_port_base()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self.output_path = directory / "server.log"
         """Standard output and error."""
         self.log_path = self.output_path
@@ -252,15 +264,7 @@ class Server:
         """Until every listener is ready; at other ports where somebody has taken one of ours meanwhile."""
         for _ in range(4):
             before, said = len(self.log), len(self.output)
-            with self.output_path.open("ab") as log:
-                self.process = subprocess.Popen(
-                    self.command(),
-                    cwd=self.dir,
-                    env=self.environment(),
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=self.numbers,
-                )
+            self.process = self._launch()
             _started.append(self.process)
             try:
                 self.wait_for(r"ready: \d+ listeners", since=before)
@@ -271,6 +275,20 @@ class Server:
             else:
                 return self
         raise AssertionError(f"no ports stay free:\n{self.output[-4000:]}")
+
+    def _launch(self) -> subprocess.Popen[bytes] | ForkedProcess:
+        with self.output_path.open("ab") as log:
+            if self._preloaded and not (self.wrapper or self.handed_over or "PYTHONPATH" in self.extra):
+                single = re.search(r"^workers = 0$", self.config.read_text(), re.MULTILINE) is not None
+                return preloaded().start(self.command(), self.dir, self.environment(), log.fileno(), zygote=not single)
+            return subprocess.Popen(
+                self.command(),
+                cwd=self.dir,
+                env=self.environment(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=self.numbers,
+            )
 
     def _move(self) -> None:
         before, self.base = self.base, free_port_base()

@@ -30,7 +30,7 @@ def idle(server: Server, user: str) -> Client:
 @pytest.mark.slow
 def test_an_idle_connection_takes_what_is_promised(tmp_path: Path) -> None:
     limits = f"[limits]\nsessions_per_user = {2 * CONNECTIONS}\nunauthenticated_per_address = {2 * CONNECTIONS}\n\n"
-    server = Server(tmp_path, edit={"[mail]\n": limits + "[mail]\n"}, workers=0)
+    server = Server(tmp_path, edit={"[mail]\n": limits + "[mail]\n"}, workers=0, preloaded=False)
     user, _password = server.user_of("example.org")
     inbox = server.maildir(user)
     for name in [path.name for path in inbox.glob("cur/*")]:

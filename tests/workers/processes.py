@@ -8,7 +8,6 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -26,29 +25,37 @@ def _status(pid: int, key: str) -> str:
     return found[1]
 
 
-def _all() -> Iterator[tuple[int, str]]:
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, AssertionError):
-            if _status(int(path.name), "State") != "Z":
-                yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def children(pid: int, words: str = "") -> list[int]:
     """Living children of a process whose command line has these words."""
-    found = []
-    for child, line in _all():
-        with contextlib.suppress(OSError, AssertionError):
-            if words in line and parent(child) == pid:
-                found.append(child)
+    found: list[int] | None = None
+    # The kernel may leave some out while another ends (proc_pid_task_children(5)).
+    while found != (found := _children(pid)):
+        pass
+    return [child for child in found if alive(child) and words in _command_line(child)]
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
     return sorted(found)
 
 
 def of_session(session: int) -> list[int]:
     """Living processes of a session (setsid(2))."""
     found = []
-    for pid, _line in _all():
+    for path in Path("/proc").glob("[0-9]*"):
+        pid = int(path.name)
         with contextlib.suppress(OSError):
-            if os.getsid(pid) == session:
+            if os.getsid(pid) == session and alive(pid):
                 found.append(pid)
     return found
 
@@ -94,7 +101,7 @@ def family(server: Server) -> list[int]:
 def alive(pid: int) -> bool:
     try:
         return _status(pid, "State") != "Z"
-    except OSError:
+    except (OSError, AssertionError):
         return False
 
 
