@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from mailserver.net.ipc.message_schema import Json, structure, unstructure
+from mailserver.net.ipc.message_schema import Json, structure_text, to_text
 from mailserver.net.ipc.worker_messages import (
     BroadcastBody,
     WorkerMessage,
@@ -66,7 +66,7 @@ class FakeLink:
         for number, other in self._links.living.items():
             if other is not self:
                 # What passes between processes is JSON.
-                self._links.queue.append((other, type(message), number, self.number, unstructure(message)))
+                self._links.queue.append((other, type(message), number, self.number, to_text(message)))
 
     def on_broadcast(self, message_class: type[Any], receive: Callable[[int, Any], None]) -> None:
         assert message_class not in self.receivers
@@ -95,7 +95,7 @@ class Links:
 
     def __init__(self, count: int) -> None:
         self.living: dict[int, FakeLink] = {}
-        self.queue: deque[tuple[FakeLink, type[Any], int, int, Json]] = deque()
+        self.queue: deque[tuple[FakeLink, type[Any], int, int, str]] = deque()
         for number in range(count):
             self.living[number] = FakeLink(self, number)
 
@@ -107,7 +107,7 @@ class Links:
         while self.queue:
             other, message_class, number, sender, body = self.queue.popleft()
             if number in self.living and message_class in other.receivers:
-                other.receivers[message_class](sender, structure(body, message_class))
+                other.receivers[message_class](sender, structure_text(body, message_class))
 
     def join(self) -> FakeLink:
         """A new worker; the others hear of it once the caller calls `greet` for it."""

@@ -8,9 +8,20 @@ from typing import Any
 import pytest
 
 from mailserver.net.ipc.frames import to_pickle
-from mailserver.net.ipc.message_schema import MAX_ITEMS, MAX_KEYS, MAX_STRING, BadMessage, structure, unstructure
+from mailserver.net.ipc.message_schema import (
+    MAX_ITEMS,
+    MAX_KEYS,
+    MAX_STRING,
+    MAX_VALUES,
+    BadMessage,
+    structure,
+    structure_text,
+    to_text,
+    unstructure,
+)
 from mailserver.net.ipc.worker_messages import (
     BROADCASTS,
+    MAX_BODY,
     MAX_EVENT_ROWS,
     MAX_ROWS,
     WORKER_MESSAGES,
@@ -29,6 +40,7 @@ from mailserver.net.ipc.worker_messages import (
     PasswordsVerified,
     PenaltiesChanged,
     Reply,
+    ReplyPart,
     RequestFailed,
     SessionRow,
     StatusRequest,
@@ -52,8 +64,9 @@ OF_WORKERS = (
     PasswordExposed({"user": "anna"}),
     NetworksKnown(([1 << 63, 20_000],)),
     StatusRequest(),
-    Broadcast("penalties", {"news": []}),
+    Broadcast("penalties", '{"news":[]}'),
     Reply(7, {"faults": []}),
+    ReplyPart(7, ({"session": "1.2"},)),
     RequestFailed(7, "no"),
 )
 OF_THE_ZYGOTE = (
@@ -80,6 +93,13 @@ def test_each_message_comes_back_as_it_was() -> None:
         assert decode_zygote_message(encode_zygote_message(message)) == message
     for body in BODIES:
         assert structure(json.loads(json.dumps(unstructure(body))), type(body)) == body
+        assert structure_text(to_text(body), type(body)) == body
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"news":[%s0]}' % ("[]," * MAX_VALUES)])
+def test_a_text_of_a_peer_that_is_no_message_is_refused(text: str) -> None:
+    with pytest.raises(BadMessage):
+        structure_text(text, PenaltiesChanged)
 
 
 def heartbeat(**fields: Any) -> bytes:
@@ -112,6 +132,12 @@ def heartbeat(**fields: Any) -> bytes:
         (b'{"type":"clients seen","rows":{"a":1}}', "@ $.rows"),
         (b'{"type":"networks known","rows":"abc"}', "@ $.rows"),
         (json.dumps({"type": "clients seen", "rows": [0] * (MAX_ROWS + 1)}).encode(), "@ $"),
+        (b'{"type":"broadcast","kind":"penalties","body":{"news":[]}}', "@ $"),
+        (b'{"type":"broadcast","kind":"penalties","body":"%b"}' % (b"x" * (MAX_BODY + 1)), "@ $"),
+        *(
+            (b'{"type":"reply","request":1,"body":[%b0]}' % (value * MAX_VALUES), "more than 150000 values")
+            for value in (b"[],", b"{},", b"1,", b'"",')
+        ),
     ],
 )
 def test_a_malformed_message_is_refused_with_the_place_of_the_fault(frame: bytes, reason: str) -> None:

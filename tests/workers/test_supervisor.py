@@ -110,8 +110,8 @@ def test_each_slot_has_a_worker_that_knows_the_others(master: Master) -> None:
 def test_what_one_tells_reaches_the_others_in_order(master: Master) -> None:
     one, two = master.made
     for number in range(3):
-        master.supervisor.handle_message(0, Broadcast("penalties", [number]))
-    assert two.of(PeerBroadcast) == [PeerBroadcast(0, "penalties", [number]) for number in range(3)]
+        master.supervisor.handle_message(0, Broadcast("penalties", f"[{number}]"))
+    assert two.of(PeerBroadcast) == [PeerBroadcast(0, "penalties", f"[{number}]") for number in range(3)]
     assert not one.of(PeerBroadcast)
 
 
@@ -282,7 +282,7 @@ def test_a_worker_that_was_killed_for_a_message_is_ignored(master: Master) -> No
         for _ in range(100):
             master.supervisor.reject(one.worker, "it is not JSON")
     assert len(logged) == 1
-    master.supervisor.handle_message(one.worker, Broadcast("penalties", []))
+    master.supervisor.handle_message(one.worker, Broadcast("penalties", "[]"))
     assert two.of(PeerBroadcast) == []
 
 

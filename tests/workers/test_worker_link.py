@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 from typing import Any
@@ -27,10 +28,19 @@ from mailserver.net.ipc.master_messages import (
     WorkerInit,
     WorkerJoined,
 )
-from mailserver.net.ipc.message_schema import Json
-from mailserver.net.ipc.worker_link import STATUS_TIMEOUT, WorkerLink
-from mailserver.net.ipc.worker_messages import ExposureTaken, Reply, RequestFailed, StatusRequest, decode_worker_message
+from mailserver.net.ipc.message_schema import MAX_ITEMS, Json
+from mailserver.net.ipc.worker_link import ROWS_AT_ONCE, STATUS_TIMEOUT, WorkerLink
+from mailserver.net.ipc.worker_messages import (
+    ExposureTaken,
+    Reply,
+    ReplyPart,
+    RequestFailed,
+    StatusRequest,
+    WorkerMessage,
+    decode_worker_message,
+)
 from mailserver.net.serving.state_sync import ConnectionCountSync, KnownNetworkSync, PenaltySync
+from mailserver.net.workers.worker_record import PendingRequests, Result
 from mailserver.net.workers.zygote_process import WorkerProcess
 
 
@@ -73,7 +83,7 @@ def test_an_answer_that_the_master_would_not_take_is_an_error_and_not_the_end() 
     ours, theirs = socket.socketpair()
     receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     link = WorkerLink(init(theirs, receive), Reactor(), lambda: None)
-    long: Json = ["x" * 1000] * (MAX_JSON // 1000)
+    long: Json = ["x" * MAX_JSON]
     link.on_query("long", lambda _body: succeed(long))
     link.on_query("short", lambda _body: succeed(["x"]))
     decoder = Decoder(MAX_JSON)
@@ -100,14 +110,16 @@ def test_an_answer_that_the_master_would_not_take_is_an_error_and_not_the_end() 
 @pytest.mark.parametrize(
     "nonsense",
     [
-        ("connection counts", 5),
-        ("connection counts", {"counts": 5}),
-        ("no such kind", None),
-        ("penalties", {"news": [["failed"]]}),
-        ("networks known", {"rows": [["x", 1]]}),
+        ("connection counts", "5"),
+        ("connection counts", '{"counts": 5}'),
+        ("connection counts", '{"counts": ['),
+        ("connection counts", "[" * 10_000),
+        ("no such kind", "null"),
+        ("penalties", '{"news": [["failed"]]}'),
+        ("networks known", '{"rows": [["x", 1]]}'),
     ],
 )
-def test_a_peer_is_muted_after_a_malformed_message_and_ends_no_worker(nonsense: tuple[str, Any]) -> None:
+def test_a_peer_is_muted_after_a_malformed_message_and_ends_no_worker(nonsense: tuple[str, str]) -> None:
     ours, theirs = socket.socketpair()
     receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ended: list[None] = []
@@ -124,12 +136,12 @@ def test_a_peer_is_muted_after_a_malformed_message_and_ends_no_worker(nonsense: 
             WorkerJoined(1),
             WorkerJoined(2),
             PeerBroadcast(1, *nonsense),
-            PeerBroadcast(1, "connection counts", {"counts": [[[], "many"]]}),
-            PeerBroadcast(1, "exposure taken", {"key": ["lost", "", ""]}),
-            PeerBroadcast(2, "exposure taken", {"key": ["heard", "", ""]}),
+            PeerBroadcast(1, "connection counts", '{"counts": [[[], "many"]]}'),
+            PeerBroadcast(1, "exposure taken", '{"key": ["lost", "", ""]}'),
+            PeerBroadcast(2, "exposure taken", '{"key": ["heard", "", ""]}'),
             WorkerGone(1),
             WorkerJoined(1),
-            PeerBroadcast(1, "exposure taken", {"key": ["another now", "", ""]}),
+            PeerBroadcast(1, "exposure taken", '{"key": ["another now", "", ""]}'),
         ):
             send_blocking(ours, to_pickle(body))
             link._master.doRead()
@@ -139,6 +151,63 @@ def test_a_peer_is_muted_after_a_malformed_message_and_ends_no_worker(nonsense: 
     link.close()
     for one in (ours, receive, send):
         one.close()
+
+
+def test_a_long_list_comes_in_parts() -> None:
+    """So that no frame takes the master long."""
+    ours, theirs = socket.socketpair()
+    receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    clock = Clock()
+    link = WorkerLink(init(theirs, receive), Reactor(), lambda: None)
+    pending = PendingRequests(clock, itertools.count(1))
+    parts: list[int] = []
+
+    def take(message: WorkerMessage) -> None:
+        if isinstance(message, ReplyPart):
+            parts.append(len(message.rows))
+            pending.add_part(message)
+        else:
+            assert isinstance(message, Reply)
+            pending.settle(message)
+
+    process = WorkerProcess(Reactor(), ours, take, lambda _reason: None, lambda: None)
+    replies: list[Any] = []
+    rows: Json = list(range(2 * ROWS_AT_ONCE + 5))
+    link.on_query("who", lambda _body: succeed(rows))
+    try:
+        pending.add(lambda request: process.send(Query(request, "who", None)), 5.0).addCallback(replies.append)
+        while not replies:
+            link._master.doRead()
+            link._master.doWrite()
+            process._socket.doRead()
+        assert replies == [rows]
+        assert parts == [ROWS_AT_ONCE, ROWS_AT_ONCE]
+    finally:
+        link.close()
+        process._socket.close()
+        for one in (receive, send):
+            one.close()
+
+
+def test_the_parts_of_a_list_are_bounded_and_forgotten() -> None:
+    clock = Clock()
+    pending = PendingRequests(clock, itertools.count(1))
+    results: list[Result] = []
+    for _ in range(3):
+        pending.add(lambda _request: None, 5.0).addCallback(results.append)
+    part = tuple(range(5000))
+    for _ in range(MAX_ITEMS // len(part) + 1):
+        pending.add_part(ReplyPart(1, part))
+    assert results == [RequestFailed(1, "the answer has more than 100000 rows")]
+    pending.add_part(ReplyPart(2, part))
+    pending.settle(RequestFailed(2, "no"))
+    assert results[1:] == [RequestFailed(2, "no")]
+    pending.add_part(ReplyPart(3, part))
+    clock.advance(5.0)
+    assert results[2:] == [None]
+    pending.add_part(ReplyPart(3, part))
+    pending.settle(Reply(3, []))
+    assert pending._parts == {}
 
 
 def test_an_order_has_more_sockets_than_fit_beside_one_frame() -> None:

@@ -105,7 +105,8 @@ class AdminQueries:
             valid, faults = self._validate(replies, tuple[SessionRow, ...])
             rows = [(row, worker) for worker, of_worker in valid.items() for row in of_worker]
             rows.sort(key=lambda row: row[0].since)
-            data: list[Json] = [{**unstructure(row), "worker": worker} for row, worker in rows]
+            sessions = unstructure([row for row, _worker in rows])
+            data: list[Json] = [{**row, "worker": worker} for row, (_row, worker) in zip(sessions, rows, strict=True)]
             return DataAnswer(data, ok=not faults, lines=faults)
 
         return self._worker_pool.ask("who", asked).addCallback(merge)

@@ -26,8 +26,8 @@ from mailserver.net.log.format import LINE_SYSTEM
 HEADER = struct.Struct("!IH")
 MAX_DESCRIPTORS = 200
 """Descriptors in one frame; the kernel takes 253."""
-MAX_JSON = 32 << 20
-"""Octets of a frame that the master receives."""
+MAX_JSON = 4 << 20
+"""Octets of a frame that the master receives: the status of a worker with ten thousand certificates."""
 MAX_PICKLE = 1 << 30
 MAX_QUEUED = 64 << 20
 """Octets that the master queues for a worker that does not read; broadcasts of other workers may fill the queue."""

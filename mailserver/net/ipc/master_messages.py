@@ -136,11 +136,11 @@ class KnownNetworksTable:
 
 @frozen
 class PeerBroadcast:
-    """A Broadcast of another worker, not validated."""
+    """A Broadcast of another worker, whose text is not validated."""
 
     worker: int
     kind: str
-    body: Json
+    body: str
 
 
 @frozen

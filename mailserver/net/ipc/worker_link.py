@@ -22,7 +22,7 @@ from mailserver.net.ipc.master_messages import (
     WorkerInit,
     WorkerJoined,
 )
-from mailserver.net.ipc.message_schema import BadMessage, Json, structure
+from mailserver.net.ipc.message_schema import BadMessage, Json, structure_text, to_text
 from mailserver.net.ipc.server_link import B
 from mailserver.net.ipc.worker_messages import (
     BROADCASTS,
@@ -30,6 +30,7 @@ from mailserver.net.ipc.worker_messages import (
     BroadcastBody,
     Heartbeat,
     Reply,
+    ReplyPart,
     RequestFailed,
     StatusRequest,
     WorkerMessage,
@@ -37,6 +38,8 @@ from mailserver.net.ipc.worker_messages import (
 )
 from mailserver.net.log.events import log
 
+ROWS_AT_ONCE = 1000
+"""Rows of a result in one frame."""
 STATUS_TIMEOUT = 5.0
 """Seconds for which the master's StatusReply is waited for; the master itself waits for the workers."""
 _KINDS: dict[type[Any], str] = {message_class: kind for kind, message_class in BROADCASTS.items()}
@@ -81,7 +84,7 @@ class WorkerLink:
     def broadcast(self, message: BroadcastBody) -> None:
         """Send a message to the other workers, through the master."""
         if self._peers:
-            self.report(Broadcast(_KINDS[type(message)], message))
+            self.report(Broadcast(_KINDS[type(message)], to_text(message)))
 
     def on_broadcast(self, message_class: type[B], receive: Callable[[int, B], None]) -> None:
         """Receive other workers' messages of a class."""
@@ -166,14 +169,14 @@ class WorkerLink:
             case SocketsAhead():
                 self._sockets_ahead += descriptors
 
-    def _receive_broadcast(self, worker: int, kind: str, body: Json) -> None:
-        """Validate and pass on. The master has validated nothing of it; a peer that was taken over must not end others."""
+    def _receive_broadcast(self, worker: int, kind: str, body: str) -> None:
+        """Validate and pass on. The master has parsed nothing of it; a peer that was taken over must not end others."""
         message_class = BROADCASTS.get(kind)
         if message_class is None:
             self._mute(worker, "a message of unknown kind")
             return
         try:
-            message = structure(body, message_class)
+            message = structure_text(body, message_class)
             if kind in self._receivers:
                 self._receivers[kind](worker, message)
         except (BadMessage, ValueError) as error:
@@ -200,6 +203,10 @@ class WorkerLink:
 
     def _reply(self, request: int, name: str, result: Deferred[Any]) -> None:
         def done(body: Any) -> None:
+            if isinstance(body, list):
+                while len(body) > ROWS_AT_ONCE:
+                    self.report(ReplyPart(request, tuple(body[:ROWS_AT_ONCE])))
+                    body = body[ROWS_AT_ONCE:]
             frame = encode_worker_message(Reply(request, body))
             if len(frame) > MAX_JSON:
                 # The master would close the connection.

@@ -1,7 +1,7 @@
 """Messages from a worker or the zygote, as frozen classes that `message_schema` makes and validates.
 
 WORKER_MESSAGES and ZYGOTE_MESSAGES list what the master takes from each. The body of a Broadcast is one of BROADCASTS:
-the master passes it on as it is, and each worker validates it. Rows of the result of a query are at the end.
+the master passes its text on as it is, and each worker parses and validates it. Rows of the result of a query are at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ MAX_WORD: Final = 64
 """Characters of an event's, a protocol's or a TLS version's name."""
 MAX_ROWS: Final = 5000
 """Rows in any other message."""
+MAX_BODY: Final = 1 << 20
+"""Characters of the body of a Broadcast."""
 
 EventRow: TypeAlias = tuple[str, str, str, int]
 """Event, protocol, TLS version or "none", number."""
@@ -34,6 +36,12 @@ def _check_event_rows(_message: object, _attribute: object, rows: tuple[EventRow
             raise ValueError("a name is too long, or a number is negative")
         if not (event.isascii() and protocol.isascii() and tls.isascii()):
             raise ValueError("a name is not ASCII")
+
+
+def _check_body(_message: object, _attribute: object, body: object) -> None:
+    """Raises: ValueError."""
+    if type(body) is not str or len(body) > MAX_BODY:
+        raise ValueError("not a text, or too long")
 
 
 # --- From a worker to the master
@@ -87,7 +95,8 @@ class Broadcast:
 
     kind: str
     """A key of BROADCASTS."""
-    body: Any
+    body: Any = field(validator=_check_body)
+    """The text of that message (`message_schema.to_text`)."""
 
 
 @frozen
@@ -96,6 +105,14 @@ class Reply:
 
     request: int
     body: Any
+
+
+@frozen
+class ReplyPart:
+    """The next rows of a result that is a list; those of the Reply are its last."""
+
+    request: int
+    rows: tuple[Any, ...] = field(validator=_rows)
 
 
 @frozen
@@ -126,6 +143,7 @@ WorkerMessage: TypeAlias = (
     | StatusRequest
     | Broadcast
     | Reply
+    | ReplyPart
     | RequestFailed
 )
 WORKER_MESSAGES: Final[dict[str, type[WorkerMessage]]] = {
@@ -138,6 +156,7 @@ WORKER_MESSAGES: Final[dict[str, type[WorkerMessage]]] = {
     "status request": StatusRequest,
     "broadcast": Broadcast,
     "reply": Reply,
+    "reply part": ReplyPart,
     "request failed": RequestFailed,
 }
 

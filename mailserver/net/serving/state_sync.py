@@ -36,9 +36,8 @@ from mailserver.net.ipc.worker_messages import (
 T = TypeVar("T")
 COUNTS_EVERY = 0.05
 """Seconds for which changes of counts are gathered."""
-COUNTS_AT_ONCE = 5000
 ROWS_AT_ONCE = 500
-"""In one message to a worker that begins."""
+"""In one message."""
 
 
 class ConnectionCountSync:
@@ -72,14 +71,14 @@ class ConnectionCountSync:
     def _send(self) -> None:
         self._timer = None
         lowest, self._lowest = self._lowest, {}
-        for counts in _slices(list(lowest.items()), COUNTS_AT_ONCE):
+        for counts in _slices(list(lowest.items())):
             self._link.broadcast(ConnectionCountsChanged(counts))
         for counted, number in lowest.items():
             if self._counts.own(counted) != number:
                 self._note(counted)
 
     def _send_all(self, _joined: int) -> None:
-        for counts in _slices(self._counts.all_own(), COUNTS_AT_ONCE):
+        for counts in _slices(self._counts.all_own()):
             self._link.broadcast(ConnectionCountsChanged(counts))
 
     def _receive(self, worker: int, message: ConnectionCountsChanged) -> None:
@@ -195,6 +194,6 @@ def _is_sender(link: ServerLink, joined: int) -> bool:
     return link.number == min({link.number, *link.poke_send} - {joined})
 
 
-def _slices(rows: list[T], size: int = ROWS_AT_ONCE) -> Iterator[tuple[T, ...]]:
-    for start in range(0, len(rows), size):
-        yield tuple(rows[start : start + size])
+def _slices(rows: list[T]) -> Iterator[tuple[T, ...]]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield tuple(rows[start : start + ROWS_AT_ONCE])

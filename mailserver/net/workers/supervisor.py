@@ -28,6 +28,7 @@ from mailserver.net.ipc.worker_messages import (
     NetworksKnown,
     PasswordExposed,
     Reply,
+    ReplyPart,
     RequestFailed,
     StatusRequest,
     WorkerFailed,
@@ -228,6 +229,8 @@ class Supervisor:
                 for other in self.records.values():
                     if other is not record:
                         other.process.send(PeerBroadcast(number, kind, body))
+            case ReplyPart():
+                record.requests.add_part(message)
             case Reply() | RequestFailed():
                 record.requests.settle(message)
             case WorkerReady():

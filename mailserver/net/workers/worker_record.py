@@ -10,8 +10,8 @@ from attrs import define
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
-from mailserver.net.ipc.message_schema import Json
-from mailserver.net.ipc.worker_messages import Reply, RequestFailed
+from mailserver.net.ipc.message_schema import MAX_ITEMS, Json
+from mailserver.net.ipc.worker_messages import Reply, ReplyPart, RequestFailed
 
 Result: TypeAlias = Json | RequestFailed
 """The body of a reply; RequestFailed where the worker says so; None where it does not reply in time, or has ended."""
@@ -24,6 +24,8 @@ class PendingRequests:
         self._clock = clock
         self._numbers = numbers
         self._pending: dict[int, Deferred[Result]] = {}
+        self._parts: dict[int, list[Json]] = {}
+        """Rows that have come of a result, by the number of the request."""
 
     def add(self, send: Callable[[int], None], seconds: float) -> Deferred[Result]:
         """Call `send(number of the request)`, and wait for its reply so long. Never fails."""
@@ -39,6 +41,7 @@ class PendingRequests:
 
         def settle(reply: Result) -> Result:
             self._pending.pop(number, None)
+            self._parts.pop(number, None)
             if timer.active():
                 timer.cancel()
             return reply
@@ -47,11 +50,26 @@ class PendingRequests:
         send(number)
         return result
 
+    def add_part(self, part: ReplyPart) -> None:
+        """Keep the first rows of a result; those that come too late are dropped."""
+        if part.request not in self._pending:
+            return
+        rows = self._parts.setdefault(part.request, [])
+        if len(rows) + len(part.rows) > MAX_ITEMS:
+            self.settle(RequestFailed(part.request, f"the answer has more than {MAX_ITEMS} rows"))
+        else:
+            rows += part.rows
+
     def settle(self, reply: Reply | RequestFailed) -> None:
         """Take a reply; one that comes too late is dropped."""
+        rows = self._parts.pop(reply.request, [])
         pending = self._pending.pop(reply.request, None)
-        if pending is not None:
-            pending.callback(reply.body if isinstance(reply, Reply) else reply)
+        if pending is None:
+            return
+        if isinstance(reply, RequestFailed):
+            pending.callback(reply)
+        else:
+            pending.callback([*rows, *reply.body] if rows and isinstance(reply.body, list) else reply.body)
 
     def cancel_all(self) -> None:
         """The worker has ended: no reply comes."""
