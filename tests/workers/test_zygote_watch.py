@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, cast
@@ -15,6 +17,38 @@ from twisted.internet.task import Clock
 from mailserver.net.ipc.master_messages import ForkRequest
 from mailserver.net.workers.supervisor import SILENCE
 from mailserver.net.workers.zygote_watch import EARLY, ZygoteWatch
+
+ORPHANS = """
+import ctypes, os, subprocess, sys, time
+from twisted.internet.task import Clock
+from mailserver.net.workers.zygote_watch import ZygoteWatch
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+watch = ZygoteWatch(Clock(), None, list, None)
+command = ["sh", "-c", "sleep 0.1 & echo $!; exit 0"]
+orphan = int(subprocess.run(command, stdout=subprocess.PIPE, start_new_session=True).stdout)
+own = subprocess.Popen(["sh", "-c", "exit 3"], start_new_session=True)
+same = subprocess.Popen(["sh", "-c", "exit 4"])
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    watch.reap()
+    try:
+        os.kill(orphan, 0)
+    except ProcessLookupError:
+        break
+    time.sleep(0.01)
+else:
+    sys.exit("the orphan stays a zombie")
+for child in (own, same):
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    watch.reap()
+    print(child.wait())
+"""
+
+
+def test_an_orphan_of_another_session_is_waited_for_and_no_child_of_another_service() -> None:
+    """As that of a program that was killed with its children."""
+    done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("3\n4\n", "")
 
 
 class Zygote:

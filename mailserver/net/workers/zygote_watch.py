@@ -90,10 +90,11 @@ class ZygoteWatch:
             zygote.kill()
 
     def reap(self) -> None:
-        """Wait for processes that have ended: zygotes, and descendants of them that were left to this process.
+        """Wait for processes that have ended: zygotes, and descendants that were left to this process.
 
         Other child processes of this process, such as those of another service in the same twistd, are not touched.
         """
+        _reap_orphans()
         for group in tuple(self._groups):
             try:
                 while os.waitpid(-group, os.WNOHANG)[0]:
@@ -144,3 +145,15 @@ class ZygoteWatch:
     def _renew_if_missing(self) -> None:
         if not self._ending and self._current is None:
             self.renew()
+
+
+def _reap_orphans() -> None:
+    """Wait for processes whose parent, a program of another session, has ended: a check of back ends, or a key's password command.
+
+    A process that this one has started itself is in the same session, or leads its own.
+    """
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if os.getsid(ended.si_pid) in {ended.si_pid, os.getsid(0)}:
+                return
+            os.waitpid(ended.si_pid, os.WNOHANG)
