@@ -275,6 +275,9 @@ class Mailbox(Protocol):
         In the order of the UIDs; a time slice as for `summaries`.
         """
 
+    def kept_lines(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
+        """Return the kept Summary.fields of these messages (rising), like `envelopes`."""
+
     def measure(
         self, uids: Sequence[UID], *, only_dates: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[Row]:  # fmt: skip

@@ -126,8 +126,13 @@ class MessageFormatter:
 
 def kept_literal(item: Item, summary: Summary) -> bytes:
     """Header fields from kept lines, as a literal."""
+    return literal_of(item, summary.fields)
+
+
+def literal_of(item: Item, lines: bytes) -> bytes:
+    """Header fields from these kept lines, as a literal."""
     assert item.section is not None
-    return _literal(item, kept_lines(summary.fields, item.section.fields))
+    return _literal(item, kept_lines(lines, item.section.fields))
 
 
 def _literal(item: Item, lines: bytes) -> bytes:

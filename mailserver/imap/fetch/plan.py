@@ -68,6 +68,8 @@ class FetchPlan:
     """Of the summaries only the data of headers is needed, and neither sizes nor dates."""
     only_envelopes: bool = field(init=False)
     """Envelopes are all that is needed of the summaries, and no file is."""
+    only_lines: bool = field(init=False)
+    """Kept lines are all that is needed of the summaries, for at most FEW_KEPT items, and no file is."""
     needs_file: bool = field(init=False)
     sections: tuple[Section, ...] = field(init=False)
     """The sections of its items."""
@@ -108,6 +110,13 @@ class FetchPlan:
     @only_envelopes.default
     def _only_envelopes(self) -> bool:
         return self.needs_summary and all(item.need is Need.COLUMN or item.label == b"ENVELOPE" for item in self.items)
+
+    @only_lines.default
+    def _only_lines(self) -> bool:
+        kept = [item for item in self.items if item.need is not Need.COLUMN]
+        return 0 < len(kept) <= FEW_KEPT and all(
+            item.need is Need.SUMMARY and item.section is not None for item in kept
+        )
 
     @needs_file.default
     def _needs_file(self) -> bool:

@@ -96,8 +96,10 @@ def kept_lines(lines: bytes, names: frozenset[bytes]) -> bytes:
 
 @lru_cache(maxsize=256)
 def _lines_of(names: frozenset[bytes]) -> re.Pattern[bytes]:
-    alternatives = b"|".join(sorted(map(re.escape, names)))
-    return re.compile(rb"^(?:%b)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+" % alternatives, re.MULTILINE | re.IGNORECASE)
+    """Return a pattern that takes the lines from the start to the end, each once; a search would try each octet of others."""
+    wanted = rb"(?:%b)[ \t]*+:" % b"|".join(sorted(map(re.escape, names)))
+    line = rb"[^\n]*+\n(?:[ \t][^\n]*+\n)*+"
+    return re.compile(rb"(?:(?!%b)%b)*+((?:%b%b)++|\Z)" % (wanted, line, wanted, line), re.IGNORECASE)
 
 
 def without_nul(data: bytes) -> bytes:

@@ -84,7 +84,7 @@ class Work:
         self._rows = rows
         self._flags = flags
         self._seen = seen
-        self._tries_envelopes = plan.only_envelopes
+        self._tries_kept = plan.only_envelopes or plan.only_lines
         self._summaries: dict[int, Summary] = {}
         self._measured: dict[int, Row] = {}
         """Rows that were read where the columns do not know all sizes and dates."""
@@ -117,10 +117,10 @@ class Work:
 
     def _run(self, start: int, mailbox: Mailbox | None, budget: Budget, time_slice: TimeSlice | None) -> FetchResult:
         """Raises: NotCached, BudgetExceeded where not even the first message can be answered."""
-        if self._tries_envelopes:
-            if (ready := self._envelopes(mailbox, start)) is not None:
+        if self._tries_kept:
+            if (ready := self._kept(mailbox, start)) is not None:
                 return ready
-            self._tries_envelopes = mailbox is None
+            self._tries_kept = mailbox is None
         learned: list[Row] = []
         if start >= self._decided:
             self._decide(mailbox, start, learned)
@@ -219,20 +219,29 @@ class Work:
             if size == UNKNOWN_SIZE or date == UNKNOWN_DATE
         ]
 
-    def _envelopes(self, mailbox: Mailbox | None, start: int) -> FetchResult | None:
-        """Answer many messages at once, from the index; None if one of them is not there, or responses are cached."""
+    def _kept(self, mailbox: Mailbox | None, start: int) -> FetchResult | None:
+        """Answer many messages at once, from one column of the index; None if one of them is not there, or responses are
+        cached.
+        """
         plan = self._plan
         if mailbox is None or self.known is not None or (plan.measured and unmeasured(self._rows)):
             return None
+        if self._seen and not plan.has_flags:
+            return None
         uids = [UID(uid) for uid in self._rows.uids[start:]]
         time_slice = TimeSlice(SUMMARIES)
-        kept = mailbox.envelopes(uids, time_slice=time_slice)
+        kept = (mailbox.envelopes if plan.only_envelopes else mailbox.kept_lines)(uids, time_slice=time_slice)
         count = len(kept)
         if count != len(uids) and not (time_slice.full and count and max(kept) == uids[count - 1]):
             return None
-        self.weight += sum(map(len, kept.values()))
         block = self._block_of(start, start + count)
-        return FetchResult(block.format({b"ENVELOPE": [kept[uid] for uid in uids[:count]]}), count, [], None, None)
+        values = [kept[uid] for uid in uids[:count]]
+        if plan.only_envelopes:
+            self.weight += sum(map(len, values))
+            return FetchResult(block.format({b"ENVELOPE": values}), count, [], None, None)
+        if KEPT_LINES_UNKNOWN in values:
+            return None
+        return FetchResult(block.format_lines(values), count, [], None, None)
 
     def _block(self, start: int, budget: Budget, learned: Sequence[Row]) -> FetchResult | None:
         """Answer many messages at once; None if one of them needs more than columns and its summary. Raises: BudgetExceeded."""

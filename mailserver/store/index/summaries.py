@@ -42,23 +42,26 @@ class Summaries:
 
     def envelopes(self, key: int, uids: Sequence[int], time_slice: TimeSlice | None = None) -> dict[UID, bytes]:
         """Return the envelopes of messages (rising) until the time slice is full."""
-        rows = select(self._connection, "id & 0xFFFFFFFF, envelope", "summaries", key, uids)
+        return self._column("envelope", key, uids, time_slice)
+
+    def lines(self, key: int, uids: Sequence[int], time_slice: TimeSlice | None = None) -> dict[UID, bytes]:
+        """Return `Summary.fields` of messages (rising) until the time slice is full."""
+        return self._column("fields", key, uids, time_slice)
+
+    def _column(self, name: str, key: int, uids: Sequence[int], time_slice: TimeSlice | None) -> dict[UID, bytes]:
+        rows = select(self._connection, f"id & 0xFFFFFFFF, {name}", "summaries", key, uids)
         if time_slice is None:
             return dict(rows)
         found = {}
         octets = 0
-        for uid, envelope in rows:
-            found[uid] = envelope
-            octets += len(envelope)
+        for uid, value in rows:
+            found[uid] = value
+            octets += len(value)
             if octets >= time_slice.left:
                 break
         if found:
             time_slice.take(octets)
         return found
-
-    def lines(self, key: int, uids: Sequence[int]) -> dict[UID, bytes]:
-        """Return `Summary.fields` of messages (rising)."""
-        return dict(select(self._connection, "id & 0xFFFFFFFF, fields", "summaries", key, uids))
 
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Store summaries."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -124,10 +124,19 @@ class MemoryMailbox:
 
     def envelopes(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
         """Make them anew at each call."""
+        return self._made(lambda summary: summary.envelope, uids, time_slice)
+
+    def kept_lines(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
+        """Make them anew at each call."""
+        return self._made(lambda summary: summary.fields, uids, time_slice)
+
+    def _made(
+        self, value: Callable[[Summary], bytes], uids: Sequence[UID], time_slice: TimeSlice | None
+    ) -> Mapping[UID, bytes]:  # fmt: skip
         self._check()
         found = {}
         for uid in self._present(uids):
-            found[uid] = self._account.summarise(self._messages[uid].data).envelope
+            found[uid] = value(self._account.summarise(self._messages[uid].data))
             if time_slice is not None and time_slice.take(len(found[uid])):
                 break
         return found

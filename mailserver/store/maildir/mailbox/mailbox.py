@@ -213,6 +213,11 @@ class MaildirMailbox:
         key = self._state().key
         return self._read(lambda index: index.summaries.envelopes(key, sorted(uids), time_slice))
 
+    def kept_lines(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
+        """Return the header lines that are kept."""
+        key = self._state().key
+        return self._read(lambda index: index.summaries.lines(key, sorted(uids), time_slice))
+
     def measure(
         self, uids: Sequence[UID], *, only_dates: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[Row]:  # fmt: skip
