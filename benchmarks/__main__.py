@@ -1,7 +1,7 @@
 """`make bench`: Dovecot and ours, every scenario, interleaved; tables, and an exit status that says if one is missing.
 
-python -m benchmarks [--only WORD] [--rounds N] [--markdown FILE] [--plain] [--large] [--workers N] [--no-stock]
-    [--dovecot-defaults]
+python -m benchmarks [--only WORD] [--rounds N] [--markdown FILE] [--plain] [--hostile]
+    [--no-loads] [--large] [--workers N] [--no-stock] [--dovecot-defaults]
 
 Costs of single operations are those of ours with two workers, by its fast transports and by stock ones; loads are those
 of as many workers as there are processors. One row is measured within seconds, as only the mail that it needs is made:
@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import os
 import resource
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,58 +25,21 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmarks import foreign, growth, idle, latency, mixed, relay, restarts, text_index
-from benchmarks.accounts import LARGE, SIZES, Accounts
+from benchmarks.accounts import LARGE, SIZES
+from benchmarks.hostile import HOSTILE, ONE_OF
 from benchmarks.mail import PEOPLE, PLAIN
+from benchmarks.measurement import compare, run
 from benchmarks.plot import can_draw, draw
 from benchmarks.preparation import Servers, prepare
 from benchmarks.report import Report, Row, Section
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.scenario import Scenario
-from benchmarks.servers import TestedServer, room_for_inotify
+from benchmarks.servers import room_for_inotify
 from benchmarks.settings import TUNED
 from mailserver.tap import usable_processors
 from tests.dovecot import available
 
-LEAST = 0.05
-"""Least seconds of CPU of the costlier server in a round; the work is repeated until then, as less says little."""
-MOST_WORK = 10.0
-"""Seconds after which the work of a round is not repeated any more."""
 LARGE_IDLE = 5000
-
-
-def work_once(scenario: Scenario, side: TestedServer, accounts: Accounts) -> tuple[int, float]:
-    """Run a scenario once; return the number of operations and seconds of server CPU."""
-    work = scenario.work(side, accounts)
-    next(work)
-    before = side.cpu()
-    operations = next(work)
-    spent = side.cpu() - before
-    assert operations
-    for _ in work:
-        raise AssertionError("a scenario yields twice")
-    return operations, spent
-
-
-def measure(scenario: Scenario, sides: Sequence[TestedServer], accounts: Accounts, first: int) -> list[float]:
-    """Return microseconds of server CPU per operation in one round: all servers in turn, until there is enough to compare."""
-    operations, spent = [0] * len(sides), [0.0] * len(sides)
-    start = time.monotonic()
-    while max(spent) < LEAST and time.monotonic() - start < MOST_WORK:
-        for number in range(len(sides)):
-            at = (first + number) % len(sides)
-            more, cost = work_once(scenario, sides[at], accounts)
-            operations[at] += more
-            spent[at] += cost
-    return [cost / count * 1e6 for cost, count in zip(spent, operations, strict=True)]
-
-
-def run(scenario: Scenario, sides: Sequence[TestedServer], accounts: Accounts, rounds: int | None) -> Row:
-    """Return the medians, and the spread of the ratios; `sides` are ours, Dovecot, and perhaps ours with stock transports."""
-    figures = [measure(scenario, sides, accounts, number) for number in range(rounds or scenario.rounds)]
-    ours, theirs, *stock = (statistics.median(each) for each in zip(*figures, strict=True))
-    ratios = [each[0] / each[1] for each in figures if each[1]]
-    spread = max(ratios) / max(min(ratios), 1e-9) if ratios else float("inf")
-    return Row(scenario.name, ours, theirs, "us", scenario.target, spread, *stock)
 
 
 @define
@@ -134,6 +95,25 @@ class Run:
         self.attempt(
             "NOOP p99 while 100k are opened", lambda: self.add(latency.measure(sides, accounts)), ("k1", "k100")
         )
+
+    def hostile(self, rounds: int | None) -> None:
+        """Measure every scenario on mail like people's and on mail with hostile messages in it."""
+        sides, accounts = self.servers.sides[:2], self.servers.accounts
+        others, mailboxes = self.servers.with_mail(HOSTILE)
+        pairs: list[tuple[Row, Row]] = []
+
+        def both(scenario: Scenario) -> None:
+            mailboxes.make(scenario.needs)
+            pair = run(scenario, sides, accounts, rounds), run(scenario, sides, others, rounds)
+            pairs.append(pair)
+            ratios, growth = [row.ratio for row in pair], [pair[1].ours / pair[0].ours, pair[1].theirs / pair[0].theirs]
+            self.console.print(
+                f"{scenario.name}: {ratios[0]:.2f}, hostile {ratios[1]:.2f}; grows {growth[0]:.2f}, Dovecot {growth[1]:.2f}"
+            )
+
+        for scenario in SCENARIOS:
+            self.attempt(scenario.name, partial(both, scenario), scenario.needs)
+        self.report.sections.append(compare(pairs, ONE_OF))
 
     def loads(self, *, large: bool, plot: Path | None) -> None:
         """Measure idle connections, growth, restarts, and last the mixed loads, which change mailboxes."""
@@ -216,6 +196,11 @@ def _plot(markdown: Path) -> Path:
 @click.option("--no-loads", is_flag=True, help="Single operations alone.")
 @click.option("--plain", is_flag=True, help="Small messages of plain text instead of ones like people's.")
 @click.option(
+    "--hostile",
+    is_flag=True,
+    help=f"Single operations alone, on mail like people's and on mail of which one of {ONE_OF} messages is hostile.",
+)
+@click.option(
     "--large", is_flag=True, help=f"Also a mailbox of {LARGE:,} messages, and up to 10,000 connections: an hour."
 )
 @click.option(
@@ -238,6 +223,7 @@ def main(
     *,
     no_loads: bool,
     plain: bool,
+    hostile: bool,
     large: bool,
     workers: int,
     no_stock: bool,
@@ -260,20 +246,22 @@ def main(
             PLAIN if plain else PEOPLE,
             workers=workers,
             settings="" if dovecot_defaults else TUNED,
-            with_stock=not no_stock,
+            with_stock=not (no_stock or hostile),
         )
         bench = Run(servers, console, only.lower(), workers)
         try:
-            if not no_loads:
-                bench.loads(large=large, plot=_plot(markdown) if markdown else None)
-            bench.scenarios(rounds)
+            if hostile:
+                bench.hostile(rounds)
+            else:
+                if not no_loads:
+                    bench.loads(large=large, plot=_plot(markdown) if markdown else None)
+                bench.scenarios(rounds)
         finally:
             servers.stop()
-    report = bench.report
-    report.show(console)
+    bench.report.show(console)
     if markdown is not None:
-        markdown.write_text(report.markdown(), encoding="utf-8")
-    if report.missing:
+        markdown.write_text(bench.report.markdown(), encoding="utf-8")
+    if bench.report.missing:
         sys.exit(1)
 
 

@@ -31,6 +31,8 @@ SIZES = {
 WARM, WARM_SIZE = 6, 100
 """Small accounts for the first sessions of a process."""
 USERS = len(SIZES) + WARM + PEOPLE
+HOSTILE_USERS = len(SIZES) + WARM
+"""Further accounts, for a run with hostile messages."""
 
 
 def size_of(number: int) -> int:
@@ -81,10 +83,10 @@ class Accounts:
         return next(size for name, size in SIZES.items() if getattr(self, name) == user)
 
 
-def name_accounts(passwords: dict[str, str], mail: Mail) -> Accounts:
-    """Return the accounts of a run; `passwords` has USERS of them, or more."""
-    users = [name for name in passwords if name.startswith("u")]
-    assert len(users) >= USERS, len(users)
+def name_accounts(passwords: dict[str, str], mail: Mail, start: int = 0) -> Accounts:
+    """Return the accounts of a run, from the user of that number on; without people where there are not enough users."""
+    users = [name for name in passwords if name.startswith("u")][start:]
+    assert len(users) >= len(SIZES) + WARM, len(users)
     names = dict(zip(SIZES, users, strict=False))
     warm, people = users[len(SIZES) : len(SIZES) + WARM], users[len(SIZES) + WARM : USERS]
     return Accounts(passwords, mail, **names, warm=tuple(warm), people=tuple(people))

@@ -20,12 +20,13 @@ from attrs import frozen
 from benchmarks.accounts import Accounts
 from benchmarks.client import Imap, Lines
 from benchmarks.report import Row, Section
+from benchmarks.scenarios.scenario import MOST
 from benchmarks.servers import DovecotServer, TestedServer, available_memory
 from benchmarks.settings import HIBERNATING
 
 CONNECTIONS = 1000
-MOST, MOST_HIBERNATED = 1 / 20, 1 / 2
-"""Most memory that ours may take, as a share of a Dovecot process, and of a hibernated connection."""
+MOST_CONNECTION, MOST_ACCOUNT = 60.0, 100.0
+"""Most KiB that a connection and an open account may take."""
 SETTLING = 10.0
 """Seconds until the background work of the logins is done: indexes written back, processes idle."""
 QUIET = 30.0
@@ -55,9 +56,12 @@ class Figures:
     half: float
     whole: float
     """Seconds until half, and all, are notified of new mail."""
+    news: float
+    """Seconds of CPU for that, with the delivery."""
     cpu_after: float
     half_after: float
     whole_after: float
+    news_after: float
     """The same after the accounts were searched and delivered to; nan if that is not measured."""
 
 
@@ -131,8 +135,17 @@ def _receive(client: Imap) -> None:
         return
 
 
-def _news(side: TestedServer, accounts: Accounts, clients: list[Imap]) -> tuple[float, float]:
-    """Return the seconds from the start of a delivery until half, and all, of the clients have received EXISTS; or inf."""
+def _news(side: TestedServer, accounts: Accounts, clients: list[Imap]) -> tuple[float, float, float]:
+    """Return the seconds from the start of a delivery until half, and all, of the clients have received EXISTS, or inf;
+    and the seconds of CPU.
+    """
+    before = side.cpu()
+    half, whole = _wait_for_news(side, accounts, clients)
+    time.sleep(1)
+    return half, whole, side.cpu() - before
+
+
+def _wait_for_news(side: TestedServer, accounts: Accounts, clients: list[Imap]) -> tuple[float, float]:
     poll = select.poll()
     waiting = {}
     for client in clients:
@@ -183,7 +196,7 @@ def _each(
         machine -= available_memory()
         resting = _rest(side)
         figures = (resting, *_news(side, accounts, clients))
-        after = (float("nan"),) * 3
+        after = (float("nan"),) * 4
         if used:
             _use(side, accounts)
             time.sleep(SETTLING)
@@ -215,9 +228,11 @@ LINES = (
     (f"CPU in {QUIET:.0f} s, ms", "cpu", 1000),
     ("until half know of new mail, ms", "half", 1000),
     ("until all know, ms", "whole", 1000),
+    ("CPU of the delivery and the notifications, ms", "news", 1000),
     (f"after use: CPU in {QUIET:.0f} s, ms", "cpu_after", 1000),
     ("after use: until half know of new mail, ms", "half_after", 1000),
     ("after use: until all know, ms", "whole_after", 1000),
+    ("after use: CPU of the delivery and the notifications, ms", "news_after", 1000),
 )
 
 
@@ -230,12 +245,17 @@ def _cell(value: float, factor: int) -> str:
 def measure(
     ours: TestedServer, theirs: DovecotServer, accounts: Accounts, count: int = CONNECTIONS
 ) -> tuple[Sequence[Row], Section]:
-    """Return memory as two rows, and all figures as a table."""
+    """Return rows, and all figures as a table."""
     mine, other = (_each(side, accounts, count) for side in (ours, theirs))
     asleep = _hibernated(theirs, accounts, count)
+    most = MOST_CONNECTION + MOST_ACCOUNT * len(accounts.people) / count
     rows = [
-        Row(f"{count:,} idle TLS connections, memory of each", mine.each, other.each, "KiB", MOST, 1.0),
-        Row(f"{count:,} idle, Dovecot's hibernated", mine.each, asleep.each, "KiB", MOST_HIBERNATED, 1.0),
+        Row(f"{count:,} idle TLS connections, memory of each", mine.each, other.each, "KiB", most / other.each, 1.0),
+        Row(f"{count:,} idle, memory beside Dovecot's hibernated", mine.each, asleep.each, "KiB", MOST, 1.0),
+        Row(f"{count:,} idle, CPU in {QUIET:.0f} s", mine.cpu * 1000, other.cpu * 1000, "ms", MOST, 1.0),
+        Row(f"{count:,} idle, CPU after use", mine.cpu_after * 1000, other.cpu_after * 1000, "ms", MOST, 1.0),
+        Row(f"{count:,} idle, until all know of new mail", mine.whole * 1000, other.whole * 1000, "ms", MOST, 1.0),
+        Row(f"{count:,} idle, news to each", mine.news / count * 1e6, other.news / count * 1e6, "us", MOST, 1.0),
     ]
     lines = [
         [name, *(_cell(getattr(each, attribute), factor) for each in (mine, other, asleep))]

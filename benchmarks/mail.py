@@ -27,16 +27,16 @@ class Mail:
 
     message: Callable[[int], bytes]
     """Returns the message of a seed as an MDA writes it."""
-    sized: Callable[[int], bytes]
-    """Returns a message of so many octets, or about so many."""
+    sized: Callable[[int, int], bytes]
+    """Returns a message to send of so many octets, or about so many; the second argument is its number in a series."""
 
     def wire(self, seed: int) -> bytes:
         """Return the message of a seed as it goes over the network."""
         return to_wire(self.message(seed))
 
-    def wire_of_size(self, octets: int) -> bytes:
-        """Return a message of that size as it goes over the network."""
-        return to_wire(self.sized(octets))
+    def wire_of_size(self, octets: int, number: int = 0) -> bytes:
+        """Return a message of that size as it goes over the network; `number` is its place in a series."""
+        return to_wire(self.sized(octets, number))
 
 
 def to_wire(message: bytes) -> bytes:
@@ -44,8 +44,8 @@ def to_wire(message: bytes) -> bytes:
     return message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
-PEOPLE = Mail(corpus.message, corpus.message_of)
-PLAIN = Mail(plain.message, lambda octets: plain.message(5, octets))
+PEOPLE = Mail(corpus.message, lambda octets, _number: corpus.message_of(octets))
+PLAIN = Mail(plain.message, lambda octets, _number: plain.message(5, octets))
 
 
 @frozen

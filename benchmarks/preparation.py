@@ -8,7 +8,7 @@ from pathlib import Path
 from attrs import define
 
 from benchmarks import relay
-from benchmarks.accounts import USERS, Accounts, Mailboxes, name_accounts
+from benchmarks.accounts import HOSTILE_USERS, USERS, Accounts, Mailboxes, name_accounts
 from benchmarks.mail import Mail
 from benchmarks.servers import DovecotServer, Mailserver, StockMailserver, TestedServer
 from benchmarks.settings import MORE_PORTS, TUNED
@@ -32,6 +32,12 @@ class Servers:
         """Ours, Dovecot, and ours with stock transports, if it is measured."""
         return [self.ours, self.theirs, *([self.stock] if self.stock is not None else ())]
 
+    def with_mail(self, mail: Mail) -> tuple[Accounts, Mailboxes]:
+        """Return further accounts with other mail."""
+        accounts = name_accounts(self.accounts.passwords, mail, USERS)
+        directory = self.mailboxes.directory.with_name("other-messages")
+        return accounts, Mailboxes(accounts, self.ours, None, self.theirs, directory)
+
     def stop(self) -> None:
         """Stop all."""
         self.ours.server.stop()
@@ -41,7 +47,7 @@ class Servers:
 
 
 def _make_ours(directory: Path, sink: relay.Sink, workers: int, transport: str) -> Server:
-    server = Server(directory, users=USERS, workers=workers)
+    server = Server(directory, users=USERS + HOSTILE_USERS, workers=workers)
     text = server.config.read_text()
     text = re.sub(r'(protocol = "(?:imap|pop3|submission)"\n)', r"\1allow_cleartext = true\n", text)
     text = re.sub(r"(?m)^transport = .*$", f'transport = "{transport}"', text)

@@ -89,8 +89,9 @@ class Report:
                 f"{row.target:.2g}",
                 f"{row.spread:.1f}",
             )
-        console.print(table)
-        console.print(self.summary())
+        if self.rows:
+            console.print(table)
+            console.print(self.summary())
         for section in self.sections:
             extra = Table(*section.heads, title=section.title)
             for line in section.lines:
@@ -116,7 +117,7 @@ class Report:
             ]
             for row in self.rows
         ]
-        parts = ["## Server CPU per operation", "", *_table(heads, cells), "", self.summary(), ""]
+        parts = ["## Server CPU per operation", "", *_table(heads, cells), "", self.summary(), ""] if cells else []
         for section in self.sections:
             parts += [f"## {section.title}", "", *_table(section.heads, section.lines), "", *section.notes, ""]
         parts += [f"![{name}]({name})" for name in self.plots]

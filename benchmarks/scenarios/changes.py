@@ -68,9 +68,9 @@ def _scratch(side: TestedServer, accounts: Accounts, count: int) -> Imap:
 def _append(octets: int) -> Work:
     def work(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
         client = _scratch(side, accounts, 0)
-        data = accounts.mail.wire_of_size(octets)
+        messages = [accounts.mail.wire_of_size(octets, number) for number in range(100)]
         yield None
-        for _ in range(100):
+        for data in messages:
             client.send(b"a APPEND From {%d+}\r\n%b\r\n" % (len(data), data))
             client.answer(b"a ")
         yield 100
@@ -139,7 +139,7 @@ def _for_each_new(client: Imap, command: bytes) -> None:
 
 
 SCENARIOS = (
-    Scenario("STORE, one by one", store, 1 / 16),
+    Scenario("STORE, one by one", store),
     Scenario("STORE of 10k, flag", _store_many(b"\\Answered", silent=False), needs=("changed",)),
     Scenario("STORE of 10k, flag, silent", _store_many(b"\\Answered", silent=True), needs=("changed",)),
     Scenario("STORE of 10k, keyword", _store_many(b"$Done", silent=False), needs=("changed",)),

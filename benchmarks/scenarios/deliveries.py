@@ -19,9 +19,9 @@ def _lmtp(octets: int) -> Work:
         client = Lines(side.ports["lmtp"])
         client.reply(b"220")
         client.ask(b"LHLO bench.example.net\r\n", b"250")
-        data = accounts.mail.wire_of_size(octets).replace(b"\r\n.", b"\r\n..")
+        messages = [accounts.mail.wire_of_size(octets, number).replace(b"\r\n.", b"\r\n..") for number in range(100)]
         yield None
-        for _ in range(100):
+        for data in messages:
             client.ask(b"MAIL FROM:<anna@example.net>\r\n", b"250")
             client.ask(b"RCPT TO:<%b>\r\n" % accounts.lmtp.encode(), b"250")
             client.ask(b"DATA\r\n", b"354")

@@ -89,7 +89,7 @@ def random_bodies(side: TestedServer, accounts: Accounts) -> Iterator[int | None
 
 SCENARIOS = (
     Scenario("FETCH flags of 100k", _fetch("k100", b"FETCH 1:* (UID FLAGS)", 100_000, 2), needs=("k100",)),
-    Scenario("FETCH flags one by one, pipelined", _pipelined(b"FLAGS", b" FETCH (FLAGS ("), 0.1, needs=("k10",)),
+    Scenario("FETCH flags one by one, pipelined", _pipelined(b"FLAGS", b" FETCH (FLAGS ("), needs=("k10",)),
     Scenario("ENVELOPE of 10k, first", envelope_cold, rounds=2, needs=("k10", "warm")),
     Scenario("ENVELOPE of 10k, warm", _fetch("k10", b"FETCH 1:* (ENVELOPE)", 10_000, 2), 0.37, needs=("k10",)),
     Scenario("HEADER.FIELDS of 10k, warm", _fetch("k10", FIELDS, 10_000, 2), needs=("k10",)),

@@ -96,5 +96,5 @@ SCENARIOS = (
     Scenario("SEARCH FROM in 10k", _search(b'SEARCH FROM "anna"', None, 5), needs=("k10",)),
     Scenario("SEARCH TEXT in 10k, first", _without_index(b"TEXT"), rounds=2, needs=("k10", "warm")),
     Scenario("SEARCH BODY in 10k, first", _without_index(b"BODY"), rounds=2, needs=("k10", "warm")),
-    Scenario("SEARCH TEXT in 10k, again", _with_index(b"TEXT"), 0.02, 2, needs=("k10",)),
+    Scenario("SEARCH TEXT in 10k, again", _with_index(b"TEXT"), rounds=2, needs=("k10",)),
 )

@@ -111,7 +111,7 @@ def noop_pipelined(side: TestedServer, accounts: Accounts) -> Iterator[int | Non
 SCENARIOS = (
     Scenario("login, plain", login_plain, 0.7),
     Scenario("TLS handshake, full", handshake_full),
-    Scenario("TLS handshake, resumed", handshake_resumed, 0.5),
+    Scenario("TLS handshake, resumed", handshake_resumed),
     Scenario("SELECT 1k, first", _select_first("k1"), needs=("k1", "warm")),
     Scenario("SELECT 10k, first", _select_first("k10"), needs=("k10", "warm")),
     Scenario("SELECT 100k, first", _select_first("k100"), rounds=2, needs=("k100", "warm")),
