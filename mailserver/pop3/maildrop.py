@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -88,9 +88,11 @@ class Maildrop:
             self._octets = sum(self._sizes)
         return len(self._uids) - len(self._deleted), self._octets - self._deleted_octets
 
-    def numbers(self) -> list[int]:
-        """Message numbers not marked deleted, rising."""
-        return [number for number in range(1, len(self._uids) + 1) if number not in self._deleted]
+    def slices(self, most: int) -> Iterator[list[int]]:
+        """Message numbers not marked deleted, rising, of `most` messages at a time: there may be a million."""
+        for start in range(1, len(self._uids) + 1, most):
+            numbers = range(start, min(start + most, len(self._uids) + 1))
+            yield [number for number in numbers if number not in self._deleted]
 
     def check(self, number: int) -> None:
         """Raises: BadSyntax if there is no such message, or if it is marked deleted."""

@@ -24,7 +24,7 @@ class Postmaster:
     """The configuration of postmaster."""
 
     user: str = ""
-    """The user who gets the mail where a domain has no such user; empty if none is configured."""
+    """The user for that mail where a domain has no such user; empty if none is configured."""
     domain: str = ""
     """The domain of a recipient <postmaster> without one."""
     keeps: bool = True
@@ -35,7 +35,7 @@ UNNAMED: Final = Postmaster()
 
 
 async def find_postmaster(authenticator: Authenticator, address: Address, postmaster: Postmaster) -> User | None:
-    """The user who gets the mail for an address of no user; None unless it is a postmaster's. Raises: AuthUnavailable."""
+    """The user for mail to an address of no user; None unless it is a postmaster's. Raises: AuthUnavailable."""
     if address.local.lower() != NAME or (address.domain and not authenticator.is_local_domain(address.domain)):
         return None
     domain = address.domain or postmaster.domain

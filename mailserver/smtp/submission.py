@@ -1,4 +1,4 @@
-"""Message submission (RFC 6409): a user who has logged in sends under its own addresses, to users here and by the next hop.
+"""Message submission (RFC 6409): users log in and send under their own addresses, to users here and by the next hop.
 
 A message is accepted only once it is stored or relayed. With recipients of both kinds the local copies are prepared, so
 that they survive a crash and cannot fail any more, before the hop gets the message's final dot. The client gets the hop's

@@ -205,10 +205,11 @@ def test_as_a_daemon_with_a_pid_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_daemon_that_cannot_start_says_so(tmp_path: Path) -> None:
-    server = Server(tmp_path)
+    server = Server(tmp_path, append='[[listener]]\nprotocol = "lmtp"\nsocket = "{dir}/lmtp.socket"\n')
     with socket.create_server(("127.0.0.1", server.port("imaps"))):
         done = server.run(*server.command(f"--pidfile={tmp_path}/pid", f"--logfile={server.log_path}"))
     assert done.returncode != 0
     assert f"cannot listen on 127.0.0.1:{server.port('imaps')}" in done.stderr + done.stdout
+    assert not (tmp_path / "lmtp.socket").exists(), "nobody listens there"
     # twistd tells whoever waits for it, and then removes the file.
     eventually(lambda: not (tmp_path / "pid").exists())

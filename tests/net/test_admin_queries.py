@@ -29,7 +29,7 @@ from mailserver.net.admin.control_socket import (
 )
 from mailserver.net.admin.sessions import CUT_AFTER, Sessions
 from mailserver.net.ipc.event_counters import EventTotals
-from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.message_schema import MAX_VALUES, Json
 from mailserver.net.ipc.server_link import QUERY_TIMEOUT
 from mailserver.net.ipc.worker_messages import RequestFailed
 
@@ -301,6 +301,7 @@ def test_what_is_no_text_is_refused() -> None:
         rb'{"do": "it", "host": "\ud800"}',
         rb'{"do": "it", "\udfff": "x"}',
         rb'{"do": "it", "a": ["\ud800"]}',
+        b'{"do": "it", "a": [%b0]}' % (b"[]," * MAX_VALUES),
     ):
         answer, _ = say(line + b"\n", it=lambda _a: pytest.fail("done"))
         assert "unknown request" in answer["lines"][0]

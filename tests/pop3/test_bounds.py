@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailserver.errors import ConnectionLost, LimitReached, NoSpace
+from mailserver.pop3.commands import messages
 from mailserver.pop3.session import MAX_LOGIN_FAILURES
 from mailserver.session.line_session import MAX_ERRORS
 from mailserver.store.memory import MemoryMessage
@@ -100,6 +101,20 @@ def test_a_dripping_client_is_cut_before_login() -> None:
         client.send(b"NOOP\r\n" if client.channel.time < 1020 else b"N")
         client.wait(3)
     assert client.done
+
+
+def test_a_long_listing_is_made_and_sent_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a million messages would keep the reactor."""
+    monkeypatch.setattr(messages, "_LINES_AT_ONCE", 3)
+    world = World()
+    world.deliver(*[b"x" * number for number in range(1, 11)])
+    client = world.log_in()
+    for number in (1, 4, 5, 6, 10):
+        client.ask(b"DELE %d\r\n" % number)
+    drains = client.channel.drains
+    answer = client.ask(b"LIST\r\n")
+    assert client.channel.drains - drains > 4
+    assert answer == b"+OK 5 messages (29 octets)\r\n2 2\r\n3 3\r\n7 7\r\n8 8\r\n9 9\r\n.\r\n"
 
 
 def test_a_large_message_streams() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
@@ -382,6 +382,19 @@ def test_a_worker_is_told_the_status_of_all_one_question_at_a_time() -> None:
     assert len(asked) == 2
     master.end(first)
     asked[1].callback({"workers": []})
+
+
+def test_a_status_that_fails_is_not_the_last_one() -> None:
+    master = Master()
+    first = master.made[0]
+    master.supervisor.status = lambda: fail(ValueError("not to be merged"))
+    with capturedLogs() as logged:
+        for _ in range(2):
+            master.supervisor.handle_message(first.worker, StatusRequest())
+    assert [event["event"] for event in logged] == ["bug", "bug"]
+    master.supervisor.status = lambda: succeed({"workers": []})
+    master.supervisor.handle_message(first.worker, StatusRequest())
+    assert first.of(StatusReply) == [StatusReply({"workers": []})]
 
 
 def test_what_an_ended_worker_has_counted_stays_and_its_replacement_is_counted() -> None:

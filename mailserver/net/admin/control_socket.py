@@ -25,7 +25,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
-from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.message_schema import BadMessage, Json, parse
 from mailserver.net.log.events import log
 
 Answer = tuple[bool, list[str]]
@@ -96,12 +96,12 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
         self._asked = True
         self.setTimeout(None)
         try:
-            request = json.loads(line)
+            request: Any = parse(line)
             name = request.pop("do")
             command = self._commands[name]
             # Half of a surrogate pair is no character: it can be neither stored nor logged.
             json.dumps(request, ensure_ascii=False).encode()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (BadMessage, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._answer((False, [f"unknown request; known: {', '.join(sorted(self._commands))}"]))
             return
         if name in self._guarded and self._peer not in {0, os.geteuid()}:

@@ -46,9 +46,7 @@ def encode(message: Any, tag: str) -> bytes:
 
 def decode(frame: bytes, classes: Mapping[str, type[T]]) -> T:
     """Validate a frame as one of the classes, by its tag. Raises: BadMessage."""
-    if sum(map(frame.count, (b",", b"[", b"{"))) > MAX_VALUES:
-        raise BadMessage(f"more than {MAX_VALUES} values")
-    body: Any = _parse(frame)
+    body: Any = parse(frame)
     try:
         message_class = classes[body.pop("type")]
     except (AttributeError, TypeError, KeyError):
@@ -65,12 +63,13 @@ def to_text(message: Any) -> str:
 
 def structure_text(text: str, message_class: type[T]) -> T:
     """Parse such a text, and validate it as a class. Raises: BadMessage."""
-    if sum(map(text.count, ",[{")) > MAX_VALUES:
+    return structure(parse(text.encode(errors="surrogatepass")), message_class)
+
+
+def parse(text: bytes) -> Json:
+    """Parse JSON of another process, of MAX_VALUES. Raises: BadMessage."""
+    if sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise BadMessage(f"more than {MAX_VALUES} values")
-    return structure(_parse(text), message_class)
-
-
-def _parse(text: bytes | str) -> Json:
     try:
         value: Json = json.loads(text)
     except (ValueError, RecursionError):

@@ -284,7 +284,7 @@ class ServiceProcess(Service, ABC):
         except SystemExit as error:
             if not self._daemon:
                 raise
-            # twistd's first process is told of an Exception, but waits for ever after a SystemExit.
+            # twistd's first process reports an Exception, but waits for ever after a SystemExit.
             raise CannotStart(str(error)) from error
 
     def _allow_sockets(self, config: Config) -> None:
@@ -313,6 +313,7 @@ class ServiceProcess(Service, ABC):
         if errors:
             for bound in self.bound:
                 bound.socket.close()
+                bound.remove_file()
             raise SystemExit("\n".join([*(str(error.strerror) for error in errors), *advice(errors)]))
 
     def _open_control(self) -> None:

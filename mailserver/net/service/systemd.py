@@ -36,7 +36,7 @@ def take_sockets() -> list[socket.socket]:
     numbers = ListenFDs.fromEnvironment().inheritedDescriptors()
     if not numbers and "LISTEN_PID" not in os.environ and "twisted.internet.endpoints" in sys.modules:
         # That module takes the other variables out of the environment when it is loaded, as a plugin of twistd's may have
-        # done; the names tell how many descriptors there are, and the first is 3 (sd_listen_fds(3)).
+        # done; the names give the number of descriptors, and the first is 3 (sd_listen_fds(3)).
         numbers = list(range(3, 3 + len(names)))
     del os.environ["LISTEN_FDNAMES"]
     for number in numbers:

@@ -1,4 +1,4 @@
-"""A reload, and a change of certificates, with workers: the master's steps, and what it makes of the workers' replies.
+"""A reload, and a change of certificates, with workers: the master's steps, and its reading of the workers' replies.
 
 1. The master checks the configuration (`wiring.reload_check`) and binds what is new.
 2. Every worker prepares it, and any of them may refuse: then nothing changes.

@@ -16,6 +16,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from mailserver.net.ipc.event_counters import EventTotals
 from mailserver.net.ipc.master_messages import Order, PeerBroadcast, Query, StatusReply, WorkerGone, WorkerJoined
@@ -309,10 +310,14 @@ class Supervisor:
         record.status_requested = True
 
         def send(status: Any) -> None:
-            record.status_requested = False
             record.process.send(StatusReply(status))
 
-        self.status().addCallback(send)
+        def end(result: Any) -> None:
+            record.status_requested = False
+            if isinstance(result, Failure):
+                log.failure("the status of all workers has failed", result, event="bug")
+
+        self.status().addCallback(send).addBoth(end)
 
     def _kill(self, record: WorkerRecord) -> None:
         record.killed = True

@@ -62,7 +62,7 @@ def run(init: WorkerInit, make_services: MakeServices) -> None:
 
 
 class Worker:
-    """The objects of one worker, and what it does for the master's orders."""
+    """The objects of one worker, and its replies to the master's orders."""
 
     def __init__(self, init: WorkerInit, make_services: MakeServices, reactor: Any) -> None:
         self.status = 0

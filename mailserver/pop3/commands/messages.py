@@ -30,10 +30,8 @@ def read_message(session: Session, argument: bytes) -> int:
 
 
 async def _write_listing(session: Session, write_line: Callable[[int], str]) -> None:
-    numbers = session.maildrop.numbers()
-    for start in range(0, len(numbers), _LINES_AT_ONCE):
-        lines = map(write_line, numbers[start : start + _LINES_AT_ONCE])
-        session.channel.write("".join(lines).encode("ascii"))
+    for numbers in session.maildrop.slices(_LINES_AT_ONCE):
+        session.channel.write("".join(map(write_line, numbers)).encode("ascii"))
         await session.channel.drain()
     session.channel.write(b".\r\n")
 
