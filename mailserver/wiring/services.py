@@ -45,9 +45,10 @@ from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
-from mailserver.store.live import LiveAccounts, MessageCache, notify_nobody
+from mailserver.store.live import LiveAccounts, MessageCache, OpenIndexes, notify_nobody
 from mailserver.store.maintenance import Maintenance
 from mailserver.store.scan_pool import ScanPool
+from mailserver.system.free_memory import return_free_memory
 from mailserver.tls.changes.activation import Activation
 from mailserver.tls.changes.listing import summary
 from mailserver.tls.client import client_creator
@@ -150,6 +151,11 @@ class Services:
             pause=self._watcher.pause,
             resume=self._watcher.resume,
             message_cache=MessageCache(call_later=self._reactor.callLater, seconds=self._reactor.seconds),
+            open_indexes=OpenIndexes(
+                call_later=self._reactor.callLater,
+                seconds=self._reactor.seconds,
+                trim=lambda: self._make_runner().run(return_free_memory),
+            ),
         )
 
     def _apply_config(self) -> None:
@@ -157,7 +163,7 @@ class Services:
         config = self.config
         self._accounts.max_unused_accounts = config.cache.accounts
         self._accounts.max_unused_messages = config.cache.messages
-        self._accounts.max_indexes = config.cache.indexes
+        self._accounts.open_indexes.most = config.cache.indexes
         self._accounts.message_cache.octets = config.cache.message_octets
         self._accounts.message_cache.files = config.cache.files
         self._authenticator = self._logins.make_service(

@@ -45,6 +45,7 @@ class Reactor:
 
 class Mailbox:
     is_own_name = staticmethod(is_own)
+    name = "INBOX"
 
     def __init__(self, path: Path) -> None:
         self.watched_paths = (str(path / "cur"), str(path / "new"))
@@ -63,6 +64,10 @@ class Live:
 
     def is_unchanged(self) -> bool:
         return self.unchanged
+
+    def is_current(self, name: str) -> bool:
+        assert name == self.mailbox.name
+        return self.unchanged and self.settled
 
     def poked(self, names: Collection[str] | None = None) -> bool:
         self.pokes.append(None if names is None else sorted(names))
@@ -145,6 +150,7 @@ def test_the_watches_without_a_session_are_bounded(world: Any) -> None:
     for live in lives:
         live.unchanged = True
         watcher.watch(live)
+        live.unchanged = False
         watcher.leave(live)
     for number in (0, MOST_LINGERING):
         (path / f"m{number}/new/1.host").write_bytes(b"x")
@@ -292,6 +298,17 @@ def test_every_watched_mailbox_is_looked_at_from_time_to_time(world: Any) -> Non
     assert first.pokes == [None, None]
 
 
+def test_the_regular_look_at_a_mailbox_that_has_not_changed_takes_no_hop(world: Any) -> None:
+    _reactor, clock, watcher, first, second, _path = world
+    first.unchanged = second.unchanged = True
+    watcher.watch(first)
+    watcher.watch(second)
+    second.settled = False
+    clock.pump([COMPARE_TIME / COMPARE_PARTS] * 3 * COMPARE_PARTS)
+    assert first.pokes == []
+    assert len(second.pokes) == 3, "its stamp proves nothing"
+
+
 def test_a_missing_directory_leaves_the_regular_looks(world: Any) -> None:
     _reactor, clock, watcher, first, _second, path = world
     os.rmdir(path / "a/new")
@@ -308,6 +325,7 @@ def test_looks_are_spread_and_each_mailbox_has_its_turn(tmp_path: Path) -> None:
     for live in lives:
         live.unchanged = True
         watcher.watch(live)
+        live.unchanged = False
     watcher.unwatch(lives.pop())
     for turn in range(1, COMPARE_PARTS + 1):
         clock.advance(COMPARE_TIME / COMPARE_PARTS)

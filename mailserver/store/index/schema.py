@@ -142,7 +142,7 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
     connection = open_file(path, create=create)
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT)
-        connection.execute("PRAGMA cache_size = -256")
+        connection.execute("PRAGMA cache_size = -256", can_cache=False)
         version: Any = connection.pragma("user_version")
         identity = (connection.pragma("application_id"), version & 0xFFFF)
         if identity == (0, 0) and create and not connection.pragma("schema_version"):
@@ -157,7 +157,7 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
         if path != IN_MEMORY:
             connection.pragma("journal_mode", "wal")
             keep_wal(connection)
-        connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = {WAL_KEPT}")
+        connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = {WAL_KEPT}", can_cache=False)
     except BaseException:
         connection.close(force=True)
         raise

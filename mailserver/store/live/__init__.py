@@ -9,5 +9,15 @@ from mailserver.store.live.account import LiveAccount
 from mailserver.store.live.accounts import LEAST_MESSAGES, LiveAccounts, Usage, notify_nobody
 from mailserver.store.live.mailbox import LiveMailbox
 from mailserver.store.live.message_cache import MessageCache
+from mailserver.store.live.open_indexes import OpenIndexes
 
-__all__ = ["LEAST_MESSAGES", "LiveAccount", "LiveAccounts", "LiveMailbox", "MessageCache", "Usage", "notify_nobody"]
+__all__ = [
+    "LEAST_MESSAGES",
+    "LiveAccount",
+    "LiveAccounts",
+    "LiveMailbox",
+    "MessageCache",
+    "OpenIndexes",
+    "Usage",
+    "notify_nobody",
+]

@@ -89,7 +89,7 @@ class LiveAccount:
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
         """Run a blocking operation in this account's turn."""
         self.operations += 1
-        self._accounts.used(self)
+        self._accounts.open_indexes.used(self)
         self.schedule_maintenance()
         return self._runner.run(operation)
 
@@ -110,6 +110,7 @@ class LiveAccount:
             started = time.thread_time()
             return self.account.maintain(stop), time.thread_time() - started
 
+        self._accounts.open_indexes.used(self)
         return self._runner.run(work)
 
     async def mailbox_list(self) -> MailboxList:

@@ -11,6 +11,7 @@ from mailserver.store.interfaces import Store, StoreRunner
 from mailserver.store.live.account import LiveAccount
 from mailserver.store.live.mailbox import LiveMailbox
 from mailserver.store.live.message_cache import MessageCache
+from mailserver.store.live.open_indexes import OpenIndexes
 from mailserver.store.scan_pool import ScanPool
 from mailserver.types import MailboxId
 
@@ -61,15 +62,15 @@ class LiveAccounts:
         scans: ScanPool | None = None,
         max_unused_accounts: int = 64,
         max_unused_messages: int = 2_000_000,
-        max_indexes: int = 256,
         message_cache: MessageCache | None = None,
+        open_indexes: OpenIndexes | None = None,
     ) -> None:
         """Callbacks, and bounds that may change at any time.
 
         `watch`: a session has opened the mailbox; `leave`: the last session has left it; `unwatch`: it is not kept
         either. `pause`: a change of many messages begins in it; `resume`: it is over. `scans` reads mailboxes with very
-        many new files; without it they are read in the account's thread. `max_indexes` is for accounts with and without
-        a session.
+        many new files; without it they are read in the account's thread. `open_indexes` has the bound of accounts with and
+        without a session whose index is open.
         """
         self.notify_others = notify_others
         self.message_cache = message_cache if message_cache is not None else MessageCache()
@@ -85,10 +86,8 @@ class LiveAccounts:
         self._make_runner = make_runner
         self.max_unused_accounts = max_unused_accounts
         self.max_unused_messages = max_unused_messages
-        self.max_indexes = max_indexes
         self._accounts: OrderedDict[str, LiveAccount] = OrderedDict()
-        self._indexes: OrderedDict[LiveAccount, None] = OrderedDict()
-        """Accounts by their last use, the least recently used first."""
+        self.open_indexes = open_indexes if open_indexes is not None else OpenIndexes()
         self._unused: OrderedDict[LiveMailbox, int] = OrderedDict()
         self._unused_messages = 0
 
@@ -119,15 +118,6 @@ class LiveAccounts:
         live.users -= 1
         self.trim()
 
-    def used(self, live: LiveAccount) -> None:
-        """Note a use of the account. If too many indexes are open, the least recently used account closes its index."""
-        self._indexes[live] = None
-        self._indexes.move_to_end(live)
-        while len(self._indexes) > max(1, self.max_indexes):
-            longest, _ = self._indexes.popitem(last=False)
-            if longest.opened:
-                longest.release_resources()
-
     def usage(self) -> Usage:
         """Return what is open and kept now."""
         in_use = [live for live in self._accounts.values() if live.users]
@@ -135,7 +125,7 @@ class LiveAccounts:
         return Usage(
             accounts_in_use=len(in_use),
             accounts_kept=len(self._accounts) - len(in_use),
-            indexes=len(self._indexes),
+            indexes=len(self.open_indexes),
             mailboxes_in_use=len(open_now),
             messages_in_use=sum(len(live.columns) for live in open_now),
             mailboxes_kept=len(self._unused),
@@ -195,5 +185,5 @@ class LiveAccounts:
     def _close(self, live: LiveAccount) -> Awaitable[None] | None:
         del self._accounts[live.user]
         live.forget_all()
-        self._indexes.pop(live, None)
+        self.open_indexes.forget(live)
         return live.release_resources() if live.opened else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailserver.errors import MailboxChanged, NoSuchMailbox
-from mailserver.store.live import LEAST_MESSAGES, LiveAccount, LiveMailbox, Usage
+from mailserver.store.live import LEAST_MESSAGES, LiveAccount, LiveMailbox, OpenIndexes, Usage
 from mailserver.store.memory import MemoryAccount, MemoryMailbox
 from tests.store.live.world import USER, Task, World, pokes
 from tests.store.samples import message, put, staged
@@ -126,7 +126,7 @@ def test_what_is_open_and_kept_is_told(world, memory, account, live):
 def test_indexes_over_the_bound_are_closed_longest_unused_first(monkeypatch):
     closed: list[str] = []
     monkeypatch.setattr(MemoryAccount, "close", lambda self: closed.append(self.user))
-    world = World(max_indexes=2)
+    world = World(open_indexes=OpenIndexes(2))
     accounts = {name: world.do(world.accounts.open(f"{name}@example.test")) for name in ("a", "b", "c")}
     world.settle()
     assert closed == ["a@example.test"], "though a session has it"
@@ -137,7 +137,7 @@ def test_indexes_over_the_bound_are_closed_longest_unused_first(monkeypatch):
     world.do(accounts["c"].select("INBOX"))
     world.settle()
     assert len(closed) == 2, "both have theirs"
-    world.accounts.max_indexes = 1
+    world.accounts.open_indexes.most = 1
     world.do(live.run(lambda mailbox: mailbox.status().messages))
     world.settle()
     assert closed[2:] == ["c@example.test"]
