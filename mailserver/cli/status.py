@@ -106,6 +106,9 @@ USAGE_ROWS = (
     ("hashes running", "hashes_running"),
     ("hashes waiting", "hashes_waiting"),
     ("mailboxes read apart", "mailboxes_read_apart"),
+    ("session octets", "session_octets"),
+    ("maintenance due", "maintenance_due"),
+    ("maintenance ms", "maintenance_milliseconds"),
     ("penalties", "penalties"),
     ("known networks", "known_networks"),
 )

@@ -4,7 +4,9 @@ Rules:
 
 *   An account is maintained once it has been idle for a while, or has been busy for too long. Each slice is one
     operation in the account's turn. It ends early when another operation waits.
-*   All accounts together take a share of one processor: a pause in proportion follows each slice.
+*   All accounts together take a share of one processor: a pause in proportion follows each slice. SHARE holds for BURST
+    seconds of work, as of one large mailbox that somebody searches; what is more gets LASTING_SHARE, so that a server with
+    many accounts to maintain is at rest all the same. `spent` and `due` say what it has cost and what waits.
 *   Work that is left when an account's last session ends is done when it has sessions again.
 """
 
@@ -24,7 +26,10 @@ QUIET: Final = 1.0
 PATIENCE: Final = 30
 """Checks that find an account busy before it is maintained all the same."""
 SHARE: Final = 1 / 3
-"""Share of one processor's time."""
+"""Share of one processor's time, for a burst of work."""
+BURST: Final = 10.0
+"""Seconds of a processor that are spent at SHARE before LASTING_SHARE holds. They come back at that rate."""
+LASTING_SHARE: Final = 1 / 50
 _LEAST_PAUSE: Final = 0.002
 _TURN: Final = 2.0
 """Seconds after which the next account has its turn."""
@@ -58,6 +63,15 @@ class Maintenance:
         self._due: dict[LiveAccount, _Due] = {}
         self._running = False
         self._stopped = False
+        self._credit = BURST
+        self._credit_time = clock()
+        self.spent = 0.0
+        """Processor seconds that maintenance has taken."""
+
+    @property
+    def due(self) -> int:
+        """The number of accounts that may need maintenance."""
+        return len(self._due)
 
     def wake(self, account: LiveAccount) -> None:
         """Note that the account has been used and may need maintenance. Cheap."""
@@ -108,6 +122,7 @@ class Maintenance:
             except BaseException:
                 self._due.pop(account, None)
                 raise
+            self.spent += spent
             if pause is None:
                 self._due.pop(account, None)
                 return
@@ -116,4 +131,11 @@ class Maintenance:
             if pause > QUIET:
                 due.rounds = int(pause / QUIET)
                 return
-            await self._sleep(max(pause, spent * (1 / SHARE - 1), _LEAST_PAUSE))
+            await self._sleep(max(pause, self._pause_after(spent), _LEAST_PAUSE))
+
+    def _pause_after(self, spent: float) -> float:
+        """Count the seconds of a slice. Return those that must pass before the next one."""
+        now = self._clock()
+        self._credit = min(BURST, self._credit + (now - self._credit_time) * LASTING_SHARE) - spent
+        self._credit_time = now
+        return max(spent * (1 / SHARE - 1), -self._credit / LASTING_SHARE)

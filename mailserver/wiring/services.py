@@ -326,6 +326,8 @@ class Services:
             "hashes_running": list(self._hash_pool.running),
             "hashes_waiting": list(self._hash_pool.waiting),
             "mailboxes_read_apart": self._scans.orders,
+            "maintenance_due": self._upkeep.due,
+            "maintenance_milliseconds": round(self._upkeep.spent * 1000),
             **self._logins.status(),
         }
 

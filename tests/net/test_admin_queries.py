@@ -28,7 +28,16 @@ from mailserver.net.admin.control_socket import (
     DataAnswer,
 )
 from mailserver.net.admin.sessions import CUT_AFTER, Sessions
-from mailserver.net.ipc.event_counters import EventTotals
+from mailserver.net.admin.status import (
+    ACCOUNT_OCTETS,
+    CONNECTION_OCTETS,
+    INDEX_OCTETS,
+    MESSAGE_OCTETS,
+    OTHER_OCTETS,
+    Status,
+    session_octets_expected,
+)
+from mailserver.net.ipc.event_counters import EventCounters, EventTotals
 from mailserver.net.ipc.message_schema import MAX_VALUES, Json
 from mailserver.net.ipc.server_link import QUERY_TIMEOUT
 from mailserver.net.ipc.worker_messages import RequestFailed
@@ -181,6 +190,24 @@ def test_status_has_the_keys_of_the_release_before_beside_the_present_ones() -> 
     assert data["tally"] == data["event_counters"] != []
     [worker] = data["workers"]
     assert worker["seat"] == worker["worker"] == 4
+
+
+def test_the_memory_of_sessions_is_beside_what_is_to_be_expected() -> None:
+    measures: dict[str, Json] = {
+        "certificates": [],
+        "accounts_in_use": 200,
+        "accounts_kept": [10, 64],
+        "indexes": [3, 256],
+        "messages_in_use": 1000,
+        "messages_kept": [0, 5],
+        "message_octets": [7, 16],
+    }
+    replies: list[Any] = []
+    Status(list, lambda: dict(measures), EventCounters()).status(None).addCallback(replies.append)
+    used, most = replies[0]["measures"]["session_octets"]
+    assert used >= 0
+    assert most == OTHER_OCTETS + 210 * ACCOUNT_OCTETS + 3 * INDEX_OCTETS + 1000 * MESSAGE_OCTETS + 7
+    assert session_octets_expected(1000, measures) == most + 1000 * CONNECTION_OCTETS
 
 
 def test_one_process_asks_itself_and_its_faults_are_told() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.imap.session import Services
+from mailserver.store.maildir.account import text_index
 from mailserver.store.maildir.account.index_report import report
 from tests.corpus import python_messages
 from tests.dovecot import away, need
@@ -172,7 +173,9 @@ def ours(request: pytest.FixtureRequest) -> Iterator[Ask]:
     with scratch() as root:
         service = services(store=open_store(root))
         ask = filled(service)
-        ask(b"SEARCH TEXT abc")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(text_index, "WORTH", 1)
+            ask(b"SEARCH TEXT abc")
         live = service.accounts.get(USER)
         assert live is not None
         while live.account.maintain(lambda: False) is not None:

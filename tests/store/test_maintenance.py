@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mailserver.store.live import LiveAccounts
+from mailserver.store.maildir.account import text_index
 from mailserver.store.maildir.account.index_report import report
-from mailserver.store.maintenance import PATIENCE, QUIET, SHARE, Maintenance
+from mailserver.store.maintenance import BURST, LASTING_SHARE, PATIENCE, QUIET, SHARE, Maintenance
 from mailserver.store.query import Text
 from tests.fakes import DirectRunner
 from tests.store.disk import USER, open_store, scratch
@@ -112,6 +113,37 @@ def test_after_each_slice_comes_a_pause(clock: Clock, upkeep: Maintenance) -> No
     assert account.slices == 4
     assert clock.slept[2:] == pytest.approx([0.05 * (1 / SHARE - 1), 0.002, 0.2 * (1 / SHARE - 1)])
     assert clock.done == 1
+
+
+def test_a_burst_of_work_is_followed_by_a_small_share_of_the_time(clock: Clock, upkeep: Maintenance) -> None:
+    """As of two hundred accounts that have been searched: the server is at rest all the same."""
+    slice_ = 0.03
+    account: Any = Account(*[(0.0, slice_)] * 10_000)
+    upkeep.wake(account)
+    clock.wake()
+    while upkeep.spent < BURST:
+        clock.wake()
+    assert clock.now < 1.5 * BURST / SHARE
+    assert upkeep.due == 1
+    begun, spent = clock.now, upkeep.spent
+    while clock.now < begun + 300:
+        clock.wake()
+    assert upkeep.spent - spent == pytest.approx(300 * LASTING_SHARE, rel=0.1)
+    assert upkeep.spent == pytest.approx(account.slices * slice_)
+
+
+def test_the_burst_comes_back(clock: Clock, upkeep: Maintenance) -> None:
+    first: Any = Account((0.0, BURST))
+    upkeep.wake(first)
+    while clock.sleeper is not None:
+        clock.wake()
+    clock.now += BURST / LASTING_SHARE
+    second: Any = Account((0.0, BURST / 2))
+    upkeep.wake(second)
+    while clock.sleeper is not None:
+        clock.wake()
+    assert max(clock.slept[-2:]) == pytest.approx(BURST / 2 * (1 / SHARE - 1))
+    assert upkeep.due == 0
 
 
 def test_whoever_comes_ends_it(clock: Clock, upkeep: Maintenance) -> None:
@@ -237,7 +269,8 @@ def test_a_failure_ends_the_work_on_that_account_alone(clock: Clock, upkeep: Mai
     assert (account.slices, other.slices) == (1, 1)
 
 
-def test_a_searched_account_is_indexed(clock: Clock, upkeep: Maintenance) -> None:
+def test_a_searched_account_is_indexed(clock: Clock, upkeep: Maintenance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_index, "WORTH", 30)
     with scratch() as root:
         accounts = LiveAccounts(open_store(root), DirectRunner, wake=upkeep.wake)
         account = drive(accounts.open(USER))

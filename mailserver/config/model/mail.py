@@ -40,7 +40,7 @@ class Mail:
         example="anna@example.org",
     )
     search_index: bool = setting(
-        "Index the text of mailboxes after the first search for text, so that later searches open few messages.",
+        "Index the text of mailboxes that are searched for text, so that later searches open few messages.",
         default=True,
     )
     max_message_size: Size = setting("Largest message accepted, octets; at least 65536.", default=64 * 1024 * 1024)

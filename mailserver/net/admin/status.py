@@ -6,7 +6,8 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -14,6 +15,14 @@ from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.ipc.message_schema import Json, unstructure
 from mailserver.net.ipc.worker_messages import ListenerStatus, SessionCounts
 from mailserver.net.listeners.binding import Port
+
+CONNECTION_OCTETS: Final = 60 * 1024
+ACCOUNT_OCTETS: Final = 100 * 1024
+INDEX_OCTETS: Final = 200 * 1024
+MESSAGE_OCTETS: Final = 40
+"""Octets that each connection, open account, open index and message of an open or kept mailbox should take at most."""
+OTHER_OCTETS: Final = 24 << 20
+"""Octets for all else since the start: code that ran for the first time, parsed arguments, freed memory in the heap."""
 
 
 class Status:
@@ -30,17 +39,23 @@ class Status:
         self._service_status = service_status
         self._event_counters = event_counters
         self._since = time.time()
+        self._resident_at_start = resident()
 
     def status(self, _asked: Json) -> Deferred[Json]:
         """Return a WorkerStatus."""
         ports = list(self._ports())
         measures = self._service_status()
+        memory = resident()
+        measures["session_octets"] = [
+            max(0, memory - self._resident_at_start),
+            session_octets_expected(sum(len(port.connections) for port in ports), measures),
+        ]
         return succeed(
             unstructure(
                 {
                     "pid": os.getpid(),
                     "since": int(self._since),
-                    "memory": resident(),
+                    "memory": memory,
                     "descriptors": len(os.listdir("/proc/self/fd")),
                     "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
                     "listeners": [_listener(port) for port in ports],
@@ -51,6 +66,23 @@ class Status:
                 }
             )
         )
+
+
+def session_octets_expected(connections: int, measures: Mapping[str, Json]) -> int:
+    """Return the octets of memory since the start that are to be expected at most, with what is open and cached now."""
+
+    def number(name: str) -> int:
+        value = measures.get(name, 0)
+        return int(cast("Any", value[0] if isinstance(value, list) else value))
+
+    return (
+        OTHER_OCTETS
+        + CONNECTION_OCTETS * connections
+        + ACCOUNT_OCTETS * (number("accounts_in_use") + number("accounts_kept"))
+        + INDEX_OCTETS * number("indexes")
+        + MESSAGE_OCTETS * (number("messages_in_use") + number("messages_kept"))
+        + number("message_octets")
+    )
 
 
 def resident() -> int:

@@ -5,8 +5,9 @@ Problems and rules:
 *   It is useful, but never necessary. If it fails (full disk, damage, another process, a missing file), a search reads
     the messages instead, and mail is received. Nothing here takes the account's lock, except to see whether a mailbox
     is really gone.
-*   A mailbox is indexed once its text has been searched, from its first message to its last. Later messages are added,
-    expunged ones are removed. A message that is not in the index's ranges yet is read.
+*   A mailbox is indexed once text searches would have read WORTH messages of it, from its first message to its last: to
+    index a message costs as much as to search it some eight times. Later messages are added, expunged ones are removed. A
+    message that is not in the index's ranges yet is read.
 *   `work` does one small transaction, and ends early when it is told to.
 *   Several processes may do so. One that finds another at work comes again later, and checks inside its own transaction
     what is indexed.
@@ -55,8 +56,14 @@ _ENOUGH: Final = 64 * 1024
 _MESSAGES: Final = 100
 _REMOVED: Final = 300
 """Messages that one transaction adds or removes."""
+_MOST_COUNTED: Final = 1000
+"""Mailboxes whose searches are counted."""
 _ROOM: Final = 64 * 1024 * 1024
 """Octets of the disk that are left to mail."""
+WORTH: Final = 2000
+"""Messages of a mailbox that text searches have had to read, from which on it is indexed: some tenths of a second of work.
+A message counts once for each search.
+"""
 NOW: Final = 0.0
 _OTHER_AT_WORK: Final = 5.0
 _NO_ROOM: Final = 600.0
@@ -90,6 +97,8 @@ class TextIndex:
         self._path = os.path.join(home.root, FILE_NAME)
         self._index: FullText | None = None
         self._wanted: set[tuple[MailboxId, UIDValidity]] = set()
+        self._searched: dict[tuple[MailboxId, UIDValidity], int] = {}
+        """Messages that text searches have had to read, of mailboxes that are not wanted."""
         self._plans: dict[int, _Plan] = {}
         self._unmerged = self._merge_next = False
         self._again = 0.0
@@ -102,8 +111,7 @@ class TextIndex:
     def look_up(self, state: MailboxState, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
         """Return the messages (rising, at least one) that may have the needle (folded); None if the index cannot tell."""
         if where is not Where.HEADER:
-            self._wanted.add((state.guid, state.uid_validity))
-            self.in_use = True
+            self._count((state.guid, state.uid_validity), len(uids))
         query = query_of(needle)
         if query is None:
             return None
@@ -123,6 +131,19 @@ class TextIndex:
         if len(hits) < len(uids) // 8:
             return Indexed([UID(uid) for uid in hits if uids[bisect_left(uids, uid)] == uid], outside)
         return Indexed(sorted(set(uids).intersection(hits)), outside)
+
+    def _count(self, mailbox: tuple[MailboxId, UIDValidity], messages: int) -> None:
+        """Count messages to be read. A mailbox is wanted from WORTH on."""
+        if mailbox in self._wanted:
+            return
+        searched = self._searched.pop(mailbox, 0) + messages
+        if searched < WORTH:
+            if len(self._searched) >= _MOST_COUNTED:
+                self._searched.clear()
+            self._searched[mailbox] = searched
+        else:
+            self._wanted.add(mailbox)
+            self.in_use = True
 
     # --- making
 

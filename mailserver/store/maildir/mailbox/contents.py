@@ -14,6 +14,9 @@ READ_AHEAD: Final = 256
 """Messages requested from the index at once."""
 AT_ONCE: Final = 1 << 20
 """Octets of small messages that are held at once."""
+FEW: Final = 16
+LITTLE: Final = 128 * 1024
+"""`read_ahead` and `at_once` of a caller that stops after about as much."""
 
 
 class Readable(Protocol):
@@ -26,11 +29,20 @@ class Readable(Protocol):
         """See `Mailbox`."""
 
 
-def contents(messages: Readable, uids: Sequence[UID], memory: MemoryBudget) -> Iterator[tuple[UID, bytes | None]]:
-    """Yield the messages that exist and can be read; None while there is no memory for the next one."""
+def contents(
+    messages: Readable,
+    uids: Sequence[UID],
+    memory: MemoryBudget,
+    read_ahead: int = READ_AHEAD,
+    at_once: int = AT_ONCE,
+) -> Iterator[tuple[UID, bytes | None]]:
+    """Yield the messages that exist and can be read; None while there is no memory for the next one.
+
+    `read_ahead` and `at_once` are for a caller that may stop soon: what is read ahead is then read for nothing.
+    """
     at = 0
     while at < len(uids):
-        found = messages.read_whole(uids[at : at + READ_AHEAD], AT_ONCE)
+        found = messages.read_whole(uids[at : at + read_ahead], at_once)
         yield from found
         at += len(found)
         if not found:

@@ -26,7 +26,7 @@ from mailserver.store.maildir.format.message_file import PlainFile, open_file, r
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import intent
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.mailbox.contents import READ_AHEAD, contents
+from mailserver.store.maildir.mailbox.contents import FEW, LITTLE, READ_AHEAD, contents
 from mailserver.store.maildir.mailbox.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.mailbox.flag_rename import store_flags
 from mailserver.store.maildir.mailbox.maildir_search_source import MaildirSearchSource
@@ -296,8 +296,9 @@ class MaildirMailbox:
         return found
 
     def all_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
-        """Yield the messages as sent, without those that are gone or unreadable."""
-        return ((uid, data) for uid, data in contents(self, uids, MemoryBudget(0)) if data is not None)
+        """Yield the messages as sent, without those that are gone or unreadable. The caller may stop after a few."""
+        found = contents(self, uids, MemoryBudget(0), FEW, LITTLE)
+        return ((uid, data) for uid, data in found if data is not None)
 
     def searched_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes | None]]:
         """Do `SearchSource.sources`."""

@@ -6,8 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from mailserver.store.maildir.account import text_index
 from mailserver.store.maildir.account.account import MaildirAccount
 from tests.store.disk import USER, open_store, scratch
+
+
+@pytest.fixture(autouse=True)
+def worth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each searched mailbox is worth an index, however small."""
+    monkeypatch.setattr(text_index, "WORTH", 1)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account import text_index
 from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.mailbox.mailbox import MaildirMailbox
 from mailserver.store.query import And, Body, Header, Not, Or, Query, Text
 from tests.store.disk import USER, account_root, open_store, scratch
 from tests.store.maildir.text_index.searches import NEEDLES, WORDS, Opened, build, indexed, read, search
@@ -46,6 +47,42 @@ def test_who_is_indexed_is_not_read(account, monkeypatch):
     opened.take()
     assert search(account, Not(Body("needle"))) == [uid for uid in range(1, 15) if uid not in (8, 13)]
     assert opened.take() == [8, 13]
+
+
+def test_a_mailbox_is_indexed_once_that_saves_work(account, monkeypatch):
+    monkeypatch.setattr(text_index, "WORTH", 10)
+    account.create("Other")
+    for _ in range(4):
+        put(account)
+    put(account, "Other")
+    for _ in range(2):
+        search(account, Text("some"))
+        search(account, Body("some"), "Other")
+        assert not account.has_maintenance, "eight messages have been read"
+    search(account, Header("x-odd", "strange"))
+    assert not account.has_maintenance, "a header is no text"
+    search(account, Text("some"))
+    assert account.has_maintenance
+    build(account)
+    assert indexed(account) == [4]
+
+
+def test_a_message_is_read_once_for_the_index(account, monkeypatch):
+    for number in range(60):
+        put(account, data=message(body=f"needle {number} " + "x" * 20_000))
+    search(account, Body("needle"))
+    read: list[int] = []
+    original = MaildirMailbox.read_whole
+
+    def record(mailbox, some, limit):
+        found = original(mailbox, some, limit)
+        read.extend(uid for uid, _data in found)
+        return found
+
+    monkeypatch.setattr(MaildirMailbox, "read_whole", record)
+    assert build(account) is None
+    assert set(read) == set(range(1, 61))
+    assert len(read) <= 60 * 4, "a slice ends before all that it has read ahead"
 
 
 def test_other_mailboxes_are_left_alone(account):
