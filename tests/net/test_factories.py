@@ -31,7 +31,9 @@ from mailserver.net.connection.proxy_header import HEADER_TIME
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.log.format import body_of
 from mailserver.net.transport.stock import stock_transports
+from mailserver.net.transport.tls import MAX_UNSOLICITED
 from mailserver.session.channel import Channel
+from tests.net.key_updates import KeyUpdater, needs_library
 
 AUTHORITY = trustme.CA()
 PROXY = IPv4Address("TCP", "198.51.100.1", 9)
@@ -102,10 +104,10 @@ class Transport(StringTransport):
     """A TCP transport that remembers how it was ended."""
 
     protocol: Any = None
-    aborted = False
+    aborted = disconnected = False
 
     def abortConnection(self) -> None:
-        self.aborted = True
+        self.aborted = self.disconnected = True
 
 
 class Client:
@@ -223,6 +225,58 @@ def test_tls_of_the_endpoint_is_implicit_tls() -> None:
     assert not info.starttls_offered
     client.say(b"hello")
     assert client.heard() == b"hello"
+
+
+def update_keys(client: Client, times: int) -> KeyUpdater:
+    """A client that asks an endpoint's TLS layer for new keys, and takes no answer."""
+    updater = KeyUpdater(client.transport.protocol, client.transport)
+    client.clock.advance(0)
+    client.transport.clear()
+    updater.update(times)
+    return updater
+
+
+@needs_library
+@pytest.mark.parametrize("layers", [["tls"], ["tls", "haproxy"], ["haproxy", "tls"]], ids=".".join)
+def test_an_endpoints_tls_layer_that_is_to_answer_without_end(layers: list[str]) -> None:
+    services = Services()
+    factory: Any = IMAPFactory(services)
+    for layer in layers:
+        factory = over_tls(factory, services) if layer == "tls" else behind_haproxy(factory)
+    lines: list[str] = []
+
+    def hear(event: Any) -> None:
+        lines.append(body_of(event) or "")
+
+    client = Client(services, factory)
+    if layers[-1] == "haproxy":
+        client.say(HEADER)
+    few = update_keys(client, 100)
+    assert not client.transport.aborted
+    if layers == ["haproxy", "tls"]:
+        return  # no session yet: the time of the header bounds it
+    few.update(5000)
+    assert client.transport.aborted
+    assert len(client.transport.value()) < MAX_UNSOLICITED + 10_000
+    globalLogPublisher.addObserver(hear)
+    try:
+        client.lose()
+    finally:
+        globalLogPublisher.removeObserver(hear)
+    assert any(line.startswith("connection-cut ") and "answer without end" in line for line in lines)
+    assert not services.connections
+    few.close()
+
+
+@needs_library
+def test_what_a_session_writes_is_no_answer_of_the_tls_layer() -> None:
+    services = Services()
+    client = Client(services, over_tls(IMAPFactory(services), services))
+    client.begin_tls()
+    for _ in range(20):
+        client.say(b"x" * 16_000)
+        assert client.heard()
+    assert not client.transport.aborted
 
 
 def test_a_handshake_that_does_not_come() -> None:

@@ -27,11 +27,13 @@ from mailserver.net.connection.listener_context import ListenerContext
 from mailserver.net.connection.proxy_header import HEADER_TIME
 from mailserver.net.connection.tls_detection import TlsDetection
 from mailserver.net.connection.transports import (
+    AnswerBound,
     ProxyHeaderObserver,
     certificate_of_endpoint,
     place_of_host,
     proxy_wrapper,
     tls_connection,
+    tls_layer,
 )
 from mailserver.net.transport.address import address_of
 from mailserver.net.transport.tls import tls_info
@@ -70,6 +72,7 @@ class Acceptance(TlsDetection):
         """Reads along while the PROXY header is due."""
         self._tls_below = False
         """Is the handshake due that the endpoint does?"""
+        self._answer_bound: AnswerBound | None = None
 
     # --- What Twisted calls
 
@@ -108,6 +111,8 @@ class Acceptance(TlsDetection):
         """Note what the handshake has agreed on, and go on."""
         if self._header is not None and not self._accept_peer():
             return
+        if self._tls_below and (layer := tls_layer(self.transport)) is not None:
+            self._answer_bound = AnswerBound(layer, lambda: self.sent)
         self._detecting = self._tls_below = False
         connection = cast("Any", self.transport).getHandle()
         tls = tls_info(connection)
@@ -232,6 +237,12 @@ class Acceptance(TlsDetection):
         if self._header is not None:
             self._header.stop()
             self._header = None
+
+    def _stop_observing(self) -> None:
+        self._stop_header()
+        if self._answer_bound is not None:
+            self._answer_bound.stop()
+            self._answer_bound = None
 
     def _refuse(self) -> None:
         context = self._context

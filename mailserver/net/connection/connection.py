@@ -78,7 +78,7 @@ class Connection(Acceptance):
             self.log("connection-cut", reason=str(reason.value))
         self._lost = self._ended = True
         self._set_deadline(None)
-        self._stop_header()
+        self._stop_observing()
         self._input.clear()
         self._output.clear()
         self._unread = self._unsent = 0

@@ -2,7 +2,7 @@
 
 `ssl:` and `TLSMemoryBIOFactory` have a TLS layer there, `haproxy:` a reader of the PROXY header. Both connect the protocol
 at once. TLS calls `handshakeCompleted` later. The reader of the header calls nothing when the header has come, so it is
-observed here. Only public interfaces are used, but for the name of that reader's class.
+observed here, and so are the answers of TLS. Only public interfaces are used, but for the name of that reader's class.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from cryptography import x509
 from OpenSSL import SSL
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 
 from mailserver.net.connection.proxy_header import BadHeader, read_header
+from mailserver.net.transport.tls import MAX_UNSOLICITED, TooManyAnswers
 from mailserver.tls.context.handshake import ServerConnection
 
 
@@ -41,6 +44,15 @@ def proxy_wrapper(transport: object) -> HAProxyProtocolWrapper | None:
     return None
 
 
+def tls_layer(transport: object) -> TLSMemoryBIOProtocol | None:
+    """The TLS layer of an endpoint between a protocol and the socket; None without one."""
+    while isinstance(transport, ProtocolWrapper):
+        if isinstance(transport, TLSMemoryBIOProtocol):
+            return transport
+        transport = transport.transport
+    return None
+
+
 def place_of_host(transport: Any) -> str:
     """The place at which a connection arrived, for the log: "192.0.2.1:143", or the path of a Unix socket."""
     address = transport.getHost()
@@ -49,6 +61,43 @@ def place_of_host(transport: Any) -> str:
         return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
     name = getattr(address, "name", None)
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
+
+
+class AnswerBound:
+    """Bounds the answers of an endpoint's TLS layer to KeyUpdate (RFC 8446 4.6.3), which Twisted's layer does not.
+
+    Octets that the layer sends while it reads are OpenSSL's own, unless the session has written meanwhile. A client that lets a
+    session write each time and takes nothing pauses it.
+    """
+
+    def __init__(self, layer: TLSMemoryBIOProtocol, sent: Callable[[], int]) -> None:
+        """`sent()`: the octets that the session has written."""
+        self._layer = cast("Any", layer)
+        self._lower = cast("Any", layer.transport)
+        self._sent = sent
+        self._unsolicited = 0
+        self._written = 0
+        """Octets that the layer has sent."""
+        self._layer.dataReceived = self._received
+        self._lower.write = self._write
+
+    def stop(self) -> None:
+        """Observe no more, which ends the cycle of references; repeating it is harmless."""
+        vars(self._layer).pop("dataReceived", None)
+        vars(self._lower).pop("write", None)
+
+    def _received(self, data: bytes) -> None:
+        sent, written = self._sent(), self._written
+        type(self._layer).dataReceived(self._layer, data)
+        if self._sent() == sent:
+            self._unsolicited += self._written - written
+        if self._unsolicited > MAX_UNSOLICITED:
+            self.stop()
+            self._layer.failVerification(Failure(TooManyAnswers("the peer has the TLS layer answer without end")))
+
+    def _write(self, data: bytes) -> None:
+        self._written += len(data)
+        type(self._lower).write(self._lower, data)
 
 
 _NO_CLIENT: Final = b"PROXY UNKNOWN \r\n"
