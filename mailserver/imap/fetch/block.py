@@ -9,7 +9,7 @@ from typing import Final
 from attrs import frozen
 
 from mailserver.imap.fetch.budget import COPIED, EACH, Budget, BudgetExceeded
-from mailserver.imap.fetch.message import kept_literal, literal_of
+from mailserver.imap.fetch.message import kept_literal, literals
 from mailserver.imap.fetch.plan import FetchPlan, Item, Need, Rows
 from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
@@ -48,8 +48,14 @@ class Block:
 
     def format_lines(self, lines: Sequence[bytes]) -> bytes:
         """The responses of a plan that needs kept lines alone; `lines` are those of each message."""
-        items = [item for item in self.plan.items if item.section is not None]
-        return self.format({item.label: [literal_of(item, kept) for kept in lines] for item in items})
+        columns: list[Sequence[object]] = [self.rows.seqs]
+        for item in self.plan.items:
+            if item.section is None:
+                columns.append(self._column(item))
+            else:
+                values = literals(item.section, lines)
+                columns += list(map(len, values)), values
+        return self.plan.literal_line * len(self.rows.uids) % tuple(chain.from_iterable(zip(*columns, strict=True)))
 
     def _texts(self, summaries: Sequence[Summary]) -> dict[bytes, list[bytes]]:
         """The values that stand in the summaries."""

@@ -6,14 +6,14 @@ turns of the account's thread, as the client takes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import define
 
 from mailserver.imap.fetch.header_fields import Fields, SelectedFields
 from mailserver.imap.fetch.open_message import LoadedMessage, OpenMessage
 from mailserver.imap.fetch.plan import CHUNK, FORMATS, FetchPlan, Item, Need
-from mailserver.imap.fetch.section import Range, kept_lines, without_nul
+from mailserver.imap.fetch.section import Range, Section, kept_lines, lines_pattern, without_nul
 from mailserver.message.header_summary import KEPT
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.interfaces import MessageFile
@@ -126,13 +126,18 @@ class MessageFormatter:
 
 def kept_literal(item: Item, summary: Summary) -> bytes:
     """Header fields from kept lines, as a literal."""
-    return literal_of(item, summary.fields)
-
-
-def literal_of(item: Item, lines: bytes) -> bytes:
-    """Header fields from these kept lines, as a literal."""
     assert item.section is not None
-    return _literal(item, kept_lines(lines, item.section.fields))
+    return _literal(item, kept_lines(summary.fields, item.section.fields))
+
+
+def literals(section: Section, lines: Sequence[bytes]) -> list[bytes]:
+    """Header fields from the kept lines of many messages, as octets of literals."""
+    find = lines_pattern(section.fields).findall
+    values = [b"".join(find(kept)) + b"\r\n" for kept in lines]
+    if section.partial is not None:
+        first, count = section.partial
+        values = [value[first : first + count] for value in values]
+    return values if b"\0" not in b"".join(values) else list(map(without_nul, values))
 
 
 def _literal(item: Item, lines: bytes) -> bytes:

@@ -59,6 +59,8 @@ class FetchPlan:
     items: tuple[Item, ...]
     line: bytes = field(init=False)
     """The format of one message of a plan that needs no file."""
+    literal_line: bytes = field(init=False)
+    """The same, with the length and octets of each item of kept lines."""
     whole_line: bytes = field(init=False)
     """The same, whole messages included: their length and octets."""
     only_whole: bool = field(init=False)
@@ -83,6 +85,14 @@ class FetchPlan:
     @line.default
     def _line(self) -> bytes:
         formats = [FORMATS.get(item.label) or item.label.replace(b"%", b"%%") + b" %b" for item in self.items]
+        return b"* %%d FETCH (%b)\r\n" % b" ".join(formats)
+
+    @literal_line.default
+    def _literal_line(self) -> bytes:
+        formats = [
+            FORMATS.get(item.label) or item.label.replace(b"%", b"%%") + (b" {%d}\r\n%b" if item.section else b" %b")
+            for item in self.items
+        ]
         return b"* %%d FETCH (%b)\r\n" % b" ".join(formats)
 
     @whole_line.default

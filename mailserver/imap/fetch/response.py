@@ -125,7 +125,8 @@ class FetchResponse:
         """Answer from the index or from files, about CHUNK octets an operation; return the octets of the summaries."""
         live, channel = self._selected.live, self._session.channel
         self._note(rows)
-        work = Work((self._session.user, live.id), self._plan, rows, flags=self._flags(rows), seen=self._seen)
+        flags = self._flags(rows) if self._plan.has_flags or self._seen else ()
+        work = Work((self._session.user, live.id), self._plan, rows, flags=flags, seen=self._seen)
         work.is_heavy = self._is_heavy
         start = 0
         while start < len(rows.uids):

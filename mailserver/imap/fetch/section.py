@@ -91,11 +91,11 @@ def _read_partial(reader: Reader) -> tuple[int, int] | None:
 
 def kept_lines(lines: bytes, names: frozenset[bytes]) -> bytes:
     """HEADER.FIELDS of a Summary's kept lines, which are well-formed; `names` are kept ones, in lower case."""
-    return b"".join(_lines_of(names).findall(lines)) + b"\r\n"
+    return b"".join(lines_pattern(names).findall(lines)) + b"\r\n"
 
 
 @lru_cache(maxsize=256)
-def _lines_of(names: frozenset[bytes]) -> re.Pattern[bytes]:
+def lines_pattern(names: frozenset[bytes]) -> re.Pattern[bytes]:
     """Return a pattern that takes the lines from the start to the end, each once; a search would try each octet of others."""
     wanted = rb"(?:%b)[ \t]*+:" % b"|".join(sorted(map(re.escape, names)))
     line = rb"[^\n]*+\n(?:[ \t][^\n]*+\n)*+"
