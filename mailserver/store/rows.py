@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 from attrs import evolve, field, frozen
 
@@ -17,6 +17,9 @@ LARGEST_SIZE = UNKNOWN_SIZE - 1
 """RFC 3501's `number` is 32 bits: a larger file is reported with this size."""
 MANY_ROWS = 256
 """Changed messages from which on a `Run` is worth its cost."""
+
+MANY_CHANGES = 50
+"""Changed messages from which on the worker that changes a mailbox does not watch it meanwhile."""
 
 
 @frozen
@@ -110,6 +113,30 @@ class Run(NamedTuple):
         )
 
 
+class RunRows(Sequence[Row]):
+    """The rows of a run, each made when it is asked for: thousands of rows are mostly applied as columns."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __len__(self) -> int:
+        return len(self.run.uids)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Row]: ...
+
+    def __getitem__(self, at: int | slice) -> Row | Sequence[Row]:
+        run = self.run
+        if isinstance(at, slice):
+            return RunRows(Run(*(column[at] for column in run)))
+        return Row(UID(run.uids[at]), run.flags[at], ModSeq(run.modseqs[at]), run.sizes[at], run.dates[at])
+
+
 @frozen
 class Changes:
     """The changes of a mailbox after `since`, up to `upto`. Applying them twice does no harm."""
@@ -131,4 +158,7 @@ class Changes:
 
     def packed(self) -> Changes:
         """Add the `run`, in the account's thread: for thousands of rows it would hold up the reactor."""
-        return evolve(self, run=Run.of(self.rows)) if len(self.rows) >= MANY_ROWS else self
+        rows = self.rows
+        if len(rows) < MANY_ROWS:
+            return self
+        return evolve(self, run=rows.run if isinstance(rows, RunRows) else Run.of(rows))

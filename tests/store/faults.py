@@ -151,9 +151,10 @@ class Faults:
         self.check("utime", fd)
         os.utime(fd, **named)
 
-    def rename(self, old: str, new: str) -> None:
-        self.check("rename", old)
-        os.rename(old, new)
+    def rename(self, old: Any, new: Any, **named: Any) -> None:
+        at = named.get("src_dir_fd")
+        self.check("rename", old if at is None else f"{_path_of(at)}/{os.fsdecode(old)}")
+        os.rename(old, new, **named)
 
     def link(self, old: str, new: str, **named: Any) -> None:
         self.check("link", new)

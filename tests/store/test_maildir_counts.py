@@ -15,7 +15,7 @@ from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir.disk import lock, safeio
 from mailserver.store.receiving import Appended, Delivery
 from tests.store.disk import account_root, open_store, scratch
-from tests.store.samples import USER, content, message, put, staged, uids
+from tests.store.samples import USER, content, flags, message, put, staged, uids
 
 MANY = 10_000
 
@@ -104,6 +104,31 @@ def test_store(box, monkeypatch):
     assert counts == {"locks": 1, "transactions": 1, "sync_directory": 1}
     again = count(account, lambda: mailbox.store_flags(uids, FlagChange.ADD, ["\\Flagged"]), monkeypatch)
     assert again["rename"] == again["sync_directory"] == 0
+
+
+@pytest.mark.parametrize("left_out", [(), (70,), (10, 20, 30)], ids=str)
+def test_messages_in_different_states_change_by_a_statement_for_each_state(tmp_path, monkeypatch, left_out):
+    """Or for each run of UIDs, where messages between them are left out; the index has what the files say in any case."""
+    account = open_store(str(tmp_path)).account(USER)
+    mailbox = account.mailbox("INBOX")
+    every = [put(account, data=message(str(at)), flags=["\\Seen"] if at % 3 else []) for at in range(120)]
+    mailbox.store_flags(every[::2], FlagChange.ADD, ["\\Draft", "word"])
+    wanted = [uid for at, uid in enumerate(every) if at not in left_out]
+    before = dict(flags(mailbox))
+    since = mailbox.status().highest_modseq
+    counts = count(account, lambda: mailbox.store_flags(wanted, FlagChange.REMOVE, ["\\Seen"]), monkeypatch)
+    changed = [uid for uid in wanted if "\\Seen" in before[uid]]
+    assert counts["rename"] == len(changed)
+    assert counts["statements"] < 16 if not left_out else 16 <= counts["statements"] < 140
+    assert [row.uid for row in mailbox.changes_since(since).rows] == changed
+    expected = {uid: names - {"\\Seen"} if uid in wanted else names for uid, names in before.items()}
+    assert flags(mailbox) == expected
+    account.close()
+    for end in ("", "-wal", "-shm"):
+        os.unlink(os.path.join(account.root, "mailserver-index.sqlite" + end))
+    fresh = open_store(str(tmp_path)).account(USER)
+    assert flags(fresh.mailbox("INBOX")) == expected
+    fresh.close()
 
 
 def test_a_flag_of_one_message_writes_three_pages_of_the_index(box):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mailserver.errors import BadSyntax, ReadOnly
 from mailserver.imap import updates
@@ -13,6 +13,7 @@ from mailserver.imap.wire import writer
 from mailserver.imap.wire.reader import Reader
 from mailserver.session.cost import BOTH, Cost
 from mailserver.store.flags import FlagChange, known_mask
+from mailserver.store.view import View
 
 _ITEM = re.compile(r"([+-]?)FLAGS(\.SILENT)?")
 _HOW = {"+": FlagChange.ADD, "-": FlagChange.REMOVE, "": FlagChange.REPLACE}
@@ -63,36 +64,45 @@ async def store(session: Session, command: Command) -> str | None:
 async def _answer(session: Session, ranges: list[tuple[int, int]], *, uid: bool) -> None:
     """FETCH responses for those positions of the view. With `uid`, messages that are gone get none."""
     view = session.view
-    columns, recent = view.columns, view.recent_uids
-    fragments: dict[tuple[int, bool], bytes] = {}
-    level = view.is_synced
+    is_synced = view.is_synced
     gone: dict[int, int] | None = {} if uid else None
     for start, end in (chunk for low, high in ranges for chunk in _chunks(low, high)):
+        columns = view.columns
         lines = [updates.keyword_lines(session.mailbox)]
-        for position in range(start, end):
-            number = view.uids[position]
-            at = position if level else columns.position(number)
-            if at >= 0:
-                mask = columns.flags[at]
-            else:
-                if gone is None:
-                    gone = columns.expunged_flags(view.expunged_position)
-                if number not in gone:
-                    continue
-                mask = gone[number]
-            kind = mask, number in recent
-            flags = fragments.get(kind)
-            if flags is None:
-                flags = fragments[kind] = writer.flags(kind[0], columns.keywords, kind[1])
-            lines.append(
-                b"* %d FETCH (UID %d FLAGS %b)\r\n" % (position + 1, number, flags)
-                if uid
-                else b"* %d FETCH (FLAGS %b)\r\n" % (position + 1, flags)
-            )
+        numbers = view.uids[start:end]
+        if is_synced:
+            lines += _lines(view, start, numbers, columns.flags[start:end], uid=uid)
+        else:
+            if gone is None:
+                gone = columns.expunged_flags(view.expunged_position)
+            for position, number in enumerate(numbers, start):
+                at = columns.position(number)
+                if at >= 0 or number in gone:
+                    mask = columns.flags[at] if at >= 0 else gone[number]
+                    lines += _lines(view, position, [number], [mask], uid=uid)
         session.write(b"".join(lines))
         if end - start == _CHUNK:
             await session.channel.drain()
-            level = view.is_synced
+            is_synced = view.is_synced
+
+
+def _lines(view: View, start: int, uids: Sequence[int], masks: Sequence[int], *, uid: bool) -> list[bytes]:
+    """FETCH responses of messages from that position on. Each kind of flags is written once."""
+    keywords = view.columns.keywords
+    lines: list[bytes] = []
+    for low, high, recent in view.recent_uids.parts(uids):
+        part = masks[low:high]
+        texts = {mask: writer.flags(mask, keywords, recent) for mask in set(part)}
+        if uid:
+            lines += [
+                b"* %d FETCH (UID %d FLAGS %b)\r\n" % (seq, number, texts[mask])
+                for seq, (number, mask) in enumerate(zip(uids[low:high], part, strict=True), start + low + 1)
+            ]
+        else:
+            lines += [
+                b"* %d FETCH (FLAGS %b)\r\n" % (seq, texts[mask]) for seq, mask in enumerate(part, start + low + 1)
+            ]
+    return lines
 
 
 def _chunks(low: int, high: int) -> Iterator[tuple[int, int]]:

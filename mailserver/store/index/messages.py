@@ -16,7 +16,7 @@ import apsw
 
 from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.index.message_blocks import MessageBlock, MessageBlocks
-from mailserver.store.index.records import Entry, EntryFields
+from mailserver.store.index.records import Entry, EntryFields, FlagUpdate, MessageRecord
 from mailserver.store.index.statements import LOW, insert, select, spans_of, whole
 from mailserver.store.rows import LARGEST_SIZE, Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
@@ -28,6 +28,8 @@ _COLUMNS = f"id & {LOW}, flags, modseq, ifnull(min(size, {LARGEST_SIZE}), {UNKNO
 _ADD = "INSERT OR REPLACE INTO messages (id, mailbox, modseq, flags, size, date, base, suffix, place) VALUES "
 _MANY = 500
 _FEW = 50
+_MOST_UPDATES = 8
+"""Updates of flags above which each run of UIDs has a statement, as each update reads all messages between its UIDs."""
 _PART = 2000
 """Messages read by one call into C, which keeps other threads waiting."""
 
@@ -70,6 +72,10 @@ class Messages:
         """Return the entries of the messages (rising) that exist, by rising UID."""
         in_blocks = self._among(key, uids, MessageBlock.entries)
         return [_entry(row) for row in _merged(in_blocks, self._select(_ENTRY, key, uids))]
+
+    def records_of(self, key: int, uids: Sequence[int]) -> list[MessageRecord]:
+        """Return the messages (rising) that exist as tuples of the fields of an `Entry`, names as octets, by rising UID."""
+        return _merged(self._among(key, uids, MessageBlock.entries), self._select(_ENTRY, key, uids))
 
     def files_of(self, key: int, uids: Sequence[int]) -> list[tuple[UID, int, bytes, int | None]]:
         """Return (uid, place, file name, size) of the messages (rising) that exist, by rising UID."""
@@ -227,6 +233,40 @@ class Messages:
                     key << 32 | entry.uid,
                 )
                 for entry in entries
+            ),
+        )
+
+    def change_flags(
+        self, key: int, modseq: ModSeq, uids: Sequence[int], updates: Sequence[FlagUpdate], *, examined: int
+    ) -> None:
+        """Change flags, and names with them, of messages whose files are now in cur/.
+
+        `uids`: those of all updates, rising. `examined`: the number of messages between the first and the last of them
+        that do not change, or are described by an update; 0 if there are others. If no more exist, each update is one
+        statement over that range, which finds its messages by their old state.
+        """
+        if not uids:
+            return
+        self._open(key, uids)
+        first = key << 32
+        span = first | uids[0], first | uids[-1]
+        if (
+            len(uids) > _FEW
+            and len(updates) <= _MOST_UPDATES
+            and self._number("SELECT count(*) FROM messages WHERE id BETWEEN ? AND ?", span) == examined
+        ):
+            self._connection.executemany(
+                "UPDATE messages SET modseq = ?, flags = ?, suffix = ?, place = 1"
+                " WHERE id BETWEEN ? AND ? AND flags = ? AND suffix = ? AND place = ?",
+                [(modseq, each.flags, each.suffix, *span, *each.before) for each in updates],
+            )
+            return
+        self._connection.executemany(
+            "UPDATE messages SET modseq = ?, flags = ?, suffix = ?, place = 1 WHERE id BETWEEN ? AND ?",
+            (
+                (modseq, each.flags, each.suffix, first | low, first | high)
+                for each in updates
+                for low, high in spans_of(each.uids)
             ),
         )
 

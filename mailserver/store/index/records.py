@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from attrs import define
@@ -47,6 +48,21 @@ class MailboxState:
 
 EntryFields = tuple[int, int, int, int | None, int | None, str, str, int]
 """The fields of an `Entry` as a tuple, where many are made at once."""
+
+
+MessageRecord = tuple[int, int, int, int | None, int | None, bytes, bytes, int]
+"""The same with base and suffix as octets, as the database and the kernel have them."""
+
+
+class FlagUpdate(NamedTuple):
+    """Messages that had the same flags, suffix and place, and have the same ones now, in cur/."""
+
+    before: tuple[int, bytes, int]
+    """Flags, suffix and place that they had."""
+    flags: int
+    suffix: bytes
+    uids: Sequence[int]
+    """Rising."""
 
 
 class Entry(NamedTuple):

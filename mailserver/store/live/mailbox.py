@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mailserver.errors import InUse, MailboxChanged, MailError, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.store.columns import Columns
 from mailserver.store.interfaces import Mailbox, Stored
 from mailserver.store.receiving import Appended
 from mailserver.store.recent_uids import RecentClaims
-from mailserver.store.rows import Changes, MailboxStamp
+from mailserver.store.rows import MANY_CHANGES, Changes, MailboxStamp
 from mailserver.store.view import View
 from mailserver.types import UID, MailboxId, ModSeq
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from mailserver.store.live.account import LiveAccount
 
 T = TypeVar("T")
-
-MANY: Final = 50
-"""Changes of so many messages are not watched."""
 
 _serial = count(1)
 
@@ -153,7 +150,7 @@ class LiveMailbox:
 
         Earlier changes by others are applied apart, so that `View.silence` can tell the two.
         """
-        if messages < MANY:
+        if messages < MANY_CHANGES:
             return await self._change(operation)
         self.account.pause(self)
         try:

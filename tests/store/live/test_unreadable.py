@@ -6,8 +6,8 @@ import pytest
 
 from mailserver.errors import InUse, MailboxChanged, StoreUnavailable
 from mailserver.store.flags import SEEN, FlagChange
-from mailserver.store.live.mailbox import MANY
 from mailserver.store.memory import MemoryMailbox
+from mailserver.store.rows import MANY_CHANGES as MANY
 from tests.store.live.world import USER, World, pokes
 from tests.store.samples import message, staged
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from mailserver.cancellation import Cancellation
 from mailserver.errors import Cancelled
 from mailserver.store.interfaces import Account
 from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.mailbox import flag_rename
 from mailserver.store.maildir.mailbox import mailbox as maildir_mailbox
 from mailserver.store.memory_budget import MemoryBudget
 from mailserver.store.query import Body
@@ -33,15 +35,15 @@ def account() -> Account:
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, name: str, after: int, operation: Callable[[], object]) -> None:
-    """Run it in a thread's way; its session ends once `safeio.name` has been called that often on a message."""
+    """Run it in a thread's way; its session ends once `safeio.name` has been called that often on messages."""
     request = Cancellation()
     original = getattr(safeio, name)
     calls = 0
 
-    def counted(first: str, *rest: str, **options: bool) -> object:
+    def counted(first: str, *rest: Any, **options: Any) -> object:
         nonlocal calls
         done = original(first, *rest, **options)
-        calls += "/cur/" in first or "/new/" in first
+        calls += "/cur/" in f"{first}/" or "/new/" in f"{first}/"
         if calls == after:
             request.request()
         return done
@@ -56,7 +58,8 @@ def cut(monkeypatch: pytest.MonkeyPatch, name: str, after: int, operation: Calla
 def test_store_tells_what_it_has_done(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox = account.mailbox("INBOX")
     before = inbox.status().highest_modseq
-    cut(monkeypatch, "rename", 4, lambda: inbox.store_flags(uids(inbox), ADD, ["\\Seen"]))
+    monkeypatch.setattr(flag_rename, "_AT_ONCE", 2)
+    cut(monkeypatch, "rename_all", 2, lambda: inbox.store_flags(uids(inbox), ADD, ["\\Seen"]))
     seen = [uid for uid, names in flags(inbox).items() if "\\Seen" in names]
     assert len(seen) == 4
     assert [row.uid for row in inbox.changes_since(before).rows] == seen
