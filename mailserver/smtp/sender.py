@@ -19,6 +19,9 @@ from mailserver.smtp.header import Field
 MAX_FIELD = 16 * 1024
 """Octets of a From or Sender field, so that parsing it takes little of the reactor's time."""
 
+MAX_RESENT: Final = 100
+"""Resent-From and Resent-Sender fields of one message, so that reading them takes little of the reactor's time."""
+
 RESENT: Final = frozenset(["resent-from", "resent-sender"])
 """Fields of a message that was resent (RFC 5322 3.6.6); there may be several of each."""
 
@@ -129,9 +132,11 @@ async def check_header(fields: Sequence[Field], envelope: Address | None, owned:
         raise BadMessage("a From field with several addresses needs a Sender field")
     # Mail programs display the authors and hardly ever the Sender: an author list with others would speak for them.
     await _check_all("From", authors, owned)
-    for field in fields:
-        if field.name in RESENT:
-            await _check_all(field.name.title(), parse_mailboxes(field.body), owned)
+    resent = [field for field in fields if field.name in RESENT]
+    if len(resent) > MAX_RESENT:
+        raise BadMessage(f"the message has more than {MAX_RESENT} Resent-From and Resent-Sender fields")
+    for field in resent:
+        await _check_all(field.name.title(), parse_mailboxes(field.body), owned)
     return bool(froms)
 
 

@@ -28,6 +28,8 @@ _FORGEABLE = re.compile(
 )
 _FORGEABLE_NAMES: Final = (b"return-path", b"authentication-results", b"received-spf")
 _SPF_RECEIVER = re.compile(r'(?i)(?:^|[\s;(])receiver[ \t]*=[ \t]*"?([^\s;()"]+)')
+_COMMENTS = re.compile(r"[ \t\r\n]+|\([^()\\]*+\)|\(+|\)+|\\[\s\S]?|[^ \t\r\n()\\]+")
+"""Pieces of a field: space, a comment without others in it, parentheses, a quoted pair, other text. No step is an octet."""
 _VERIFIER = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s;()"]+)')
 
 
@@ -69,9 +71,18 @@ def _receivers(body: bytes) -> list[str]:
 def _verifier(body: bytes) -> str:
     """The authserv-id of an Authentication-Results field (RFC 8601 2.2) in lower case: the first word but comments."""
     text = body.decode("latin-1")
-    depth = at = 0
-    while at < len(text) and (depth or text[at] in " \t\r\n("):
-        depth += (text[at] == "(") - (text[at] == ")")
-        at += 2 if depth and text[at] == "\\" else 1
-    word = _VERIFIER.match(text, at)
+    depth = 0
+    for found in _COMMENTS.finditer(text):
+        piece = found[0]
+        if piece.startswith("("):
+            depth += 0 if piece.endswith(")") else len(piece)
+        elif piece.startswith(")") and depth:
+            depth -= len(piece)
+            if depth < 0:
+                return ""
+        elif not depth and not piece.isspace():
+            break
+    else:
+        return ""
+    word = _VERIFIER.match(text, found.start())
     return (word[1] or word[2] or "").lower().rstrip(".") if word else ""

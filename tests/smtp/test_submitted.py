@@ -93,6 +93,7 @@ BAD_FROM = {
         b"Resent-From: anna@example.test\r\nResent-Sender: bert@example.org\r\nFrom: anna@example.test\r\n",
         b"550 5.7.1",
     ),
+    "resent without end": (b"From: anna@example.test\r\n" + b"Resent-From: anna@example.test\r\n" * 101, b"550 5.6.0"),
     "resent by nobody readable": (b"Resent-From: Anna\r\nFrom: anna@example.test\r\n", b"550 5.6.0"),
     "several without Sender": (b"From: anna@example.test, bert@example.org\r\n", b"550 5.6.0"),
     "several with another's Sender": (
