@@ -13,9 +13,14 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 
+from mailserver.config.model import Limits
+from mailserver.net.connection.acceptance import MIN_LOGIN_TIME
+from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.proxy_header import HEADER_TIME, MAX_V2, BadHeader, read_header
 from mailserver.net.listeners.proxy_protocol import ProxyProtocolFactory
+from mailserver.net.log.refusal_log import MOST
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -99,9 +104,12 @@ class Inner(Protocol):
 
 
 class World:
-    def __init__(self, peer: str, trusted: tuple[str, ...] = ("198.51.100.0/24", "2001:db8:1::/48")) -> None:
+    def __init__(self, peer: str, before: World | None = None, **limits: Any) -> None:
+        """`before`: another client of the same port."""
         self.made: list[Inner] = []
-        self.clock = Clock()
+        self.clock = Clock() if before is None else before.clock
+        self.counts = ConnectionCounts(Limits(**limits)) if before is None else before.counts
+        trusted = ("198.51.100.0/24", "2001:db8:1::/48")
         world = self
 
         class Inners(Factory):
@@ -113,7 +121,8 @@ class World:
         self.transport: Any = StringTransport(peerAddress=address)
         self.transport.aborted = False
         self.transport.abortConnection = lambda: setattr(self.transport, "aborted", True)
-        self.transport.protocol = ProxyProtocolFactory(Inners(), trusted, self.clock).buildProtocol(address)
+        factory = ProxyProtocolFactory(Inners(), trusted, self.clock, self.counts)
+        self.transport.protocol = factory.buildProtocol(address)
         self.transport.protocol.makeConnection(self.transport)
 
     def receive(self, data: bytes) -> None:
@@ -132,6 +141,7 @@ def test_a_trusted_proxys_header_is_taken_off(peer: str, pieces: int) -> None:
     assert inner.said == b"a NOOP\r\n"
     assert inner.transport is world.transport, "nothing stays between them"
     assert world.clock.getDelayedCalls() == []
+    assert world.counts.total == 0, "the protocol behind counts itself"
 
 
 def test_a_health_check_keeps_the_proxys_own_address() -> None:
@@ -163,3 +173,26 @@ def test_a_header_that_does_not_come_in_time_ends_it() -> None:
     assert not world.transport.aborted
     world.clock.advance(2)
     assert world.transport.aborted
+
+
+def test_a_connection_counts_until_its_header_has_come_and_is_evicted_for_others() -> None:
+    """Those of a trusted network that send nothing must not take all descriptors."""
+    first = World("198.51.100.9", connections=2)
+    second = World("198.51.100.9", first)
+    assert first.counts.total == 2
+    assert World("198.51.100.9", first).transport.aborted, "none is old enough to be evicted"
+    first.clock.advance(MIN_LOGIN_TIME)
+    third = World("198.51.100.9", first)
+    assert [each.transport.aborted for each in (first, second, third)] == [True, False, False]
+    for each in (first, second, third):
+        each.transport.protocol.connectionLost()
+    assert first.counts.all_own() == []
+    assert first.clock.getDelayedCalls() == []
+
+
+def test_bad_headers_do_not_fill_the_log() -> None:
+    world = World("198.51.100.9")
+    with capturedLogs() as events:
+        for _ in range(2 * MOST):
+            World("198.51.100.9", world).receive(b"nonsense\r\n")
+    assert len(events) == MOST

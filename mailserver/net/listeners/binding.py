@@ -209,7 +209,7 @@ class Port:
             self._services, listener=listener, connections=self.connections, local=self.place
         )
         if listener.proxy_from:
-            factory = ProxyProtocolFactory(factory, listener.proxy_from, self._services.reactor)
+            factory = ProxyProtocolFactory(factory, listener.proxy_from, self._services.reactor, self._services.counts)
         return factory
 
     def accept_waiting(self) -> None:
