@@ -13,6 +13,7 @@ from mailserver.store.flags import DELETED, FLAGGED, SEEN, FlagChange
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format import uidlist as uidlist_module
 from mailserver.store.maildir.home import local_changes
+from mailserver.store.maildir.mailbox import summary_reader
 from mailserver.store.maildir.sync import scan
 from mailserver.store.query import All, Larger, Text
 from mailserver.types import UNKNOWN_SIZE
@@ -344,6 +345,42 @@ def test_sizes_in_names_are_not_believed(account):
     assert mailbox.search(Larger(14), [uid]) == []
     assert read(mailbox, uid) == b"A: b\r\n\r\nx\r\ny\r\n"
     assert mailbox.load().rows[0].size == 14
+
+
+LF_TEXT = b"Subject: a\n\nb\n"
+"""14 octets, 17 as sent."""
+
+
+def test_no_message_is_read_for_a_size_that_its_name_has(account, tmp_path, monkeypatch):
+    names = [f"17000000{number:02}.M1P1.other,S=14,W=17" for number in range(60)]
+    for name in names[:50]:
+        os.utime(deliver(account, name, LF_TEXT), (1_234_567, 1_234_567))
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    for name in names[50:]:
+        os.utime(deliver(account, name + ":2,S", LF_TEXT, "cur"), (1_234_567, 1_234_567))
+    mailbox.refresh()
+    monkeypatch.setattr(summary_reader, "open_file", lambda path, size=None: pytest.fail(f"{path} was opened"))
+    assert set(mailbox.load().sizes) == {17}
+    mailbox.store_flags([uids(mailbox)[3]], FlagChange.ADD, ["\\Flagged"])  # a block becomes rows
+    assert set(mailbox.load().sizes) == {17}
+    assert {(row.size, row.date) for row in mailbox.measure(uids(mailbox))} == {(17, 1_234_567)}
+    assert set(open_account(tmp_path).mailbox("INBOX").load().sizes) == {17}
+
+
+@pytest.mark.parametrize("many", [1, 300])
+def test_a_message_whose_name_has_a_wrong_size_is_read_whole_and_the_size_learnt(account, many):
+    for number in range(many):
+        deliver(account, f"1700000{number:03}.M1P1.other,S=10,W=12", LF_TEXT)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    uid = uids(mailbox)[-1]
+    assert mailbox.load().sizes[-1] == 12
+    assert mailbox.read_whole([uid], 1000) == []
+    sent = LF_TEXT.replace(b"\n", b"\r\n")
+    assert read(mailbox, uid) == sent
+    assert mailbox.load().sizes[-1] == 17
+    assert mailbox.read_whole([uid], 1000) == [(uid, sent)]
 
 
 def test_the_date_of_a_foreign_message_is_its_mtime(account):

@@ -26,9 +26,9 @@ from mailserver.imap.fetch.section import without_nul
 from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Mailbox, MessageFile
-from mailserver.store.rows import Row
+from mailserver.store.rows import LARGEST_SIZE, Row
 from mailserver.store.time_slice import TimeSlice
-from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 SMALL: Final = 64 * 1024
 """Octets of a message that is read whole, with others, whatever is asked of it."""
@@ -86,6 +86,7 @@ class Work:
         self._seen = seen
         self._tries_kept = plan.only_envelopes or plan.only_lines
         self._summaries: dict[int, Summary] = {}
+        self._learned: list[Row] = []
         self._measured: dict[int, Row] = {}
         """Rows that were read where the columns do not know all sizes and dates."""
         self._decided = 0
@@ -122,6 +123,7 @@ class Work:
                 return ready
             self._tries_kept = mailbox is None
         learned: list[Row] = []
+        self._learned = learned
         if start >= self._decided:
             self._decide(mailbox, start, learned)
         if (ready := self._block(start, budget, learned)) is not None:
@@ -284,6 +286,9 @@ class Work:
         if not plan.needs_file and not formatter.lacks_lines:
             return self._finish(at, LoadedMessage(b""), None, formatter, time_slice)
         file: MessageFile = self._open(mailbox, UID(uid)) if data is None else LoadedMessage(data)
+        if data is None and file.size != self._rows.sizes[at] < LARGEST_SIZE:
+            # The file is right where its name claims another size.
+            self._learned.append(Row(UID(uid), 0, ModSeq(0), file.size, UNKNOWN_DATE))
         try:
             source = NonBlockingFile(file, CHUNK) if mailbox is None else file
             message = OpenMessage(source, (*self._message_key, uid), plan.sections, budget)

@@ -5,8 +5,8 @@ each, with its entries in two indexes, is half of the cost of the first scan. A 
 
 Rules:
 
-*   A message is in the messages table or in a block, never in both. The sizes and dates of messages in blocks are
-    unknown.
+*   A message is in the messages table or in a block, never in both. The sizes of messages in blocks are those that
+    their names claim (`name_sizes`), their dates are unknown.
 *   Reading leaves blocks as they are. Writing opens the blocks that it touches: their messages become rows, in the same
     transaction.
 *   Readers of both read the blocks first. A message that another process gives a row meanwhile is then found twice, and
@@ -28,6 +28,7 @@ import apsw
 
 from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.index.statements import insert, whole
+from mailserver.store.name_sizes import claimed_size, claimed_sizes
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
 BLOCK_MESSAGES: Final = 250
@@ -61,18 +62,26 @@ class MessageBlock(NamedTuple):
 
     def rows(self, where: Iterable[int]) -> list[tuple[Any, ...]]:
         """Return (uid, flags, modseq, size, date) at these indexes."""
-        uids, flags, modseq = self.uids, self.flags, self.modseq
-        return [(uids[at], flags[at], modseq, UNKNOWN_SIZE, UNKNOWN_DATE) for at in where]
+        uids, flags, modseq, bases = self.uids, self.flags, self.modseq, self.bases
+        places = where if isinstance(where, range) else tuple(where)
+        sizes = claimed_sizes([bases[at] for at in places])
+        return [(uids[at], flags[at], modseq, size, UNKNOWN_DATE) for at, size in zip(places, sizes, strict=True)]
 
     def files(self, where: Iterable[int]) -> list[tuple[Any, ...]]:
         """Return (uid, place, file name, size) at these indexes."""
-        return [(self.uids[at], self.places[at], self.bases[at] + self.suffixes[at], None) for at in where]
+        return [
+            (self.uids[at], self.places[at], self.bases[at] + self.suffixes[at], _claimed(self.bases[at]))
+            for at in where
+        ]
 
     def entries(self, where: Iterable[int]) -> list[tuple[Any, ...]]:
         """Return (uid, modseq, flags, size, date, base, suffix, place) at these indexes."""
         uids, flags, modseq = self.uids, self.flags, self.modseq
         bases, suffixes, places = self.bases, self.suffixes, self.places
-        return [(uids[at], modseq, flags[at], None, None, bases[at], suffixes[at], places[at]) for at in where]
+        return [
+            (uids[at], modseq, flags[at], _claimed(bases[at]), None, bases[at], suffixes[at], places[at])
+            for at in where
+        ]
 
     def with_base(self, base: bytes) -> list[int]:
         """Return the indexes with that base."""
@@ -140,9 +149,17 @@ class MessageBlocks:
         for block in self.touching(key, uids):
             insert(
                 self._connection,
-                "INSERT OR IGNORE INTO messages (id, mailbox, modseq, flags, base, suffix, place) VALUES ",
-                f"({key << 32} | ?, {key:d}, {block.modseq:d}, ?, ?, ?, ?)",
-                zip(block.uids, block.flags, block.bases, block.suffixes, block.places, strict=True),
+                "INSERT OR IGNORE INTO messages (id, mailbox, modseq, flags, size, base, suffix, place) VALUES ",
+                f"({key << 32} | ?, {key:d}, {block.modseq:d}, ?, nullif(?, {UNKNOWN_SIZE}), ?, ?, ?)",
+                zip(
+                    block.uids,
+                    block.flags,
+                    claimed_sizes(block.bases),
+                    block.bases,
+                    block.suffixes,
+                    block.places,
+                    strict=True,
+                ),
             )
             self._connection.execute("DELETE FROM bundles WHERE id = ?", (key << 32 | block.uids[0],))
 
@@ -153,6 +170,11 @@ class MessageBlocks:
             (*values, *whole(key)),
         )
         return [_unpack(*row) for row in rows]
+
+
+def _claimed(base: bytes) -> int | None:
+    size = claimed_size(base)
+    return None if size == UNKNOWN_SIZE else size
 
 
 def _record(key: int, block: MessageBlock) -> tuple[Any, ...]:

@@ -202,7 +202,7 @@ class Messages:
         insert(self._connection, _ADD, "(?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def add_blocks(self, key: int, blocks: Iterable[MessageBlock]) -> None:
-        """Add new messages above all others, with unknown sizes and dates."""
+        """Add new messages above all others, with sizes that their names claim and unknown dates."""
         self._blocks.add(key, blocks)
 
     def change(self, key: int, entries: Sequence[Entry]) -> None:

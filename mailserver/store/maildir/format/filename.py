@@ -18,13 +18,13 @@ import time
 from typing import NamedTuple
 
 from mailserver.store.flags import ANSWERED, DELETED, DRAFT, FLAGGED, KEYWORD_BIT, MAX_KEYWORDS, SEEN
+from mailserver.store.name_sizes import OWN_NAME
 
 _LETTER_BITS = {"D": DRAFT, "F": FLAGGED, "R": ANSWERED, "S": SEEN, "T": DELETED} | {
     chr(ord("a") + n): 1 << (KEYWORD_BIT + n) for n in range(MAX_KEYWORDS)
 }
 _SIZE = re.compile(r",S=([0-9]{1,18})(?=[,:]|$)", re.ASCII)
 _VIRTUAL_SIZE = re.compile(r",W=([0-9]{1,18})(?=[,:]|$)", re.ASCII)
-_OWN = re.compile(r"[0-9]+\.M[0-9]{6}P[0-9]+Q[0-9]+R[0-9a-f]{8}\.", re.ASCII)
 _counter = itertools.count(1)
 
 
@@ -54,12 +54,12 @@ class MaildirName(NamedTuple):
 
     @property
     def size(self) -> int | None:
-        """Octets on disk according to S=: a claim that must be checked before a client sees it."""
+        """Octets on disk according to S=: a claim."""
         return _number(_SIZE, self.base)
 
     @property
     def virtual_size(self) -> int | None:
-        """Octets with CRLF line ends according to W=: a claim as well."""
+        """Octets with CRLF line ends according to W=: a claim; `store.name_sizes` says which are believed."""
         return _number(_VIRTUAL_SIZE, self.base)
 
     def with_mask(self, mask: int) -> MaildirName:
@@ -124,7 +124,7 @@ def new_base(host: str | None = None, *, size: int | None = None, virtual_size: 
 
 def is_own(name: str) -> bool:
     """Tell whether `new_base` makes such names, in any process; no other program known does."""
-    return _OWN.match(name) is not None
+    return OWN_NAME.match(os.fsencode(name)) is not None
 
 
 def sized(base: str, size: int | None, virtual_size: int | None) -> str:

@@ -225,16 +225,7 @@ class MaildirMailbox:
         state = self._state()
         wanted = sorted(set(uids))
         rows = self._read(lambda index: index.messages.rows_of(state.key, wanted))
-        unknown = [row.uid for row in rows if is_unmeasured(row, only_dates=only_dates)]
-        if unknown:
-            read = self._rendering(state)
-            measured = read.dates(unknown) if only_dates else read.measure(unknown, time_slice)
-            facts = {uid: (size, date) for uid, size, date in measured}
-            rows = [filled(row, *facts[row.uid]) if row.uid in facts else row for row in rows]
-            if time_slice is not None and time_slice.full:
-                # Those after it have not been examined.
-                rows = [row for row in rows if row.uid <= max(facts)]
-        return [row for row in rows if not is_unmeasured(row, only_dates=only_dates)]
+        return self._rendering(state).complete(rows, only_dates=only_dates, time_slice=time_slice)
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Return the candidates that match, rising."""
@@ -305,7 +296,12 @@ class MaildirMailbox:
         return contents(self, uids, SEARCHED)
 
     def _open(self, entry: Entry) -> PlainFile:
-        return open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
+        file = open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
+        if entry.size is not None and file.size != entry.size:
+            # Its name claims another size, or another program has changed the file.
+            self._ahead = {}
+            self._rendering(self._state()).learn(UID(entry.uid), file)
+        return file
 
     def _read_ahead(self, state: MailboxState, uid: UID) -> Entry | None:
         """Return the entry. A reader of one message after the other gets it from a batch."""

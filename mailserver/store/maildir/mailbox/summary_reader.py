@@ -101,6 +101,32 @@ class SummaryReader:
             index.field_texts.is_used(self._key, uids),
         )
 
+    def complete(
+        self, rows: Sequence[Row], *, only_dates: bool = False, time_slice: TimeSlice | None = None
+    ) -> list[Row]:  # fmt: skip
+        """Return the rows with sizes and dates, read where unknown; arguments as in `Mailbox.measure`.
+
+        Only a size that is unknown costs the reading of a message; a date is a stat.
+        """
+        unsized = [] if only_dates else [row.uid for row in rows if row.size == UNKNOWN_SIZE]
+        measured = self.measure(unsized, time_slice) if unsized else []
+        if measured and time_slice is not None and time_slice.full:
+            # Those after it have not been examined.
+            rows = [row for row in rows if row.uid <= measured[-1][0]]
+        found = {uid: (size, date) for uid, size, date in measured}
+        undated = [row.uid for row in rows if row.date == UNKNOWN_DATE and row.uid not in found]
+        if undated:
+            dated = self.dates(undated, None if only_dates else time_slice)
+            if dated and not only_dates and time_slice is not None and time_slice.full and len(dated) < len(undated):
+                rows = [row for row in rows if row.uid <= dated[-1][0]]
+            found.update((uid, (size, date)) for uid, size, date in dated)
+        filled_rows = [filled(row, *found[row.uid]) if row.uid in found else row for row in rows]
+        return [row for row in filled_rows if not is_unmeasured(row, only_dates=only_dates)]
+
+    def learn(self, uid: UID, file: PlainFile) -> None:
+        """Correct the size of a message in the index."""
+        self._keep([(uid, file.size, file.date)])
+
     def measure(self, uids: Sequence[UID], time_slice: TimeSlice | None = None) -> list[tuple[UID, int, int]]:
         """Read size and date of these messages (rising) into the index, until the time slice is full."""
         measured: list[tuple[UID, int, int]] = []
@@ -120,17 +146,20 @@ class SummaryReader:
                 break
         return measured
 
-    def dates(self, uids: Sequence[UID]) -> list[tuple[UID, int, int]]:
+    def dates(self, uids: Sequence[UID], time_slice: TimeSlice | None = None) -> list[tuple[UID, int, int]]:
         """Do `measure` without reading messages: sizes are UNKNOWN_SIZE, whatever the index knows."""
         dated: list[tuple[UID, int, int]] = []
-        for start in range(0, len(uids), _DATED):
+        at_once = _DATED if time_slice is None else BATCH
+        for start in range(0, len(uids), at_once):
             facts = []
-            for uid, path, _size in self._files(uids[start : start + _DATED]):
+            for uid, path, _size in self._files(uids[start : start + at_once]):
                 date = self._date(uid, path)
                 if date is not None:
                     facts.append((uid, UNKNOWN_SIZE, date))
             self._keep(facts)
             dated += facts
+            if time_slice is not None and facts and time_slice.take(0):
+                break
         return dated
 
     def _date(self, uid: UID, path: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 
@@ -11,7 +12,8 @@ from mailserver.store.maildir.format import keywords, uidlist, uidlist_format
 from mailserver.store.maildir.format.filename import MaildirName, flags_mask, letters_of_info
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.sync import scan
-from mailserver.types import UID, ModSeq
+from mailserver.store.name_sizes import claimed_size
+from mailserver.types import UID, UNKNOWN_SIZE, ModSeq
 
 _DELIVERED = re.compile("[0-9]{1,18}", re.ASCII)
 
@@ -39,7 +41,7 @@ def next_uids(state: MailboxState, count: int) -> list[UID]:
 
 
 def fresh_entries(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSeq) -> list[Entry]:
-    """Make entries of (uid, base, where) that are new to the index."""
+    """Make entries of (uid, base, where) that are new to the index, with the sizes that their names claim."""
     masks = {"": 0}
     make = tuple.__new__
     entries = []
@@ -48,7 +50,10 @@ def fresh_entries(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSe
         mask = masks.get(suffix)
         if mask is None:
             mask = masks[suffix] = flags_mask(letters_of_info(suffix[1:]))
-        entries.append(make(Entry, (uid, modseq, mask, None, None, base, suffix, int(place == "cur"))))
+        size: int | None = claimed_size(os.fsencode(base))
+        if size == UNKNOWN_SIZE:
+            size = None
+        entries.append(make(Entry, (uid, modseq, mask, size, None, base, suffix, int(place == "cur"))))
     return entries
 
 

@@ -21,7 +21,8 @@ from mailserver.store.index.message_blocks import BLOCK_MESSAGES, MessageBlock
 from mailserver.store.index.packed_columns import Arrays
 from mailserver.store.maildir.format.filename import flags_mask, letters_of_info
 from mailserver.store.maildir.sync import scan
-from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
+from mailserver.store.name_sizes import claimed_sizes
+from mailserver.types import UID, UNKNOWN_DATE, ModSeq
 
 _USUAL: Final = re.compile(rb"^([0-9]{10}(?![0-9])[^:\n]*+)((?::[^\n]*+)?+)$", re.MULTILINE)
 """Base and rest. If all names begin with the same number of digits, the order of the texts is that of the seconds."""
@@ -133,8 +134,10 @@ class FirstScan:
     def columns(self, modseq: ModSeq) -> Arrays:
         """Make the columns with which the mailbox is loaded."""
         count = len(self.uids)
-        modseqs, sizes, dates = array("Q", [modseq]), array("I", [UNKNOWN_SIZE]), array("q", [UNKNOWN_DATE])
-        return Arrays(array("I", self.uids), self.masks, modseqs * count, sizes * count, dates * count)
+        modseqs, sizes, dates = array("Q", [modseq]), array("I"), array("q", [UNKNOWN_DATE])
+        for start in range(0, count, _PART):
+            sizes += claimed_sizes(self.bases[start : start + _PART])
+        return Arrays(array("I", self.uids), self.masks, modseqs * count, sizes, dates * count)
 
     @property
     def first_recent(self) -> UID:

@@ -11,7 +11,7 @@ Problems, all made by other programs:
     prove something only when they are old.
 *   A file system may have no types in its directory entries, or only seconds in its times.
 *   FIFOs, sockets, devices, directories and links lie among the files. Some cannot be opened, some would block for ever.
-*   Sizes in names (S=, W=) may be wrong, dates in names too. A restored backup changes inode and ctime.
+*   Sizes in names (S=, W=) may be wrong (`store.name_sizes`), dates in names too. A restored backup changes inode and ctime.
 *   Messages are removed, and restored later under the same name. The UID is the same only if the list still has it.
 *   A mailbox may be deleted and made anew between two calls.
 
