@@ -30,6 +30,7 @@ from mailserver.net.connection.open_connections import GRACE, LAST_GRACE, OpenCo
 from mailserver.net.connection.proxy_header import HEADER_TIME
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.log.format import body_of
+from mailserver.net.log.refusal_log import MOST
 from mailserver.net.transport.stock import stock_transports
 from mailserver.net.transport.tls import MAX_UNSOLICITED
 from mailserver.session.channel import Channel
@@ -387,6 +388,27 @@ def test_a_header_that_does_not_come_or_is_none() -> None:
     client.lose()
     assert not services.connections
     assert services.counts.total == 0
+
+
+def test_what_is_no_header_is_logged_and_does_not_fill_the_log() -> None:
+    services = Services()
+    factory = behind_haproxy(IMAPFactory(services))
+    lines: list[str] = []
+
+    def hear(event: Any) -> None:
+        lines.append(body_of(event) or "")
+
+    globalLogPublisher.addObserver(hear)
+    try:
+        for _ in range(2 * MOST):
+            client = Client(services, factory)
+            client.say(b"nonsense\r\n")
+            assert client.transport.aborted
+            client.lose()
+    finally:
+        globalLogPublisher.removeObserver(hear)
+    assert len(lines) == MOST
+    assert all(line.startswith("proxy-header-refused ") and "no PROXY header" in line for line in lines)
 
 
 def test_the_limits_are_those_of_the_client_in_the_header() -> None:

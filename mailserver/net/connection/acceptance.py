@@ -87,7 +87,7 @@ class Acceptance(TlsDetection):
         context = self._context
         wrapper = proxy_wrapper(transport)
         if wrapper is not None:
-            self._header = ProxyHeaderObserver(wrapper, self._read_header)
+            self._header = ProxyHeaderObserver(wrapper, self._read_header, self._refuse_header)
         session_id = f"{getpid():x}.{next(_serial):x}"
         self.info = self._make_info(session_id, (None, 0) if wrapper is not None else self._peer(), None)
         if context.logs_in:
@@ -204,6 +204,13 @@ class Acceptance(TlsDetection):
             self._set_deadline(self._handshake_deadline())
         else:
             self._await_first()
+
+    def _refuse_header(self, reason: str) -> None:
+        """Abort a connection whose PROXY header is none, or does not come. Anybody can cause the log line, which is bounded."""
+        event = "proxy-header-refused"
+        if (unsaid := self._context.counts.count_refused_request(None, event, self.now())) is not None:
+            self.log(event, reason=reason, **({"unsaid": unsaid} if unsaid else {}))
+        self._abort()
 
     def _accept_peer(self) -> bool:
         """Count the connection for the client of the PROXY header; False if it is refused."""

@@ -221,8 +221,7 @@ class Connection(Acceptance):
 
     def _overdue(self) -> None:
         if self._header is not None:
-            self.log("proxy-header-refused", reason="no header in time")
-            self._abort()
+            self._refuse_header("no header in time")
             return
         if self._detecting and self._task is None and not self._tls_below:
             self._first_octets_overdue()

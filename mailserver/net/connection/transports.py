@@ -105,14 +105,17 @@ _NO_CLIENT: Final = b"PROXY UNKNOWN \r\n"
 
 
 class ProxyHeaderObserver:
-    """Collects a PROXY header for its reader, and calls `complete` behind it; a header that is none ends the connection.
+    """Collects a PROXY header for its reader, and calls `complete()` behind it; `refuse(reason)` for a header that is none.
 
     Twisted's reader refuses a header whose first octets come alone. So it gets the header whole.
     """
 
-    def __init__(self, wrapper: HAProxyProtocolWrapper, complete: Callable[[], None]) -> None:
+    def __init__(
+        self, wrapper: HAProxyProtocolWrapper, complete: Callable[[], None], refuse: Callable[[str], None]
+    ) -> None:
         self._wrapper = wrapper
         self._complete = complete
+        self._refuse = refuse
         self._data = b""
         wrapper.dataReceived = self._received  # type: ignore[method-assign]
 
@@ -124,9 +127,9 @@ class ProxyHeaderObserver:
         self._data += data
         try:
             read = read_header(self._data)
-        except BadHeader:
+        except BadHeader as error:
             self.stop()
-            cast("Any", self._wrapper).abortConnection()
+            self._refuse(str(error))
             return
         if read is None:
             return
