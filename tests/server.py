@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import functools
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -43,6 +46,7 @@ WORKERS = int(os.environ.get("TEST_WORKERS", "0"))
 """Of servers that do not say; one process starts sooner."""
 TRANSPORT = os.environ.get("MAILSERVER_TRANSPORT", "auto")
 """`[server] transport` of every server: "stock" has all tests of whole servers hold on Twisted's own transports."""
+TWISTD = str(Path(sys.executable).parent / "twistd")
 PRELOADED = os.environ.get("TEST_PRELOADED", "1") != "0"
 """Whether servers are forked from a process that has loaded their modules; "0" starts each by exec."""
 
@@ -74,13 +78,29 @@ _one_command = threading.Lock()
 _started: list[subprocess.Popen[bytes] | ForkedProcess] = []
 
 
-def make_demonstration(*arguments: str) -> None:
-    """`mailserver demo` as quickly as it can be: in this process, without a wait for the disk, with hashes that cost little."""
+def make_demonstration(directory: Path, base: int, users: int = 0) -> None:
+    """What `mailserver demo` makes, as a copy of what it has made once in this process."""
+    template, taken = _template(users), directory.stat().st_mode if directory.exists() else None
+    shutil.copytree(template, directory, dirs_exist_ok=True, symlinks=True)
+    if taken is not None:
+        directory.chmod(taken & 0o7777)
+    config = directory / "mailserver.toml"
+    text = config.read_text().replace(str(template), str(directory))
+    config.write_text(re.sub(r"(?m)^port = 10(\d+)$", lambda found: f"port = {base + int(found[1])}", text))
+
+
+@functools.cache
+def _template(users: int) -> Path:
+    """A demonstration at ports from 10000, without a wait for the disk, with hashes that cost little."""
+    place = Path(tempfile.mkdtemp(prefix="mailserver-tests-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _descriptor: None)
         patch.setattr(schemes, "LIGHT", schemes.Argon2Cost(memory_kib=64, passes=1))
-        done = CliRunner().invoke(main, ["demo", *arguments])
+        arguments = ["demo", "--dir", str(place / "demo"), "--port-base", "10000", "--users", str(users)]
+        done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
+    return place / "demo"
 
 
 @functools.cache
@@ -143,7 +163,7 @@ class Server:
     ) -> None:
         """`edit` replaces text of the demonstration's configuration, `append` stands behind it.
 
-        `preloaded`: forked as `tests.preloaded` says, unless it has a `wrapper`, sockets or a PYTHONPATH of its own. `workers` other than WORKERS. `follow` certificates on disk without a reload. In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
+        `preloaded`: forked as `tests.preloaded` says, unless it needs another command before twistd, or a PYTHONPATH of its own. `workers` other than WORKERS. `follow` certificates on disk without a reload. In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
         """
         self.dir = directory
         self._preloaded = preloaded
@@ -160,7 +180,7 @@ class Server:
         self.log_path = self.output_path
         """Where the server was told to log."""
         directory.mkdir(parents=True, exist_ok=True)
-        make_demonstration("--dir", str(directory), "--port-base", str(self.base), "--users", str(users))
+        make_demonstration(directory, self.base, users)
         workers = WORKERS if workers is None else workers
         edits = {"[server]\n": f'[server]\nworkers = {workers}\ntransport = "{TRANSPORT}"\n'}
         if not follow:
@@ -236,12 +256,11 @@ class Server:
 
     def command(self, *options: str) -> list[str]:
         """How twistd is called."""
-        twistd = str(Path(sys.executable).parent / "twistd")
         handed_over = [sys.executable, "-c", HAND_OVER, *map(str, self.numbers)] if self.handed_over else []
         return [
             *self.wrapper,
             *handed_over,
-            twistd,
+            TWISTD,
             *(options or ("-n", "--pidfile=")),
             "mailserver",
             "--config",
@@ -277,12 +296,13 @@ class Server:
         raise AssertionError(f"no ports stay free:\n{self.output[-4000:]}")
 
     def _launch(self) -> subprocess.Popen[bytes] | ForkedProcess:
+        command = self.command()
         with self.output_path.open("ab") as log:
-            if self._preloaded and not (self.wrapper or self.handed_over or "PYTHONPATH" in self.extra):
+            if self._preloaded and command[0] == TWISTD and "PYTHONPATH" not in self.extra:
                 single = re.search(r"^workers = 0$", self.config.read_text(), re.MULTILINE) is not None
-                return preloaded().start(self.command(), self.dir, self.environment(), log.fileno(), zygote=not single)
+                return preloaded().start(command, self.dir, self.environment(), log.fileno(), zygote=not single)
             return subprocess.Popen(
-                self.command(),
+                command,
                 cwd=self.dir,
                 env=self.environment(),
                 stdout=log,

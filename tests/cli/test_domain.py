@@ -12,12 +12,13 @@ from mailserver.cli import control, main
 from mailserver.cli.control import Answer
 from mailserver.config.model import Config
 from mailserver.problems import find_problems
+from tests.server import make_demonstration
 
 
 class Site:
     def __init__(self, directory: Path) -> None:
         self.file = directory / "mailserver.toml"
-        CliRunner().invoke(main, ["demo", "--dir", str(directory)], catch_exceptions=False)
+        make_demonstration(directory, 10000)
 
     def run(self, *words: str) -> Result:
         return CliRunner().invoke(main, [*words, "--config", str(self.file)])

@@ -24,7 +24,7 @@ _LISTENER = re.compile(r"\[\[listener\]\]\n(?:.+\n)+")
 
 def make_files(directory: Path) -> None:
     """The demonstration's accounts and certificates, and a configuration `mail.toml` without listeners."""
-    make_demonstration("--dir", str(directory), "--port-base", "20000")
+    make_demonstration(directory, 20000)
     made = directory / "mailserver.toml"
     (directory / "mail.toml").write_text(_LISTENER.sub("", made.read_text()))
     made.unlink()
