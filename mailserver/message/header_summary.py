@@ -11,7 +11,8 @@ header is not converted before most of it is dropped.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import Final
 
 from mailserver.message.content import CONTENT_FIELDS
@@ -24,23 +25,37 @@ from mailserver.message.text import folded_line
 
 KEPT: Final = frozenset(name.encode("ascii") for name in KEPT_FIELDS)
 
+_CONTENT_NOT_KEPT: Final = CONTENT_FIELDS - KEPT
 NO_LINES: Final = INCOMPLETE.encode("ascii")
 """In place of kept lines that are too many."""
 # As headers.FIELD: white space before the colon is part of the name here, as most fields are known by their name.
 _FIELDS: Final = re.compile(rb"^([!-9;-~]++[ \t]*+):([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE).findall
-_READ: Final = KEPT | ENVELOPE_FIELDS | CONTENT_FIELDS
-_SPELLED: Final = {
-    spelled: name
-    for name in _READ
-    for spelled in (name, name.title(), name.upper(), name.title().replace(b"-Id", b"-ID").replace(b"Mime-", b"MIME-"))
-}
-"""The usual spellings of the names, in lower case: the others are converted first."""
+
+
+class _Names(dict[bytes, bytes | None]):
+    """Names of kept fields in lower case, by their spelling; None for others. Learned from headers, up to a limit."""
+
+    def __missing__(self, spelled: bytes) -> bytes | None:
+        name: bytes | None = spelled.rstrip(b" \t").lower()
+        if name not in KEPT:
+            name = None
+        if len(self) < _SPELLINGS and len(spelled) <= _SHORT:
+            self[spelled] = name
+        return name
+
+
+_SPELLINGS: Final = 2048
+_SHORT: Final = 64
+"""Octets of a name that is learned."""
+_NAMES: Final = _Names(
+    (spelled, name) for name in KEPT for spelled in (name, name.title(), name.title().replace(b"-Id", b"-ID"))
+)
 
 
 class HeaderSummary:
     """The facts of a header. Each method computes anew what it returns."""
 
-    __slots__ = ("_fields", "_is_odd", "fields")
+    __slots__ = ("_header", "_is_odd", "_pairs", "fields")
 
     def __init__(self, header: bytes, *, is_whole: bool = True) -> None:
         """`header` has CRLF or LF line ends, and its empty line if there is one; not `is_whole`: the first octets of one
@@ -48,19 +63,13 @@ class HeaderSummary:
         """
         if header.endswith(b"\r"):
             header += b"\r\n"
-        fields: list[tuple[bytes, bytes]] = []
-        kept: list[bytes] = []
-        get = _SPELLED.get
-        for spelled, value in _FIELDS(header):
-            name = get(spelled)
-            if name is None:
-                name = spelled.rstrip(b" \t").lower()
-                if name not in _READ:
-                    continue
-            fields.append((name, value))
-            if name in KEPT:
-                kept += spelled, value
-        lines = b"%b:%b\n" * (len(kept) // 2) % tuple(kept)
+        names = _NAMES
+        self._header = header
+        self._pairs = [pair for pair in _FIELDS(header) if names[pair[0]] is not None]
+        """Name as spelled, and value, of the kept fields."""
+        lines = b"\n".join(map(b":".join, self._pairs))
+        if lines:
+            lines += b"\n"
         is_odd = b"\0" in lines
         if b"\r" not in header:
             lines = lines.replace(b"\n", b"\r\n")
@@ -69,7 +78,6 @@ class HeaderSummary:
             is_odd = is_odd or lines.count(b"\r") != ends
             if lines.count(b"\n") != ends:
                 lines = lines.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        self._fields = fields
         self._is_odd = is_odd
         """A kept line has NUL or a bare CR."""
         self.fields = lines if is_whole and len(lines) <= KEPT_LIMIT else NO_LINES
@@ -83,38 +91,42 @@ class HeaderSummary:
 
     def envelope(self) -> bytes:
         """Render `Summary.envelope`."""
+        names, is_odd = _NAMES, self._is_odd
         by_name: dict[bytes, bytes] = {}
-        is_odd = self._is_odd
-        for name, value in self._fields:
-            if name not in ENVELOPE_FIELDS:
-                continue
-            line = unfold(value) if is_odd or b"\n" in value else value.strip(b" \t\r")
-            if name in by_name or len(line) > FIELD_LIMIT:
-                add_field(by_name, name, line)
-            else:
-                by_name[name] = line
+        for spelled, value in self._pairs:
+            name = names[spelled]
+            if name in ENVELOPE_FIELDS:
+                line = unfold(value) if is_odd or b"\n" in value else value.strip(b" \t\r")
+                if name in by_name or len(line) > FIELD_LIMIT:
+                    add_field(by_name, name, line)
+                else:
+                    by_name[name] = line
         return render_envelope(by_name)
 
     def text(self) -> HeaderText:
         """Make the text for SEARCH."""
-        date = next((value for name, value in self._fields if name == b"date"), None)
+        date = next((value for spelled, value in self._pairs if _NAMES[spelled] == b"date"), None)
         sent = sent_day(unfold(date)) if date is not None else None
         return HeaderText(INCOMPLETE if self.fields == NO_LINES else self._folded_lines(), sent)
 
     def _folded_lines(self) -> str:
-        is_odd = self._is_odd
+        names, is_odd = _NAMES, self._is_odd
         lines = []
-        for name, value in self._fields:
-            if name in KEPT:
-                line = unfold(value) if is_odd or b"\n" in value else value.strip(b" \t\r")
-                lines.append(folded_line(name, line))
+        for spelled, value in self._pairs:
+            line = unfold(value) if is_odd or b"\n" in value else value.strip(b" \t\r")
+            lines.append(folded_line(names[spelled] or b"", line))
         return "".join(lines)
 
     def content(self) -> dict[bytes, bytes]:
         """Return the content fields, unfolded, like `structure.Part.fields`."""
         found: dict[bytes, bytes] = {}
-        for name, value in self._fields:
+        for spelled, value in self._pairs:
+            name = _NAMES[spelled]
             if name in CONTENT_FIELDS and name not in found:
+                found[name] = unfold(value)
+        lowered = b"\n" + self._header.lower()
+        for name in _CONTENT_NOT_KEPT:
+            for value in islice(_values(self._header, lowered, name), 1):
                 found[name] = unfold(value)
         return found
 
@@ -128,11 +140,17 @@ def fields_text(header: bytes, names: Collection[str]) -> str:
     lines = []
     for name in names:
         encoded = name.encode("ascii")
-        at = lowered.find(b"\n" + encoded)
-        while at >= 0:
-            match = FIELD.match(header, at)
-            if match is not None and len(match[1]) == len(encoded):
-                lines.append(folded_line(encoded, unfold(match[2])))
-            at = lowered.find(b"\n" + encoded, at + 1)
+        lines += [folded_line(encoded, unfold(value)) for value in _values(header, lowered, encoded)]
     text = "".join(lines)
     return text if len(text) <= KEPT_LIMIT else INCOMPLETE
+
+
+def _values(header: bytes, lowered: bytes, name: bytes) -> Iterator[bytes]:
+    """Yield the values of the fields of that name; `lowered` is a line end and the header, in lower case."""
+    start = b"\n" + name
+    at = lowered.find(start)
+    while at >= 0:
+        match = FIELD.match(header, at)
+        if match is not None and len(match[1]) == len(name):
+            yield match[2]
+        at = lowered.find(start, at + 1)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from benchmarks import corpus
+from mailserver.message import envelope as envelopes
 from mailserver.message.envelope import nstring, parse_addresses
+from mailserver.message.headers import header_end, iterate_fields, unfold
 from mailserver.message.render import summarise
 from tests.message import notation
 
@@ -167,3 +172,29 @@ def test_the_simple_way_and_the_general_one_agree() -> None:
 )
 def test_nstring(value: bytes | None, written: bytes) -> None:
     assert nstring(value) == written
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            b"Anna", b" ", b"  ", b"\t", b"a@b.test", b"<a@b.test>", b"<", b">", b"@", b",", b", ", b'"', b'"Bert, A" ', b'""',
+            b'"a\\"b" ', b"=?utf-8?q?=C3=84?= ", b"(c)", b"a@[192.0.2.1]", b":", b";", b".", b"\\", b"\xe4", b"<x@y>,", b"group: ",
+        ]
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@given(PIECES)
+def test_simple_addresses_are_rendered_as_the_reader_of_all_reads_them(pieces: list[bytes]) -> None:
+    line = unfold(b"".join(pieces))
+    assert envelopes._any_list(line) == envelopes.render_addresses(envelopes.parse_addresses(line))
+
+
+def test_addresses_like_people_s_are_rendered_as_the_reader_of_all_reads_them() -> None:
+    for seed in range(200):
+        source = corpus.crlf(corpus.message(seed))
+        for name, value, _start, _end in iterate_fields(source, 0, header_end(source)):
+            if name in envelopes.ADDRESS_FIELDS:
+                line = unfold(value)
+                assert envelopes._any_list(line) == envelopes.render_addresses(envelopes._AddressReader(line).read())
