@@ -1,4 +1,4 @@
-"""The summary of a message: rendered once, when it arrives, and answered from the index ever after.
+"""The summary of a message: rendered once, at the first request, and answered from the index ever after.
 
 The notation is IMAP's (RFC 3501 7.4.2), the usual compact form of these facts. Every value is complete and well-formed
 for any message, without literals that depend on the session. `message.render.summarise` makes it.

@@ -10,6 +10,7 @@ import pytest
 
 from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace, StoreUnavailable
 from mailserver.store.flags import SEEN, FlagChange
+from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.disk import lock, safeio
 from mailserver.store.maildir.home import intent, recovery
 from mailserver.store.maildir.mailbox import delivery
@@ -96,8 +97,22 @@ def test_rendered_messages_are_not_opened_again(account, monkeypatch):
     uid = append(account)
     mailbox = account.mailbox("INBOX")
     mailbox.refresh()
+    rendered = mailbox.summaries([uid])
+    assert len(rendered) == 1
     monkeypatch.setattr(safeio, "open_with_status", lambda path, flags=0: pytest.fail(f"{path} was opened"))
-    assert len(mailbox.summaries([uid])) == 1
+    assert [summary.envelope for _uid, _row, summary in mailbox.summaries([uid])] == [rendered[0][2].envelope]
+
+
+def test_a_delivery_does_not_render_its_message(tmp_path, monkeypatch):
+    store = MaildirStore(tmp_path, lambda _message: pytest.fail("it was rendered"), hostname="host.example.test")
+    account = store.account("anna@example.test")
+    message = staged(account, b"Subject: x\r\n\r\n" + b"x\n" * 100)
+    opened = []
+    real = safeio.open_with_status
+    monkeypatch.setattr(safeio, "open_with_status", lambda path, *flags: opened.append(path) or real(path, *flags))
+    assert len(account.append("INBOX", [message]).uids) == 1
+    assert not {"cur", "new", "tmp"} & {os.path.basename(os.path.dirname(path)) for path in opened}
+    assert account.mailbox("INBOX").load().rows[0].size == 14 + 300
 
 
 def at(name, nth=0):

@@ -47,19 +47,15 @@ def stuck(path):
 
 def fail_once(account, monkeypatch):
     """A STORE whose sync fails, and whose renames cannot be taken back."""
-    cur, sync, rename = os.path.join(account.root, "cur"), safeio.sync_directory, safeio.rename
-    renames = []
+    cur, sync = os.path.join(account.root, "cur"), safeio.sync_directory
 
-    def rename_once(old, new):
-        renames.append(new)
-        if len(renames) > 1:
-            raise StoreUnavailable
-        rename(old, new)
+    def rename(_old, _new):
+        raise StoreUnavailable
 
     with monkeypatch.context() as patch:
         patch.setattr(safeio, "sync_directory", lambda path: stuck(cur)(sync, path))
         patch.setattr("mailserver.store.maildir.disk.directories.safeio.sync_directory", safeio.sync_directory)
-        patch.setattr(safeio, "rename", rename_once)
+        patch.setattr(safeio, "rename", rename)
         with pytest.raises(StoreUnavailable):
             flag(account)
 

@@ -201,8 +201,8 @@ def set_mtime(fd: int, nanoseconds: int) -> None:
         recorder.record(Change("utime", path_of(fd), offset=nanoseconds))
 
 
-def append(path_or_fd: str | int, data: bytes) -> int:
-    """Append to an existing file, whole or not at all, and fdatasync. Return the file's new size.
+def append(path_or_fd: str | int, data: bytes, size: int | None = None) -> int:
+    """Append to an existing file, whole or not at all, and fdatasync. Return the file's new size. `size`: its present one.
 
     The caller holds the lock that keeps other writers out. Raises: FileNotFoundError, NoSpace, StoreUnavailable.
     """
@@ -214,7 +214,7 @@ def append(path_or_fd: str | int, data: bytes) -> int:
             os.close(fd)
     fd = path_or_fd
     try:
-        start = os.fstat(fd).st_size
+        start = os.fstat(fd).st_size if size is None else size
         written = 0
         try:
             written = os.pwrite(fd, data, start)

@@ -235,16 +235,16 @@ def append_lines(path: str, data: bytes) -> Signature:
     """Do `append` with lines that are formatted already."""
     fd = safeio.open_existing(path, os.O_RDWR)
     try:
-        cut_torn_line(fd)
+        size = cut_torn_line(fd)
         if data:
-            safeio.append(fd, data)
+            safeio.append(fd, data, size)
         return _signature(os.fstat(fd))
     finally:
         os.close(fd)
 
 
-def cut_torn_line(fd: int) -> None:
-    """Truncate the file to its last LF, as a torn `4` would join with the `5 :name` that follows."""
+def cut_torn_line(fd: int) -> int:
+    """Truncate the file to its last LF, as a torn `4` would join with the `5 :name` that follows. Return its size."""
     with safeio.boundary():
         size = end = os.fstat(fd).st_size
         while end and os.pread(fd, 1, end - 1) != b"\n":
@@ -253,6 +253,7 @@ def cut_torn_line(fd: int) -> None:
             end = start + found + 1
     if end != size:
         safeio.truncate(fd, end)
+    return end
 
 
 def rewrite(

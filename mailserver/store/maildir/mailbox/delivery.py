@@ -10,6 +10,9 @@ Order, each step surviving a power cut before the next one begins:
 6.  the index; it may be lost, and is then made anew from the files
 7.  the intent cleared
 
+The message is not read again: its sizes were counted as it came, and its envelope and structure are rendered when they are
+requested. Much mail is never listed (copies of what was sent, what a filter puts aside), and a list renders many at once.
+
 Prepared messages stop after step 3 and leave the lock: `publish` is the rest. If the process dies between, or cannot do
 it, the next holder of the lock publishes them (`recovery`).
 """
@@ -20,12 +23,11 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from attrs import define, evolve
 
 from mailserver.errors import BadMailboxName, MailError, NoSpace, NoSuchMailbox
-from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir.disk import safeio
@@ -33,7 +35,6 @@ from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.disk.process_start import owner
 from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.format.filename import flag_letters
-from mailserver.store.maildir.format.message_file import to_crlf
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import folders, intent, recovery
 from mailserver.store.maildir.home.home import Home
@@ -45,9 +46,6 @@ from mailserver.store.maildir.sync.reconcile import sync_uidlist
 from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.types import UID, MailboxId, ModSeq
 
-SUMMARISED_AT_ONCE: Final = 256 << 10
-"""Octets up to which a message is rendered when it arrives; larger ones when somebody asks."""
-
 
 @define
 class _Arrival:
@@ -56,7 +54,6 @@ class _Arrival:
     staged: StagedFile
     flags: frozenset[str]
     date: int
-    summary: Summary | None
     mask: int = 0
     suffix: str = ""
     place: int = 0
@@ -83,7 +80,7 @@ def append(
 
     Raises: NoSuchMailbox, LimitReached, InUse, NoSpace, StoreUnavailable.
     """
-    arrivals = _sync(home, messages)
+    arrivals = _sync(messages)
     with home.changing(), home.dotlocked([_existing(home, name).directory]):
         state = sync_uidlist(home, name)
         home.check_messages(state, len(arrivals))
@@ -121,7 +118,7 @@ def deliver(
             if len(deliveries) == 1 or len(delivery.messages) != 1:
                 outcomes[at] = append(home, delivery.name, delivery.messages, seen_by)
             else:
-                [arrival] = _sync(home, delivery.messages)
+                [arrival] = _sync(delivery.messages)
                 groups.setdefault(delivery.name, []).append((at, arrival))
         except Exception as error:
             outcomes[at] = error
@@ -269,12 +266,12 @@ class PreparedMessages:
 
 def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMessages:
     """Do steps 1 to 3. Raises: as `append`."""
-    arrivals = _sync(home, messages)
+    arrivals = _sync(messages)
     with home.changing(), home.dotlocked([_existing(home, name).directory]):
         state = sync_uidlist(home, name)
         home.check_messages(state, len(arrivals))
         _name_files(home, state, arrivals)
-        _save(home, state, [], [])
+        _save(home, state, [])
         home.expect_intents()
         pending = _write_intent(home, state, arrivals)
     for arrival in arrivals:
@@ -290,19 +287,17 @@ def _existing(home: Home, name: str) -> MailboxPaths:
     return paths
 
 
-def _sync(home: Home, messages: Sequence[NewMessage]) -> list[_Arrival]:
-    """Do step 1 and the rendering, both without the lock."""
+def _sync(messages: Sequence[NewMessage]) -> list[_Arrival]:
+    """Do step 1, without the lock."""
     arrivals = []
     for new in messages:
         staged = new.staged
         if not isinstance(staged, StagedFile):
             raise TypeError("not a message staged here")
-        content = staged.content(SUMMARISED_AT_ONCE)
-        summary = None if content is None else home.settings.summarise(to_crlf(content))
         date = int(time.time()) if new.date is None else new.date
         staged.sync(date)
         safeio.point("delivery.after-sync")
-        arrivals.append(_Arrival(staged, new.flags, date, summary))
+        arrivals.append(_Arrival(staged, new.flags, date))
     return arrivals
 
 
@@ -348,11 +343,8 @@ def _publish(
     if claimed:
         state.recent_from = state.uid_next
     entries = [arrival.entry(uid, modseq) for uid, arrival in zip(uids, arrivals, strict=True)]
-    summaries = [
-        (int(uid), arrival.summary) for uid, arrival in zip(uids, arrivals, strict=True) if arrival.summary is not None
-    ]
     safeio.point("delivery.before-index")
-    _save(home, state, entries, summaries)
+    _save(home, state, entries)
     if uids:
         home.local_changes.keep(state.key, LocalChange(before, modseq, [entry.row() for entry in entries], []))
     safeio.point("delivery.after-index")
@@ -391,12 +383,9 @@ def _with_room(home: Home, operation: Callable[[], Any], *, must: bool) -> Any:
     return home.with_room(operation) if must else operation()
 
 
-def _save(
-    home: Home, state: MailboxState, entries: Sequence[Entry], summaries: Sequence[tuple[int, Summary]]
-) -> None:  # fmt: skip
+def _save(home: Home, state: MailboxState, entries: Sequence[Entry]) -> None:
     def save(index: Index) -> None:
         index.mailboxes.save(state)
         index.messages.add(state.key, entries)
-        index.summaries.put(state.key, summaries)
 
     home.update(save, len(entries))

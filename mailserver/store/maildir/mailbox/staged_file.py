@@ -83,16 +83,6 @@ class StagedFile:
             safeio.set_mtime(self._fd, date * 1_000_000_000)
         safeio.sync(self._fd)
 
-    def content(self, limit: int) -> bytes | None:
-        """Return the whole message if it has at most `limit` octets, else None. Raises: StoreUnavailable."""
-        if self.size > limit:
-            return None
-        if self._buffered == self.size:
-            return b"".join(self._pending)
-        self._flush()
-        with safeio.boundary():
-            return os.pread(self._fd, self.size, 0)
-
     def release(self) -> None:
         """Close the file and leave it: it has its final name, or an intent names it. `abort` then does nothing."""
         self._done = True
