@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from typing import Any
 
 import pytest
 import trustme
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.interfaces import IFileDescriptorReceiver, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, trustRootFromCertificates
 from twisted.internet.task import Clock
@@ -18,6 +21,7 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailserver.config.model import Limits, Listener
 from mailserver.errors import ConnectionLost
@@ -32,7 +36,7 @@ from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.log.format import body_of
 from mailserver.net.log.refusal_log import MOST
 from mailserver.net.transport.stock import stock_transports
-from mailserver.net.transport.tls import MAX_UNSOLICITED
+from mailserver.net.transport.tls import MAX_UNSOLICITED, StockTlsFactory
 from mailserver.session.channel import Channel
 from tests.net.key_updates import KeyUpdater, needs_library
 
@@ -57,6 +61,13 @@ def options(**more: Any) -> CertificateOptions:
     issued = AUTHORITY.issue_cert("mail.example.org")
     private = PrivateCertificate.loadPEM(issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes())
     return CertificateOptions(privateKey=private.privateKey.original, certificate=private.original, **more)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Creator:
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N803
+        del tlsProtocol
+        return SSL.Connection(options().getContext(), None)
 
 
 class Echo:
@@ -187,6 +198,26 @@ def test_plain_transports() -> None:
     unix = UNIXAddress(b"/run/mail.socket")
     assert Client(services, LMTPFactory(services), unix, unix).heard() == b"lmtp None /run/mail.socket\r\n"
     assert len(services.connections) == 2
+
+
+@pytest.mark.parametrize("secured", [False, True])
+def test_a_descriptor_that_a_client_of_a_unix_socket_passes(secured: bool) -> None:
+    """Its close may block for as long as the client likes, so it is not left to Twisted's transport."""
+    services = Services()
+    unix = UNIXAddress(b"/run/mail.socket")
+    client = Client(services, LMTPFactory(services), unix, unix)
+    if secured:
+        StockTlsFactory(Creator(), services.reactor).wrap(client.protocol, client.transport)
+    receiver: Any = client.transport.protocol
+    assert IFileDescriptorReceiver.providedBy(receiver)
+    passed, kept = socket.socketpair()
+    with passed, kept:
+        receiver.fileDescriptorReceived(os.dup(passed.fileno()))
+        receiver.fileDescriptorReceived(passed.detach())
+        assert client.transport.aborted
+        services.reactor.advance(0)
+        kept.settimeout(30)
+        assert kept.recv(1) == b"", "it is closed"
 
 
 @pytest.mark.parametrize("layers", [[], ["tls"], ["haproxy"], ["tls", "haproxy"], ["haproxy", "tls"]], ids=".".join)

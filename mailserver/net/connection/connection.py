@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any, Final, cast
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
+from twisted.internet.interfaces import IAddress, IFileDescriptorReceiver, IHalfCloseableProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -27,6 +27,7 @@ from mailserver.net.connection.coroutines import Task, TurnOverrun
 from mailserver.net.connection.listener_context import ListenerContext, Session
 from mailserver.net.connection.stream import WITHIN_COMMAND
 from mailserver.net.connection.turn_limit import location_of
+from mailserver.net.ipc.received_fds import close_descriptors
 from mailserver.net.transport.tls import TooManyAnswers, channel_binding
 from mailserver.session.channel import Channel
 from mailserver.tls.context.handshake import failure_reason, openssl_reason
@@ -42,9 +43,12 @@ DELIVERY_CHECK_INTERVAL: Final = 0.02
 """Seconds between two checks, meanwhile, whether a client has acknowledged everything."""
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IFileDescriptorReceiver)
 class Connection(Acceptance):
     """The Twisted protocol of one client."""
+
+    _passed: tuple[int, ...] = ()
+    """Descriptors that the client has passed, which one thread is to close."""
 
     def __init__(self, context: ListenerContext, address: IAddress | None = None) -> None:
         """`address`: the client's, where a trusted proxy names another than the transport's peer."""
@@ -69,6 +73,17 @@ class Connection(Acceptance):
         """The client reads no more, or has got the reason why it is rejected."""
         if not self._is_rejected:
             self._abort()
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """Cut a client of an endpoint's Unix socket that passes one. Twisted would close it, which may block for long."""
+        if not self._passed:
+            self._context.reactor.callLater(0, self._close_passed)
+            self._abort()
+        self._passed = (*self._passed, descriptor)
+
+    def _close_passed(self) -> None:
+        passed, self._passed = self._passed, ()
+        close_descriptors(passed)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
         """End the session. One in the middle of a store operation is resumed when that is done."""

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
+    IFileDescriptorReceiver,
     IHalfCloseableProtocol,
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
@@ -159,7 +160,7 @@ class BoundedConnection:
         return self.connection.shutdown()
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IFileDescriptorReceiver)
 class StockTls(TLSMemoryBIOProtocol):
     """The TLS layer between a transport and a protocol."""
 
@@ -215,6 +216,10 @@ class StockTls(TLSMemoryBIOProtocol):
 
     def writeConnectionLost(self) -> None:
         """Nothing to do: only this side closes it."""
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """Pass on a descriptor that came over a Unix socket."""
+        cast("Any", self.wrappedProtocol).fileDescriptorReceived(descriptor)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         """As the parent; input that the protocol would not get is not decrypted."""
