@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import attrs
 from attrs import frozen
 
-from mailserver.message.text import MessageText
+from mailserver.message.text import MessageText, probe_of
 from mailserver.message.text_pieces import Piece, Stream, iterate_pieces
 
 SMALL: Final = 128 * 1024
@@ -38,6 +39,9 @@ class SearchTerm:
     field: str | None = None
     """Search only the header fields of that name (lower case)."""
 
+    probe: bytes = attrs.field(init=False, default=attrs.Factory(lambda term: probe_of(term.needle), takes_self=True))
+    """What is searched for in octets before they are decoded."""
+
     @property
     def streams(self) -> frozenset[Stream]:
         """The texts to search."""
@@ -45,12 +49,18 @@ class SearchTerm:
 
     def is_in(self, text: MessageText) -> bool:
         """Tell whether a message contains it."""
-        needle = self.needle
+        needle, probe = self.needle, self.probe
         if self.field is not None:
-            return not (needle and text.lacks(needle)) and field_contains(text.header, self.field, needle)
-        if text.lacks(needle):
+            return not (needle and text.header_lacks(needle, probe)) and field_contains(text.header, self.field, needle)
+        if text.lacks(probe):
             return False
-        return needle in text.body or (not self.body_only and (needle in text.header or needle in text.inner_headers))
+        if self.body_only or not needle:
+            return needle in text.body
+        return (
+            (not text.header_lacks(needle, probe) and needle in text.header)
+            or needle in text.body
+            or (not text.inner_headers_lack(needle, probe) and needle in text.inner_headers)
+        )
 
 
 class MessageMatcher:

@@ -18,7 +18,7 @@ from typing import Final
 
 from mailserver.message.encodings import ENCODINGS, codec_of, decode_text, decode_transfer
 from mailserver.message.envelope import parse_addresses
-from mailserver.message.headers import decode_line, header_end, iterate_fields, parameter, unfold
+from mailserver.message.headers import FIELD, decode_line, header_end, iterate_fields, parameter, unfold
 from mailserver.message.structure import Part, parse_structure
 
 TEXTS: Final = 1
@@ -37,6 +37,9 @@ _BETWEEN: Final = re.compile(r"[\s<>,;:()]+")
 _ADDRESSES_LIMIT: Final = 64 * 1024
 # Python refuses to convert very long numbers.
 _PIECE: Final = 16 * 1024
+# Few texts have that many characters beyond ASCII in a row, and of ASCII none combines: the pattern is slow.
+_LONG_OTHER: Final = b"\x80" * 128
+_OTHERS: Final = bytes(128) + b"\x80" * 128
 # Combining marks are no letters, but for two that become some.
 _LONG_RUN: Final = re.compile(r"[\W\uff9e\uff9f]{64,}")
 _RUN: Final = 32
@@ -46,6 +49,7 @@ HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 
 # White space and the colon after a name are changed in the texts.
 _VISIBLE: Final = re.compile(r"[!-9;-~]+")
+"""What is in a literal field, or part, exactly if it is in its octets."""
 _MARKS: Final = (b"multipart", b"rfc822", b"html", b"base64", b"printable", b"uue")
 _CHARSET: Final = re.compile(rb"charset=\"?(?:us-ascii|utf-8|iso-8859-1|iso-8859-15|windows-1252)(?=[\";\s])")
 _LIKE_ASCII: Final = frozenset(
@@ -54,6 +58,7 @@ _LIKE_ASCII: Final = frozenset(
     | {f"iso8859-{number}" for number in range(2, 17)}
 )
 """Codecs in which octets below 0x80 are always ASCII; None is an unknown one."""
+_MARK: Final = re.compile(rb"=\?|[\x80-\xff]")
 _TO_SPACES: Final = bytes.maketrans(b"\t\n\r\f\v()", b" " * 7)
 
 
@@ -78,7 +83,9 @@ def fold(text: str) -> str:
 def _fold(text: str) -> str:
     if text.isascii():
         return text.lower()
-    if _LONG_RUN.search(text):
+    # A character beyond ASCII has two octets at least.
+    octets = text.encode("utf-8", "surrogatepass")
+    if _LONG_OTHER in octets.translate(_OTHERS) and _LONG_RUN.search(text):
         return "".join(map(_normalised, _without_long_runs(text)))
     return _normalised(text)
 
@@ -125,9 +132,14 @@ def _is_torn(line: bytes) -> bool:
 
 def folded_line(name: bytes, line: bytes) -> str:
     """Fold the `line_text` of an unfolded value."""
-    if line.isascii() and b"=?" not in line and not (name in SEARCHED_ADDRESSES and _is_torn(line)):
+    if _is_literal_line(name, line):
         return (b"\n%b: %b" % (name, line)).decode("ascii").lower()
     return fold(line_text(name, line))
+
+
+def _is_literal_line(name: bytes, line: bytes) -> bool:
+    """Tell whether an unfolded value needs no decoding."""
+    return line.isascii() and b"=?" not in line and not (name in SEARCHED_ADDRESSES and _is_torn(line))
 
 
 def _addresses(value: bytes) -> Iterator[str]:
@@ -137,21 +149,50 @@ def _addresses(value: bytes) -> Iterator[str]:
             yield (address.mailbox + b"@" + address.host).decode("utf-8", "replace").replace("\n", " ")
 
 
+def probe_of(needle: str) -> bytes:
+    """Return the longest piece of a folded needle that is searched for in undecoded octets; empty if there is none."""
+    return max(_VISIBLE.findall(needle), key=len, default="").encode("ascii")
+
+
 class MessageText:
     """The texts of one message, each made when it is first asked for, all folded."""
 
     def __init__(self, source: bytes) -> None:
         self._source = source
 
-    def lacks(self, needle: str) -> bool:
-        """Tell whether plainly no text contains the needle (folded), without decoding. False proves nothing."""
-        return (
-            _VISIBLE.fullmatch(needle) is not None and needle.encode("ascii") not in self._lowered and self._is_literal
-        )
+    # The next three tell whether plainly no text, not the header, no inner header contains a needle (folded, not empty),
+    # without decoding what needs no decoding. False proves nothing. `probe` is the needle's `probe_of`.
+
+    def lacks(self, probe: bytes) -> bool:
+        """Neither header nor parts contain the needle."""
+        return bool(probe) and self._is_literal and probe not in self._lowered
+
+    def header_lacks(self, needle: str, probe: bytes) -> bool:
+        """The header does not contain the needle."""
+        return self._outer.lacks(needle, probe)
+
+    def inner_headers_lack(self, needle: str, probe: bytes) -> bool:
+        """The headers of parts, and of messages in it, do not contain the needle."""
+        return self._inner.lacks(needle, probe)
 
     @cached_property
     def _lowered(self) -> bytes:
         return self._source.lower()
+
+    @cached_property
+    def _outer(self) -> _RawFields:
+        return _RawFields(self._source[: header_end(self._source)])
+
+    @cached_property
+    def _inner(self) -> _RawFields:
+        source = self._source
+        # No line of one header continues a field of the one before.
+        return _RawFields(b"\r\n\r\n".join([source[part.start : part.body] for part in self._inner_parts()]))
+
+    def _inner_parts(self) -> Iterator[Part]:
+        parts = all_parts(self._root)
+        next(parts)
+        return parts
 
     @cached_property
     def _is_literal(self) -> bool:
@@ -159,11 +200,10 @@ class MessageText:
         source = self._source
         if not source.isascii() or b"\0" in source:
             return False
-        end = header_end(source)
-        header = self._lowered[:end]
+        header = self._outer.lowered
         if not any(mark in header for mark in _MARKS) and header.count(b"charset") == len(_CHARSET.findall(header)):
             return b"=?" not in header and not _may_be_torn(header)
-        return b"=?" not in source and not _may_be_torn(source) and all(map(_is_plain, all_parts(self._root)))
+        return all(map(_is_plain, all_parts(self._root))) and b"=?" not in source and not _may_be_torn(source)
 
     @cached_property
     def _root(self) -> Part:
@@ -177,8 +217,7 @@ class MessageText:
     @cached_property
     def inner_headers(self) -> str:
         """The fields of the parts, and of the messages in it, in the same form."""
-        parts = [part for part in all_parts(self._root) if part is not self._root]
-        return fold("".join([_fields_text(self._source, part.start, part.body) for part in parts]))
+        return fold("".join([_fields_text(self._source, part.start, part.body) for part in self._inner_parts()]))
 
     @cached_property
     def body(self) -> str:
@@ -190,6 +229,64 @@ class MessageText:
                 found.append(part_text(self._source, part, room))
                 room = max(room - (part.end - part.body), 0)
         return fold("\n".join(found))
+
+
+class _RawFields:
+    """The fields of one or several headers as they are in the source: most need no decoding to lack a needle.
+
+    A field is literal if its folded text has the same visible characters as its octets in lower case, in the same runs.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.lowered = data.lower()
+
+    def lacks(self, needle: str, probe: bytes) -> bool:
+        """Tell whether no field contains the needle. False proves nothing.
+
+        A text has one line for each field. So a needle without a line end is in one field, and in a literal one only if
+        its probe is in the octets.
+        """
+        if "\n" in needle or (probe in self.lowered if probe else needle.isascii()):
+            return False
+        return self._decoded is not None and not any(needle in line for line in self._decoded)
+
+    @cached_property
+    def _decoded(self) -> list[str] | None:
+        """The folded texts of the fields that are not literal; None for octets that no field should have."""
+        data = self._data
+        if b"\0" in data:
+            return None
+        fields = _all_fields(data) if _may_be_torn(data) else _marked_fields(data)
+        return [fold(line_text(name, line)) for name, line in fields if not _is_literal_line(name, line)]
+
+
+def _all_fields(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the name and unfolded value of each field."""
+    return ((name, unfold(value)) for name, value, _, _ in iterate_fields(data, 0, len(data)))
+
+
+def _marked_fields(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Do `_all_fields` for fields with encoded words or octets beyond ASCII, which few have. Linear in the size."""
+    is_ascii = data.isascii()
+    at = 0
+    while True:
+        if is_ascii:
+            mark = data.find(b"=?", at)
+        else:
+            found = _MARK.search(data, at)
+            mark = found.start() if found else -1
+        if mark < 0:
+            return
+        start = data.rfind(b"\n", at, mark) + 1 or at
+        while start > at and data[start] in b" \t":
+            start = data.rfind(b"\n", at, start - 1) + 1 or at
+        field = FIELD.match(data, start)
+        if field is not None and field.end() > mark:
+            yield field[1].lower(), unfold(field[2])
+            at = field.end()
+        else:
+            at = data.find(b"\n", mark) + 1 or len(data)
 
 
 def _may_be_torn(data: bytes) -> bool:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.message.text import MessageText, fold
+from mailserver.message import text as text_module
+from mailserver.message.headers import iterate_fields, unfold
+from mailserver.message.text import MessageText, fold, probe_of
 from tests.corpus import crlf
 
 
@@ -104,20 +106,20 @@ def test_what_a_plain_message_lacks_is_seen_without_decoding() -> None:
     plain = MessageText(
         crlf(b"Subject: One\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 7bit\n\nAlpha\n")
     )
-    assert plain.lacks("beta")
-    assert not plain.lacks("alpha")
-    assert not plain.lacks("one")
+    assert plain.lacks(b"beta")
+    assert not plain.lacks(b"alpha")
+    assert not plain.lacks(b"one")
     with_picture = MessageText(
         crlf(
             b"Subject: One\nContent-Type: multipart/mixed; boundary=a\n\n--a\n\nAlpha\n"
             b"--a\nContent-Type: image/png\nContent-Transfer-Encoding: base64\n\nAAAA\n--a--\n"
         )
     )
-    assert with_picture.lacks("beta")
-    assert not with_picture.lacks("alpha")
+    assert with_picture.lacks(b"beta")
+    assert not with_picture.lacks(b"alpha")
 
 
-NEEDLES = ("beta", "b", "k", "missing_mailbox", "be@ta", "to:", "=?", "ta", "\uff41", "to: be", "e")
+NEEDLES = ("gr\xfc", "beta", "b", "k", "missing_mailbox", "be@ta", "to:", "=?", "ta", "\uff41", "to: be", "e")
 PIECES = st.sampled_from(
     [
         b"=?utf-8?q?b=65ta?=", b"b=\r\neta", b"b=65ta", b"YmV0YQ==", b"b<i>e</i>ta", b"b&#101;ta", b"beta", b"be\r\n ta",
@@ -147,18 +149,84 @@ SOURCES = st.builds(
 )
 
 
+def test_fields_that_need_no_decoding_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+    original = text_module.line_text
+
+    def record(name: bytes, line: bytes) -> str:
+        decoded.append(name)
+        return original(name, line)
+
+    monkeypatch.setattr(text_module, "line_text", record)
+    header = b"From: Anna <anna@example.net>\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= of\n spring\nX-Trace: summer\n"
+    part = b"--a\nContent-Type: text/plain; name=report\n\nautumn\n"
+    message = MessageText(crlf(header + b"Content-Type: multipart/mixed; boundary=a\n\n" + part + b"--a--\n"))
+    for needle in ("winter", "winter time", "gr\xfc\xdf", "\xfcber"):
+        assert message.header_lacks(fold(needle), probe_of(fold(needle))) == (needle != "gr\xfc\xdf")
+        assert message.inner_headers_lack(fold(needle), probe_of(fold(needle)))
+    assert not message.header_lacks("summer", b"summer")
+    assert not message.inner_headers_lack("report", b"report")
+    assert decoded == [b"subject"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"A: x",
+                b"Subject: =?utf-8?q?a?=",
+                b" =?utf-8?q?b?=",
+                b"\t\xff",
+                b"no field =?",
+                b"",
+                b" x",
+                b": =?",
+                b"To : \xe4",
+            ]
+        )
+    ),
+    st.sampled_from([b"\r\n", b"\n"]),
+    st.booleans(),
+)
+def test_marked_fields_are_those_of_all_fields(lines: list[bytes], end: bytes, ended: bool) -> None:
+    data = end.join(lines) + end * ended
+    marked = [
+        (name, unfold(value))
+        for name, value, _, _ in iterate_fields(data, 0, len(data))
+        if b"=?" in value or not value.isascii()
+    ]
+    assert list(text_module._marked_fields(data)) == marked
+
+
+def test_the_part_of_a_needle_that_is_looked_for_in_octets() -> None:
+    assert probe_of("the quarterly report") == b"quarterly"
+    assert probe_of("to: anna") == b"anna"
+    assert probe_of("\xfcber") == b"ber"
+    assert probe_of("\xe4\xf6\xfc :") == b""
+
+
 def test_what_is_said_to_be_lacking_is_in_no_text() -> None:
     lacking: list[str] = []
+    lacking_fields: list[str] = []
 
     @settings(max_examples=600, deadline=None)
     @given(SOURCES, st.sampled_from(NEEDLES))
     def check(source: bytes, needle: str) -> None:
-        if MessageText(source).lacks(needle):
+        needle = fold(needle)
+        probe = probe_of(needle)
+        whole = MessageText(source)
+        if MessageText(source).lacks(probe):
             lacking.append(needle)
-            text = MessageText(source)
-            assert needle not in text.header + text.body + text.inner_headers
+            assert needle not in whole.header + whole.body + whole.inner_headers
+        if MessageText(source).header_lacks(needle, probe):
+            lacking_fields.append(needle)
+            assert needle not in whole.header
+        if MessageText(source).inner_headers_lack(needle, probe):
+            assert needle not in whole.inner_headers
 
     check()
     # It is said often enough, and of every needle that can be known to be lacking.
     assert len(lacking) >= 60
     assert set(lacking) >= {"beta", "k", "be@ta", "e"}, set(lacking)
+    assert set(lacking_fields) >= {"beta", "be@ta", "gr\xfc"}, set(lacking_fields)
