@@ -303,7 +303,12 @@ def _any_list(line: bytes) -> bytes:
     for quoted, words, opening, mailbox, host, closing, other in (found := _ALL_SIMPLE(line)):
         if other or len(opening) != len(closing):
             return render_addresses(parse_addresses(line))
-        name = b'"%b"' % b" ".join(words.split()) if words else nstring(quoted or None)
+        if words:
+            name = b'"%b"' % b" ".join(words.split())
+        elif quoted:
+            name = b'"%b"' % quoted if quoted.isascii() else nstring(quoted)
+        else:
+            name = b"NIL"
         # None of these characters needs quoting.
         out += name, mailbox, host
     return b"(%b)" % (b'(%b NIL "%b" "%b")' * len(found) % tuple(out)) if found else b"NIL"

@@ -17,7 +17,6 @@ Rejected: sorting the parts of each AND by price. It cannot see that an OR is de
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -26,6 +25,7 @@ from mailserver.message.matcher import MessageMatcher, SearchTerm, field_contain
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS
 from mailserver.message.text import fold
 from mailserver.store.batch_size import STEP, BatchSize
+from mailserver.store.candidates import Candidates
 from mailserver.store.query import (
     All,
     And,
@@ -60,7 +60,10 @@ TESTED: Final = 512
 """Cost of one test of one message in that measure, beside the octets of a text."""
 
 _FEW: Final = 64
-"""Candidates that are better handled one by one."""
+"""Messages of a first batch, whose cost is not known."""
+
+_Texts = Sequence[tuple[UID, str, int | None]]
+"""(uid, HeaderText.text, HeaderText.sent)."""
 
 Known = tuple[int, int]
 """Bit rows: candidates known to match, candidates known not to."""
@@ -75,10 +78,7 @@ def evaluate(query: Query, candidates: Sequence[UID], source: SearchSource) -> S
 
 
 class Search:
-    """One evaluation (`store.interfaces.SearchRun`).
-
-    In a bit row candidate 0 is the highest of `count` bits, so that int(text, 2) makes one.
-    """
+    """One evaluation (`store.interfaces.SearchRun`)."""
 
     def __init__(
         self,
@@ -88,9 +88,7 @@ class Search:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._uids = candidates
-        self._count = len(candidates)
-        self._all = (1 << self._count) - 1
+        self._candidates = Candidates(candidates)
         self._source = source
         self._program, self._leaves = compile_tree(query)
         self._known: list[Known] = [(0, 0)] * len(self._leaves)
@@ -136,10 +134,10 @@ class Search:
             check()
             if self.pause or self._clock() >= end:
                 return None
-        found = self._of(self._result[0] & ~self._gone)
+        found = self._candidates.of(self._result[0] & ~self._gone)
         kept = list(self._source.present(found)) if found else found
         # A message that cannot be read is left out as well, and exists.
-        left_out = self._of(self._gone)
+        left_out = self._candidates.of(self._gone)
         self.expunged = len(kept) < len(found) or (
             bool(left_out) and len(self._source.present(left_out)) < len(left_out)
         )
@@ -151,7 +149,7 @@ class Search:
 
     def _run(self) -> Generator[None]:
         """Run the rounds. Each piece of work between two yields is bounded, to a few milliseconds where possible."""
-        if not self._count:
+        if not self._candidates.all:
             return
         open_ = self._undecided()
         for tests, learn in (
@@ -179,7 +177,7 @@ class Search:
                 other_yes, other_no = stack.pop()
                 stack.append((yes & other_yes, no | other_no) if step is And else (yes | other_yes, no & other_no))
         self._result = stack.pop()
-        return self._of(self._all & ~(self._result[0] | self._result[1] | self._gone))
+        return self._candidates.of(self._candidates.all & ~(self._result[0] | self._result[1] | self._gone))
 
     def _learn_rows(self, uids: Sequence[UID]) -> Iterator[None]:
         """Fetch flags, sizes and dates: one read for all."""
@@ -193,24 +191,27 @@ class Search:
 
     def _learn_sent(self, uids: Sequence[UID]) -> Iterator[None]:
         """Fetch the days of the Date field from the index: one query for each key."""
-        asked = self._bits(uids)
+        asked = self._candidates.bits(uids)
         for number, key in self._sent.items():
             found = self._source.sent_within(uids, key.first, key.end)
             self._unsent.update(found.open)
-            hits = self._bits(found.hits)
+            hits = self._candidates.bits(found.hits)
             yes, no = self._known[number]
-            self._known[number] = yes | hits, no | asked & ~(hits | self._bits(found.open))
+            self._known[number] = yes | hits, no | asked & ~(hits | self._candidates.bits(found.open))
             yield
 
     def _learn_index(self, uids: Sequence[UID]) -> Iterator[None]:
         """Ask the text index which messages do not contain a needle."""
-        asked = self._bits(uids)
+        asked = self._candidates.bits(uids)
         for number, needle, where in self._indexed:
             found = self._source.indexed(uids, needle, where)
             if found is None:
                 return
             yes, no = self._known[number]
-            self._known[number] = yes, no | asked & ~(self._bits(found.open) | self._bits(found.hits))
+            self._known[number] = (
+                yes,
+                no | asked & ~(self._candidates.bits(found.open) | self._candidates.bits(found.hits)),
+            )
             yield
 
     def _learn_summaries(self, uids: Sequence[UID]) -> Iterator[None]:
@@ -230,8 +231,8 @@ class Search:
             seen: set[int] = set()
             with batch_size:
                 texts = list(self._source.summaries(part, self._names))
-            for uid, text, sent in texts:
-                seen.add(uid)
+            seen.update([uid for uid, _text, _sent in texts])
+            for uid, text, sent in self._without_lacking(texts):
                 facts.add(uid, [test(text, sent) for test in tests])
                 if self._count_work((len(text) + TESTED) * len(tests), len(tests)):
                     yield
@@ -299,67 +300,60 @@ class Search:
             facts.add(uid, [test(text, None) for _, test in tests])
         for _ in self._take(facts):
             pass
-        looked_at = self._bits(uids) & ~self._bits(found.open) & ~self._bits([uid for uid, _ in found.hits])
+        looked_at = (
+            self._candidates.bits(uids)
+            & ~self._candidates.bits(found.open)
+            & ~self._candidates.bits([uid for uid, _ in found.hits])
+        )
         for number in self._absent:
             yes, no = self._known[number]
             self._known[number] = yes, no | looked_at
         return found.open
 
+    def _without_lacking(self, texts: _Texts) -> _Texts:
+        """Decide the keys for texts that have none of the needles, if all keys need one. Return the other texts.
+
+        Nearly all messages of a first search are decided here.
+        """
+        needles = tuple(self._needles)
+        if not 0 < len(needles) <= FREE_NEEDLES or len(self._summary_tests) != len(self._absent):
+            return texts
+        if len(needles) * (TESTED * len(texts) + sum([len(text) for _uid, text, _sent in texts])) > _COMPARED:
+            return texts
+        rest = [each for each in texts if each[1] == INCOMPLETE or any(needle in each[1] for needle in needles)]
+        others = {uid for uid, _text, _sent in rest}
+        lacking = self._candidates.bits([uid for uid, _text, _sent in texts if uid not in others])
+        for number in self._absent:
+            yes, no = self._known[number]
+            self._known[number] = yes, no | lacking
+        return rest
+
     def _take(self, facts: Results) -> Iterator[None]:
         """Record the test results of a round."""
         for number, yes, no in facts.by_test():
             known_yes, known_no = self._known[number]
-            self._known[number] = (known_yes | self._bits(yes), known_no | self._bits(no))
+            self._known[number] = (known_yes | self._candidates.bits(yes), known_no | self._candidates.bits(no))
             yield
 
     def _miss(self, asked: Sequence[UID], seen: set[int]) -> None:
         """Drop the requested messages that the source did not return: they are gone."""
         if len(seen) < len(asked):
-            self._gone |= self._bits([uid for uid in asked if uid not in seen])
-
-    def _bits(self, uids: Sequence[int]) -> int:
-        if not uids:
-            return 0
-        if len(uids) == self._count:
-            return self._all
-        if len(uids) <= _FEW:
-            bits = 0
-            for uid in uids:
-                bits |= 1 << (self._count - 1 - bisect_left(self._uids, uid))
-            return bits
-        text = bytearray(b"0") * self._count
-        for uid in uids:
-            text[bisect_left(self._uids, uid)] = 49
-        return int(text, 2)
-
-    def _of(self, bits: int) -> list[UID]:
-        if bits == 0:
-            return []
-        if bits == self._all:
-            return list(self._uids)
-        if bits.bit_count() <= _FEW:
-            found = []
-            while bits:
-                highest = bits.bit_length() - 1
-                found.append(self._uids[self._count - 1 - highest])
-                bits ^= 1 << highest
-            return found
-        return [uid for uid, bit in zip(self._uids, format(bits, f"0{self._count}b"), strict=True) if bit == "1"]
+            self._gone |= self._candidates.bits([uid for uid in asked if uid not in seen])
 
     def _prepare(self, number: int, leaf: Leaf) -> None:
         """Decide a key that needs no facts, else record its test."""
         match leaf:
             case All():
-                self._known[number] = (self._all, 0)
+                self._known[number] = (self._candidates.all, 0)
             case InUIDs(ranges):
-                inside = self._ranges(ranges)
-                self._known[number] = (inside, self._all & ~inside)
+                inside = self._candidates.within(ranges)
+                self._known[number] = (inside, self._candidates.all & ~inside)
             case HasFlag(flag):
                 mask = self._source.flag_mask(flag)
                 if mask:
                     self._row_tests.append((number, lambda row: bool(row.flags & mask)))
                 else:
-                    self._known[number] = (0, self._all)
+                    self._known[number] = (0, self._candidates.all)
             case Larger() | Smaller() | Received() | ChangedSince():
                 self._row_tests.append((number, row_test(leaf)))
                 self._only_dates &= not isinstance(leaf, Larger | Smaller)
@@ -396,11 +390,3 @@ class Search:
         elif needle:
             self._indexed.append((number, needle, Where.HEADER))
         self._sought.append((number, SearchTerm(needle, field=name)))
-
-    def _ranges(self, ranges: Iterable[tuple[int, int]]) -> int:
-        bits = 0
-        for first, last in ranges:
-            low, high = bisect_left(self._uids, first), bisect_right(self._uids, last)
-            if low < high:
-                bits |= ((1 << (high - low)) - 1) << (self._count - high)
-        return bits

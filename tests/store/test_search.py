@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.message.header_summary import HeaderSummary
+from mailserver.message.matcher import field_contains
 from mailserver.message.summary import INCOMPLETE
 from mailserver.message.text import MessageText, fold
 from mailserver.store.flags import FLAGGED, KEYWORD_BIT, SEEN, SYSTEM_FLAGS
@@ -398,3 +399,25 @@ def test_any_tree_means_what_it_says(
     source = Source(unmeasured=unmeasured, incomplete=incomplete, kept=kept, undated=undated)
     assert search(query, source) == [uid for uid in UIDS if naive(query, uid)]
     assert len(source.asked_files) == len(set(source.asked_files))
+
+
+def test_messages_without_the_needles_are_not_tested_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly all messages of a first search have none."""
+    tested: list[str] = []
+    plain = field_contains
+
+    def counted(text: str, name: str, needle: str) -> bool:
+        tested.append(text)
+        return plain(text, name, needle)
+
+    query = Or((Header("Subject", "one"), Not(Header("From", "anna"))))
+    expected = search(query, Source(kept=False))
+    monkeypatch.setattr("mailserver.store.search.field_contains", counted)
+    assert search(Header("Subject", "in no message"), Source(kept=False)) == []
+    assert tested == []
+    assert search(query, Source(kept=False)) == expected == search(query, Source())
+    tested.clear()
+    # The texts of messages whose lines are not kept say nothing.
+    source = Source(kept=False, incomplete=True)
+    assert search(Header("Subject", "in no message"), source) == []
+    assert set(source.asked_files) == set(MESSAGES)

@@ -67,6 +67,10 @@ class MessageBlock(NamedTuple):
         sizes = claimed_sizes([bases[at] for at in places])
         return [(uids[at], flags[at], modseq, size, UNKNOWN_DATE) for at, size in zip(places, sizes, strict=True)]
 
+    def names(self, where: Iterable[int]) -> list[tuple[Any, ...]]:
+        """Return (uid, place, file name) at these indexes."""
+        return [(self.uids[at], self.places[at], self.bases[at] + self.suffixes[at]) for at in where]
+
     def files(self, where: Iterable[int]) -> list[tuple[Any, ...]]:
         """Return (uid, place, file name, size) at these indexes."""
         return [

@@ -23,6 +23,7 @@ from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 _ENTRY = f"id & {LOW}, modseq, flags, size, date, base, suffix, place"
 _ROW = f"id & {LOW}, flags, modseq, ifnull(size, {UNKNOWN_SIZE}), ifnull(date, {UNKNOWN_DATE})"
+_NAME = f"id & {LOW}, place, CAST(base || suffix AS BLOB)"
 _FILE = f"id & {LOW}, place, CAST(base || suffix AS BLOB), size"
 _COLUMNS = f"id & {LOW}, flags, modseq, ifnull(min(size, {LARGEST_SIZE}), {UNKNOWN_SIZE}), ifnull(date, {UNKNOWN_DATE})"
 _ADD = "INSERT OR REPLACE INTO messages (id, mailbox, modseq, flags, size, date, base, suffix, place) VALUES "
@@ -76,6 +77,11 @@ class Messages:
     def records_of(self, key: int, uids: Sequence[int]) -> list[MessageRecord]:
         """Return the messages (rising) that exist as tuples of the fields of an `Entry`, names as octets, by rising UID."""
         return _merged(self._among(key, uids, MessageBlock.entries), self._select(_ENTRY, key, uids))
+
+    def names_of(self, key: int, uids: Sequence[int]) -> list[tuple[UID, int, bytes]]:
+        """Return (uid, place, file name) of the messages (rising) that exist, by rising UID."""
+        in_blocks = self._among(key, uids, MessageBlock.names)
+        return _merged(in_blocks, self._select(_NAME, key, uids))
 
     def files_of(self, key: int, uids: Sequence[int]) -> list[tuple[UID, int, bytes, int | None]]:
         """Return (uid, place, file name, size) of the messages (rising) that exist, by rising UID."""

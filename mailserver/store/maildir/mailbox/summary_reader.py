@@ -62,8 +62,8 @@ class SummaryReader:
     ) -> Iterator[Rendered]:  # fmt: skip
         """Read summaries of these messages (rising) into the index; arguments as in `Mailbox.summaries`."""
         for start in range(0, len(uids), BATCH):
-            files = self._files(uids[start : start + BATCH])
-            read = self._read_heads(files) if only_head else self._read_whole(files)
+            part = uids[start : start + BATCH]
+            read = self._read_heads(part) if only_head else self._read_whole(self._files(part))
             batch = list(read) if time_slice is None else list(_within(time_slice, read))
             measured = [(uid, size, date) for uid, size, date, _summary in batch if size != UNKNOWN_SIZE]
             self._keep(measured, summaries=[(uid, summary) for uid, _size, _date, summary in batch])
@@ -88,7 +88,7 @@ class SummaryReader:
                 check()
                 found.append((uid, *_text_of(kept, of_fields)))
             if len(found) < len(part):
-                for uid, header, is_whole in self._headers(self._files([uid for uid in part if uid not in lines])):
+                for uid, header, is_whole in self._headers([uid for uid in part if uid not in lines]):
                     found.append((uid, *_text_of(header, of_fields, is_whole=is_whole)))
             self._keep([], texts=found, names=of_fields)
             yield from found
@@ -204,19 +204,22 @@ class SummaryReader:
             for uid, place, name, size in rows
         ]
 
-    def _read_heads(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
-        for uid, octets, is_whole in self._headers(files):
+    def _read_heads(self, uids: Sequence[UID]) -> Iterator[Rendered]:
+        for uid, octets, is_whole in self._headers(uids):
             header = HeaderSummary(octets, is_whole=is_whole)
             yield uid, UNKNOWN_SIZE, UNKNOWN_DATE, Summary(header.envelope(), b"", b"", header.fields)
 
-    def _headers(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[tuple[UID, bytes, bool]]:
+    def _headers(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes, bool]]:
         """Yield (uid, header, is_whole); see `read_header`."""
-        for uid, path, size in files:
+        names = self._home.read(lambda index: index.messages.names_of(self._key, uids))
+        places = self._places
+        for uid, place, name in names:
             check()
+            path = places[place] + name.decode("utf-8", "surrogateescape")
             try:
                 header, is_whole = read_header(path)
             except (FileNotFoundError, StoreUnavailable):
-                message = self._open(uid, path, size)
+                message = self._open(uid, path, None)
                 if message is not None:
                     try:
                         start = message.read(0, SEEN + 1)
@@ -267,10 +270,7 @@ def _text_of(header: bytes, names: Collection[str] | None, *, is_whole: bool = T
 def _within(time_slice: TimeSlice, rendered: Iterable[Rendered]) -> Iterator[Rendered]:
     for each in rendered:
         yield each
-        summary = each[3]
-        if time_slice.take(
-            len(summary.envelope) + len(summary.body) + len(summary.body_structure) + len(summary.fields)
-        ):
+        if time_slice.take(sum(map(len, each[3]))):
             return
 
 
@@ -325,6 +325,9 @@ def _header_end(data: bytes, start: int) -> int:
     Searches for octets take a tenth of the time of a pattern. The one that most likely fails comes second, and ends where
     the other one has found something.
     """
+    end = data.find(b"\n\n", start)
+    if end >= 0 and data.find(b"\r", start, end) < 0 and not data.startswith(b"\n"):
+        return end + 2
     if not start and data.startswith((b"\n", b"\r\n")):
         return 1 if data.startswith(b"\n") else 2
     if data.find(b"\r", start, start + _LINE) >= 0:
