@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailserver.imap.search import columns as columns_module
 from mailserver.imap.search.columns import plan
 from mailserver.imap.search.keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
 from mailserver.imap.session import Services
@@ -565,3 +567,12 @@ def test_messages_that_another_session_expunged_are_judged_by_their_own_dates(mo
     client.session.mailbox.live.columns.dates[1] = UNKNOWN_DATE
     assert found(client, b"SINCE 3-Feb-1994", done=LEFT_OUT) == [3, 4]
     assert found(client, b"BEFORE 4-Feb-1994", done=LEFT_OUT) == [1, 3]
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 8, 9, 100])
+@pytest.mark.parametrize("care", [1, 8, 9, 31])
+def test_system_flags_are_tested_for_all_messages_at_once(number: int, care: int) -> None:
+    flags = array("I", [(at * 7 + (at % 3 == 0) * 32 + (1 << 30)) for at in range(number)])
+    for wanted in (mask for mask in range(32) if mask & ~care == 0):
+        found = columns_module._with_system_flags(flags, 5, care, wanted)
+        assert list(found) == [at for at, mask in enumerate(flags, 5) if mask & care == wanted]
