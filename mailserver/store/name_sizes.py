@@ -24,6 +24,7 @@ from mailserver.types import UNKNOWN_SIZE
 OWN_NAME: Final = re.compile(rb"[0-9]+\.M[0-9]{6}P[0-9]+Q[0-9]+R[0-9a-f]{8}\.")
 """Beginning of the names that this server makes."""
 _SIZES: Final = re.compile(rb",S=([0-9]{1,9}),W=([0-9]{1,9})\Z")
+_ALL_SIZES: Final = re.compile(rb",S=([0-9]{1,9}),W=([0-9]{1,9})$", re.MULTILINE)
 
 
 def claimed_size(base: bytes) -> int:
@@ -43,17 +44,13 @@ def claimed_sizes(bases: Sequence[bytes]) -> array[int]:
 
 
 def _usual_sizes(bases: Sequence[bytes]) -> array[int] | None:
-    """Return the sizes if all names have one form and claim bare LFs; a tenth of the time."""
+    """Return the sizes if all names claim some, with bare LFs; a fifth of the time."""
     text = b"\n".join(bases)
-    count = len(bases)
-    if text.count(b",S=") != count or text.count(b",W=") != count or text.count(b"\n") != count - 1:
+    found = _ALL_SIZES.findall(text)
+    if len(found) != len(bases) or text.count(b"\n") != len(found) - 1:
         return None
-    parts = text.replace(b",S=", b"\n").replace(b",W=", b"\n").split(b"\n")
-    on_disk, sent = parts[1::3], parts[2::3]
-    digits = b"".join(on_disk + sent)
-    if not digits.isdigit() or min(map(len, on_disk + sent)) < 1 or max(map(len, on_disk + sent)) > 9:
+    on_disk, sent = ([int(size) for size in sizes] for sizes in zip(*found, strict=True))
+    converted = list(map(operator.sub, sent, on_disk))
+    if min(converted) < 1 or not all(map(operator.le, converted, on_disk)):
         return None
-    before, after = array("I", map(int, on_disk)), array("I", map(int, sent))
-    if not all(map(operator.lt, before, after)) or not all(map(operator.le, after, map(operator.add, before, before))):
-        return None
-    return after
+    return array("I", sent)

@@ -36,8 +36,8 @@ T = TypeVar("T")
 
 _READINGS = 2
 """Tries to have another process read a mailbox that gets very many new files again and again."""
-MOST_STATUSES = 256
-"""Statuses of one account that are kept: clients ask for all their mailboxes in turn."""
+MOST_STATUSES = 1024
+"""Statuses of one account that are kept, some 500 octets each. Clients ask for all their mailboxes in turn: with more, none is found."""
 
 
 class LiveAccount:
