@@ -32,7 +32,7 @@ _SIMPLE: Final = re.compile(
 )  # fmt: skip
 # What is no simple address is one match to the end: so no position is tried twice.
 _ALL_SIMPLE: Final = re.compile(
-    rb"\s*+(?:(?:\"([^\"\\\r\n\0]*+)\"\s*+|((?:[\w.!#$%&'*+/=?^`{|}~-]++[ \t]*+)*+))(<))?+"
+    rb"\s*+(?:(?:\"([^\"\\\r\n\0]*+)\"\s*+|([\w.!#$%&'*+/=?^`{|}~-]++(?:[ \t]++[\w.!#$%&'*+/=?^`{|}~-]++)*+|)[ \t]*+)(<))?+"
     rb"([\w.!#$%&'*+/=?^`{|}~-]++)@([\w.!#$%&'*+/=?^`{|}~-]++|\[[\w.:]*+\])(>?)\s*+(?:,|$)|(.++)",
     re.DOTALL,
 ).findall
@@ -299,16 +299,19 @@ def _common_list(line: bytes) -> bytes:
 
 def _any_list(line: bytes) -> bytes:
     """Render simple addresses without the steps between: all are found in one call, and rendered in one."""
-    out: list[bytes] = []
-    for quoted, words, opening, mailbox, host, closing, other in (found := _ALL_SIMPLE(line)):
+    forms: list[bytes] = []
+    values: list[bytes] = []
+    for quoted, words, opening, mailbox, host, closing, other in _ALL_SIMPLE(line):
         if other or len(opening) != len(closing):
             return render_addresses(parse_addresses(line))
+        # None of these characters needs quoting, but for 8-bit ones.
         if words:
-            name = b'"%b"' % b" ".join(words.split())
+            forms.append(b'("%b" NIL "%b" "%b")')
+            values += b" ".join(words.split()) if b"  " in words or b"\t" in words else words, mailbox, host
         elif quoted:
-            name = b'"%b"' % quoted if quoted.isascii() else nstring(quoted)
+            forms.append(b'("%b" NIL "%b" "%b")' if quoted.isascii() else b'(%b NIL "%b" "%b")')
+            values += quoted if quoted.isascii() else nstring(quoted), mailbox, host
         else:
-            name = b"NIL"
-        # None of these characters needs quoting.
-        out += name, mailbox, host
-    return b"(%b)" % (b'(%b NIL "%b" "%b")' * len(found) % tuple(out)) if found else b"NIL"
+            forms.append(b'(NIL NIL "%b" "%b")')
+            values += mailbox, host
+    return b"(%b)" % (b"".join(forms) % tuple(values)) if forms else b"NIL"

@@ -164,7 +164,8 @@ def decode_words(text: str) -> str:
         at = match.end()
     out += (decode_text(pending, pending_charset), text[at:])
     joined = "".join(out)
-    return joined if joined.isprintable() else joined.translate(_BREAKS)
+    # Folded lists have tabs; translating costs more than all before.
+    return joined if joined.replace("\t", "").isprintable() else joined.translate(_BREAKS)
 
 
 def _decode_word(encoding: str, text: str) -> bytes:

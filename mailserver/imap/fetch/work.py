@@ -237,7 +237,7 @@ class Work:
         if count != len(uids) and not (time_slice.full and count and max(kept) == uids[count - 1]):
             return None
         block = self._block_of(start, start + count)
-        values = [kept[uid] for uid in uids[:count]]
+        values = list(kept.values())
         if plan.only_envelopes:
             self.weight += sum(map(len, values))
             return FetchResult(block.format({b"ENVELOPE": values}), count, [], None, None)

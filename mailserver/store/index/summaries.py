@@ -53,11 +53,11 @@ class Summaries:
         if time_slice is None:
             return dict(rows)
         found = {}
-        octets = 0
+        octets, left = 0, time_slice.left
         for uid, value in rows:
             found[uid] = value
             octets += len(value)
-            if octets >= time_slice.left:
+            if octets >= left:
                 break
         if found:
             time_slice.take(octets)
