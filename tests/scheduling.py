@@ -13,6 +13,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+LONGEST = ("tests/interop/test_testssl.py", "tests/live/test_memory.py")
+"""Modules that take minutes on one processor: before all others."""
 FIRST = ("workers", "interop", "live", "hostile", "disk", "stress", "oracle", "store", "auth")
 """Folders of tests/ in the order of their start; the others follow."""
 SPLIT = (
@@ -41,7 +43,9 @@ def unit(nodeid: str) -> str:
 
 
 def rank(nodeid: str) -> int:
-    """The place of the folder of a test in the order of starting."""
+    """The place of a test in the order of starting."""
+    if nodeid.startswith(LONGEST):
+        return -1
     folder = nodeid.removeprefix("tests/").partition("/")[0]
     return FIRST.index(folder) if folder in FIRST else len(FIRST)
 
