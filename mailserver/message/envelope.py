@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -25,6 +25,7 @@ FIELD_LIMIT: Final = 256 * 1024
 ADDRESS_FIELDS: Final = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"})
 
 _SHORT: Final = 128
+_LONG: Final = 32 * 1024
 
 _SIMPLE: Final = re.compile(
     rb"\s*+(?:\"([^\"\\\r\n\0]*+)\"\s*+<|((?:[\w.!#$%&'*+/=?^`{|}~-]++[ \t]*+)*+)<)?+"
@@ -35,7 +36,7 @@ _ALL_SIMPLE: Final = re.compile(
     rb"\s*+(?:(?:\"([^\"\\\r\n\0]*+)\"\s*+|([\w.!#$%&'*+/=?^`{|}~-]++(?:[ \t]++[\w.!#$%&'*+/=?^`{|}~-]++)*+|)[ \t]*+)(<))?+"
     rb"([\w.!#$%&'*+/=?^`{|}~-]++)@([\w.!#$%&'*+/=?^`{|}~-]++|\[[\w.:]*+\])(>?)\s*+(?:,|$)|(.++)",
     re.DOTALL,
-).findall
+)
 _TOKEN: Final = re.compile(
     rb"\s++|\"(?:[^\"\\]|\\.)*+\"?|\[[^\]\\]*+\]?|[<>@,:;()]|\\.?|[^\s\"()<>@,:;\[\\]++", re.DOTALL
 )  # fmt: skip
@@ -301,7 +302,13 @@ def _any_list(line: bytes) -> bytes:
     """Render simple addresses without the steps between: all are found in one call, and rendered in one."""
     forms: list[bytes] = []
     values: list[bytes] = []
-    for quoted, words, opening, mailbox, host, closing, other in _ALL_SIMPLE(line):
+    found: Iterable[tuple[bytes, ...]]
+    if len(line) <= _LONG:
+        found = _ALL_SIMPLE.findall(line)
+    else:
+        # One call for all of them would keep all other threads waiting.
+        found = (match.groups(b"") for match in _ALL_SIMPLE.finditer(line))
+    for quoted, words, opening, mailbox, host, closing, other in found:
         if other or len(opening) != len(closing):
             return render_addresses(parse_addresses(line))
         # None of these characters needs quoting, but for 8-bit ones.

@@ -11,7 +11,7 @@ header is not converted before most of it is dropped.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -29,7 +29,7 @@ _CONTENT_NOT_KEPT: Final = CONTENT_FIELDS - KEPT
 NO_LINES: Final = INCOMPLETE.encode("ascii")
 """In place of kept lines that are too many."""
 # As headers.FIELD: white space before the colon is part of the name here, as most fields are known by their name.
-_FIELDS: Final = re.compile(rb"^([!-9;-~]++[ \t]*+):([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE).findall
+_FIELDS: Final = re.compile(rb"^([!-9;-~]++[ \t]*+):([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE)
 
 
 class _Names(dict[bytes, bytes | None]):
@@ -65,7 +65,13 @@ class HeaderSummary:
             header += b"\r\n"
         names = _NAMES
         self._header = header
-        self._pairs = [pair for pair in _FIELDS(header) if names[pair[0]] is not None]
+        fields: Iterable[tuple[bytes, bytes]]
+        if len(header) <= KEPT_LIMIT:
+            fields = _FIELDS.findall(header)
+        else:
+            # One call for all of them would keep all other threads waiting.
+            fields = ((match[1], match[2]) for match in _FIELDS.finditer(header))
+        self._pairs = [pair for pair in fields if names[pair[0]] is not None]
         """Name as spelled, and value, of the kept fields."""
         lines = b"\n".join(map(b":".join, self._pairs))
         if lines:

@@ -198,3 +198,9 @@ def test_addresses_like_people_s_are_rendered_as_the_reader_of_all_reads_them() 
             if name in envelopes.ADDRESS_FIELDS:
                 line = unfold(value)
                 assert envelopes._any_list(line) == envelopes.render_addresses(envelopes._AddressReader(line).read())
+
+
+@pytest.mark.parametrize("last", [b"a@b.test", b"a @ b.test"])
+def test_a_long_list_is_rendered_like_a_short_one(last: bytes) -> None:
+    line = b'Anna  A <a@b.test>, "B, C" <c@d.test>, e@f.test, ' * 1000 + last
+    assert envelopes._any_list(line) == envelopes.render_addresses(envelopes._AddressReader(line).read())

@@ -80,3 +80,10 @@ def test_too_many_lines_are_not_kept() -> None:
     summary = HeaderSummary(header + b"Date: 1 Jan 2024 00:00:00 +0000\n")
     assert (summary.fields, *summary.text()) == (NO_LINES, INCOMPLETE, 19723)
     assert HeaderSummary(b"Subject: x\n", is_whole=False).fields == NO_LINES
+
+
+def test_a_long_header_is_read_like_a_short_one() -> None:
+    check(
+        b"X-Other: x\r\n" * (KEPT_LIMIT // 12)
+        + b"SUBJECT : x\r\n y\r\nTo: a@b.test\r\nno field\r\nContent-ID: <x>\r\n\r\n"
+    )
