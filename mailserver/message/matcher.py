@@ -52,14 +52,11 @@ class SearchTerm:
         needle, probe = self.needle, self.probe
         if self.field is not None:
             return not (needle and text.header_lacks(needle, probe)) and field_contains(text.header, self.field, needle)
-        if text.lacks(probe):
-            return False
-        if self.body_only or not needle:
-            return needle in text.body
-        return (
-            (not text.header_lacks(needle, probe) and needle in text.header)
-            or needle in text.body
-            or (not text.inner_headers_lack(needle, probe) and needle in text.inner_headers)
+        in_body = not text.body_lacks(needle) and needle in text.body
+        if in_body or self.body_only or not needle:
+            return in_body
+        return (not text.header_lacks(needle, probe) and needle in text.header) or (
+            not text.inner_headers_lack(needle, probe) and needle in text.inner_headers
         )
 
 
@@ -75,6 +72,18 @@ class MessageMatcher:
         self._source = source
         self._sought = sought
         self._is_small = len(source) <= small
+
+    @property
+    def is_short(self) -> bool:
+        """True if `match_at_once` takes no longer than a step of `run`."""
+        return self._is_small and len(self._source) * len(self._sought) < _COMPARED
+
+    def match_at_once(self) -> list[bool]:
+        """Do `run` for a short message."""
+        text = MessageText(self._source)
+        self.found = [term.is_in(text) for term in self._sought]
+        self.work = len(self._source) * len(self._sought)
+        return self.found
 
     def run(self) -> Iterator[None]:
         """Search the message. It yields at pauses."""

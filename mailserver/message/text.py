@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Final
 
-from mailserver.message.encodings import ENCODINGS, codec_of, decode_text, decode_transfer
+from mailserver.message import octet_search
+from mailserver.message.encodings import codec_of, decode_text, decode_transfer
 from mailserver.message.envelope import parse_addresses
 from mailserver.message.headers import FIELD, decode_line, header_end, iterate_fields, parameter, unfold
 from mailserver.message.structure import Part, parse_structure
@@ -49,15 +50,7 @@ HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 
 # White space and the colon after a name are changed in the texts.
 _VISIBLE: Final = re.compile(r"[!-9;-~]+")
-"""What is in a literal field, or part, exactly if it is in its octets."""
-_MARKS: Final = (b"multipart", b"rfc822", b"html", b"base64", b"printable", b"uue")
-_CHARSET: Final = re.compile(rb"charset=\"?(?:us-ascii|utf-8|iso-8859-1|iso-8859-15|windows-1252)(?=[\";\s])")
-_LIKE_ASCII: Final = frozenset(
-    {None, "ascii", "utf-8", "koi8-r", "koi8-u"}
-    | {f"cp125{number}" for number in range(9)}
-    | {f"iso8859-{number}" for number in range(2, 17)}
-)
-"""Codecs in which octets below 0x80 are always ASCII; None is an unknown one."""
+"""What is in a literal field exactly if it is in its octets."""
 _MARK: Final = re.compile(rb"=\?|[\x80-\xff]")
 _TO_SPACES: Final = bytes.maketrans(b"\t\n\r\f\v()", b" " * 7)
 
@@ -160,24 +153,16 @@ class MessageText:
     def __init__(self, source: bytes) -> None:
         self._source = source
 
-    # The next three tell whether plainly no text, not the header, no inner header contains a needle (folded, not empty),
-    # without decoding what needs no decoding. False proves nothing. `probe` is the needle's `probe_of`.
-
-    def lacks(self, probe: bytes) -> bool:
-        """Neither header nor parts contain the needle."""
-        return bool(probe) and self._is_literal and probe not in self._lowered
+    # Each `lacks` tells whether plainly the texts do not contain a needle (folded, not empty), without decoding what needs no
+    # decoding. False proves nothing. `probe` is the needle's `probe_of`.
 
     def header_lacks(self, needle: str, probe: bytes) -> bool:
-        """The header does not contain the needle."""
+        """Tell whether plainly the header does not contain the needle."""
         return self._outer.lacks(needle, probe)
 
     def inner_headers_lack(self, needle: str, probe: bytes) -> bool:
-        """The headers of parts, and of messages in it, do not contain the needle."""
+        """Tell whether plainly the headers of parts, and of messages in it, do not contain the needle."""
         return self._inner.lacks(needle, probe)
-
-    @cached_property
-    def _lowered(self) -> bytes:
-        return self._source.lower()
 
     @cached_property
     def _outer(self) -> _RawFields:
@@ -193,17 +178,6 @@ class MessageText:
         parts = all_parts(self._root)
         next(parts)
         return parts
-
-    @cached_property
-    def _is_literal(self) -> bool:
-        """True if all visible characters of the texts are in the source as they are, except for letter case."""
-        source = self._source
-        if not source.isascii() or b"\0" in source:
-            return False
-        header = self._outer.lowered
-        if not any(mark in header for mark in _MARKS) and header.count(b"charset") == len(_CHARSET.findall(header)):
-            return b"=?" not in header and not _may_be_torn(header)
-        return all(map(_is_plain, all_parts(self._root))) and b"=?" not in source and not _may_be_torn(source)
 
     @cached_property
     def _root(self) -> Part:
@@ -222,13 +196,22 @@ class MessageText:
     @cached_property
     def body(self) -> str:
         """The text parts, those of messages in it too."""
-        found: list[str] = []
+        return fold("\n".join([part_text(self._source, part, room) for part, room in self._text_parts()]))
+
+    def body_lacks(self, needle: str) -> bool:
+        """Tell whether plainly the text parts do not contain the needle, without decoding their charsets."""
+        if not needle or not needle.isascii() or "\n" in needle:
+            return False
+        octets = needle.encode("ascii")
+        return all(_part_lacks(self._source, part, room, octets) for part, room in self._text_parts())
+
+    def _text_parts(self) -> Iterator[tuple[Part, int]]:
+        """Yield each text part, and how many of its octets count."""
         room = TEXT_LIMIT
         for part in all_parts(self._root):
             if not part.children and part.family in (b"text", b"message"):
-                found.append(part_text(self._source, part, room))
+                yield part, room
                 room = max(room - (part.end - part.body), 0)
-        return fold("\n".join(found))
 
 
 class _RawFields:
@@ -295,16 +278,6 @@ def _may_be_torn(data: bytes) -> bool:
     return b" @" in data or b"@ " in data
 
 
-def _is_plain(part: Part) -> bool:
-    """Tell whether a part's text is its octets as they are, if these are ASCII, or it has no text."""
-    if part.children or part.family not in (b"text", b"message"):
-        return True
-    if part.encoding.lower() in ENCODINGS or part.subtype.lower() == b"html":
-        return False
-    charset = parameter(part.parameters, b"charset")
-    return charset is None or codec_of(charset) in _LIKE_ASCII
-
-
 def all_parts(root: Part) -> Iterator[Part]:
     """Yield the part and all parts in it, in the order of the message."""
     todo = [root]
@@ -322,6 +295,14 @@ def part_text(source: bytes, part: Part, limit: int = TEXT_LIMIT) -> str:
         visible = html.unescape(HUGE_REFERENCE.sub("\ufffd", TAG.sub("", text)))
         return f"{text}\n{visible}"
     return text
+
+
+def _part_lacks(source: bytes, part: Part, limit: int, needle: bytes) -> bool:
+    """Tell whether plainly the `part_text` does not contain the needle."""
+    data = decode_transfer(source[part.body : min(part.end, part.body + limit)], part.encoding.lower())
+    charset = parameter(part.parameters, b"charset")
+    is_html = part.subtype.lower() == b"html"
+    return octet_search.lacks(data, needle, codec_of(charset) if charset else None, is_html=is_html)
 
 
 def _fields_text(source: bytes, start: int, end: int) -> str:

@@ -251,10 +251,13 @@ class Search:
                 continue
             match = MessageMatcher(data, sought)
             counted = 0
-            for _ in match.run():
-                self._count_work(match.work - counted, len(sought))
-                counted = match.work
-                yield
+            if match.is_short:
+                match.match_at_once()
+            else:
+                for _ in match.run():
+                    self._count_work(match.work - counted, len(sought))
+                    counted = match.work
+                    yield
             self._count_work(match.work - counted + TESTED * len(sought), len(sought))
             seen.add(uid)
             facts.add(uid, match.found)
