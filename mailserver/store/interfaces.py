@@ -302,6 +302,13 @@ class Mailbox(Protocol):
         Stops before the first message that does not fit, is gone, or cannot be read; `open_message` tells which.
         """
 
+    def read_cached(self, uid: UID, size: int | None, only_header: bool) -> bytes | None:
+        """Return a small message as sent, or its header with the empty line, if all of it is in memory.
+
+        On the reactor's thread, beside another operation of the account: it never waits. `size` is the message's, None if
+        unknown. None: only `read_whole` or `open_message` can tell. A message may be given that has just been expunged.
+        """
+
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Return the candidates (rising) that match, rising. Messages that are gone do not match."""
 

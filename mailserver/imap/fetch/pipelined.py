@@ -12,7 +12,8 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final
 
-from mailserver.imap.fetch.plan import FetchPlan, Rows
+from mailserver.imap.fetch.cached import cached_responses
+from mailserver.imap.fetch.plan import CHUNK, FetchPlan, Rows
 from mailserver.imap.fetch.response import FetchResponse
 from mailserver.imap.session import Session
 
@@ -33,13 +34,16 @@ def answer_alike(session: Session, plan: FetchPlan, tail: bytes) -> None:
     """
     selected = session.mailbox
     view = selected.view
-    if len(tail) > LONGEST or plan.measured or plan.needs_summary or plan.needs_file:
+    has_literal = plan.common_section is not None
+    if plan.sets_seen or plan.measured or plan.needs_summary or (plan.needs_file and not has_literal):
+        return
+    if len(tail) > LONGEST:
         return
     if not view.is_synced or selected.live.unsettled or view.behind():
         return
     line, few, many = _patterns(tail)
     # The flags of a \Recent message are not all in the columns.
-    first = view.recent_uids.first
+    first = view.recent_uids.first if plan.has_flags else None
     most = view.count if first is None else bisect_left(view.uids, first, 0, view.count)
     found = session.input.peek_run(line, few)
     seqs = [int(number) for _tag, number in found]
@@ -50,7 +54,6 @@ def answer_alike(session: Session, plan: FetchPlan, tail: bytes) -> None:
     del found[wrong:], seqs[wrong:]
     if not found:
         return
-    session.input.skip(sum(len(tag) + len(number) for tag, number in found) + len(found) * len(b" FETCH  \r\n" + tail))
     columns, places = view.columns, [seq - 1 for seq in seqs]
     uids, flags, sizes, dates = (
         [column[at] for at in places] for column in (columns.uids, columns.flags, columns.sizes, columns.dates)
@@ -58,7 +61,19 @@ def answer_alike(session: Session, plan: FetchPlan, tail: bytes) -> None:
     rows = Rows(seqs, uids, flags, sizes, dates, gone=False)
     cells = FetchResponse(session, selected, plan, frozenset()).columns(rows)
     tags = [tag for tag, _number in found]
-    session.write((plan.line + _DONE) * len(found) % tuple(chain.from_iterable(zip(*cells, tags, strict=True))))
+    if has_literal:
+        answers: list[bytes] = []
+        size = 0
+        for tag, response in zip(tags, cached_responses(selected, plan, rows, cells), strict=False):
+            answers += response, _DONE % tag
+            size += len(response)
+            if size >= CHUNK:
+                break
+        del found[len(answers) // 2 :]
+        session.write(b"".join(answers))
+    else:
+        session.write((plan.line + _DONE) * len(found) % tuple(chain.from_iterable(zip(*cells, tags, strict=True))))
+    session.input.skip(sum(len(tag) + len(number) for tag, number in found) + len(found) * len(b" FETCH  \r\n" + tail))
 
 
 @lru_cache(maxsize=64)

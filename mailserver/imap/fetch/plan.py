@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from mailserver.imap.fetch.section import Range, Section
+from mailserver.imap.fetch.section import HEADER, WHOLE, Range, Section
 from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
@@ -49,9 +49,6 @@ FORMATS: Final = {
 """The formats of items from columns; all others are their label and octets."""
 
 
-_WHOLE: Final = Section()
-
-
 @frozen
 class FetchPlan:
     """The items of one FETCH, and their common needs."""
@@ -65,6 +62,10 @@ class FetchPlan:
     """The same, whole messages included: their length and octets."""
     only_whole: bool = field(init=False)
     """The only things that need a file are whole messages, and nothing needs a summary."""
+    common_section: Section | None = field(init=False)
+    """WHOLE or HEADER, if that is all that it needs beside columns."""
+    literal_cells: tuple[int, ...] = field(init=False)
+    """The cells of `whole_line`, the sequence number's included, at which the length of a literal stands."""
     needs_summary: bool = field(init=False)
     only_head: bool = field(init=False)
     """Of the summaries only the data of headers is needed, and neither sizes nor dates."""
@@ -73,6 +74,8 @@ class FetchPlan:
     only_lines: bool = field(init=False)
     """Kept lines are all that is needed of the summaries, for at most FEW_KEPT items, and no file is."""
     needs_file: bool = field(init=False)
+    only_headers: bool = field(init=False)
+    """Its sections need nothing but the message's header."""
     sections: tuple[Section, ...] = field(init=False)
     """The sections of its items."""
     few_kept: bool = field(init=False)
@@ -106,8 +109,18 @@ class FetchPlan:
     @only_whole.default
     def _only_whole(self) -> bool:
         return all(
-            item.need is Need.COLUMN or (item.need is Need.FILE and item.section == _WHOLE) for item in self.items
+            item.need is Need.COLUMN or (item.need is Need.FILE and item.section == WHOLE) for item in self.items
         )
+
+    @common_section.default
+    def _common_section(self) -> Section | None:
+        sections = {item.section for item in self.items if item.need is not Need.COLUMN}
+        return next((each for each in (WHOLE, HEADER) if sections == {each}), None)
+
+    @literal_cells.default
+    def _literal_cells(self) -> tuple[int, ...]:
+        files = [item.need is Need.FILE for item in self.items]
+        return tuple(1 + at + sum(files[:at]) for at, is_file in enumerate(files) if is_file)
 
     @needs_summary.default
     def _needs_summary(self) -> bool:
@@ -131,6 +144,10 @@ class FetchPlan:
     @needs_file.default
     def _needs_file(self) -> bool:
         return any(item.need is Need.FILE for item in self.items)
+
+    @only_headers.default
+    def _only_headers(self) -> bool:
+        return all(item.section is None or item.section.is_of_header for item in self.items)
 
     @sections.default
     def _sections(self) -> tuple[Section, ...]:

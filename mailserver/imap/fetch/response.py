@@ -22,6 +22,7 @@ from itertools import chain
 from typing import Final, NoReturn
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged
+from mailserver.imap.fetch.cached import cached_responses
 from mailserver.imap.fetch.message import LargeResponse
 from mailserver.imap.fetch.plan import CHUNK, FetchBatchSize, FetchPlan, Rows, gather, unmeasured
 from mailserver.imap.fetch.section import PIECE, Range, without_nul
@@ -71,7 +72,12 @@ class FetchResponse:
         if plan.needs_summary or plan.needs_file:
             batch_size = FetchBatchSize(_FEW)
             self._remembers = sum(high - low for low, high in ranges) <= _REMEMBERED
-            for rows in gather(self._selected, ranges, batch_size):
+            for gathered in gather(self._selected, ranges, batch_size):
+                rows = gathered
+                if plan.common_section is not None and (done := await self._write_cached(rows)):
+                    if done == len(rows.uids):
+                        continue
+                    rows = rows.part(done, len(rows.uids))
                 weight = await self._from_store(rows)
                 if not plan.needs_file:
                     batch_size.weigh(weight)
@@ -88,6 +94,22 @@ class FetchResponse:
             if size >= CHUNK:
                 size = 0
                 await channel.drain()
+
+    async def _write_cached(self, rows: Rows) -> int:
+        """Write the responses of the first of these messages, as long as they are in memory; return their number."""
+        if (self._seen and not self._plan.has_flags) or (self._plan.measured and unmeasured(rows)):
+            return 0
+        self._note(rows)
+        channel = self._session.channel
+        done = size = 0
+        for response in cached_responses(self._selected, self._plan, rows, self.columns(rows)):
+            channel.write(response)
+            done += 1
+            size += len(response)
+            if size >= PIECE:
+                size = 0
+                await channel.drain()
+        return done
 
     def _note(self, rows: Rows) -> None:
         if rows.gone:
@@ -147,10 +169,15 @@ class FetchResponse:
 
     async def _ask(self, work: Work, rows: Rows, start: int) -> FetchResult:
         """Run one operation, or none. Cached files are given back before the wait for the client."""
-        known = work.known = self._take_known(work, rows, start) if self._remembers else None
+        known = None
+        if self._remembers:
+            known = work.known = self._take_known(work, rows, start)
+        elif self._plan.needs_file:
+            work.known = CachedData(read=self._selected.live.mailbox.read_cached)
         try:
             ready = work.run_now(start)
             if ready is None:
+                work.known = known
                 ready = await self._selected.live.run(partial(work.run, start))
         finally:
             work.known = None
@@ -161,7 +188,7 @@ class FetchResponse:
     def _take_known(self, work: Work, rows: Rows, start: int) -> CachedData:
         """Take the messages from `start` on out of the worker's cache, with about CHUNK octets of texts."""
         plan, live = self._plan, self._selected.live
-        cache, known = live.account.message_cache, CachedData()
+        cache, known = live.account.message_cache, CachedData(read=live.mailbox.read_cached)
         if plan.needs_summary and not work.has_decided(start):
             known.summaries.update(cache.summaries(live, rows.uids[start:]))
         if not plan.needs_file and not any(item.section for item in plan.items):

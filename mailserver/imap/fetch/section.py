@@ -43,6 +43,11 @@ class Section:
     """Field names in lower case."""
 
     @property
+    def is_of_header(self) -> bool:
+        """Is it a part of the message's header?"""
+        return not self.numbers and self.text.startswith("HEADER")
+
+    @property
     def label(self) -> bytes:
         """The section as the response repeats it, in capitals (RFC 3501 7.4.2)."""
         inside = ".".join([*map(str, self.numbers), *([self.text] if self.text else [])]).encode("ascii")
@@ -51,6 +56,10 @@ class Section:
             inside = b"%b (%b)" % (inside, names)
         origin = b"<%d>" % self.partial[0] if self.partial else b""
         return b"[%b]%b" % (inside, origin)
+
+
+WHOLE: Final = Section()
+HEADER: Final = Section(text="HEADER")
 
 
 def read_section(reader: Reader, specifier: str) -> Section:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Final
@@ -41,6 +41,10 @@ _TYPICAL: Final = 4096
 _UNBOUNDED: Final = UnlimitedBudget()
 
 
+ReadCached = Callable[[UID, int | None, bool], bytes | None]
+"""Takes the UID, the size if it is known, and whether the header alone is wanted; see `Mailbox.read_cached`."""
+
+
 @frozen
 class CachedData:
     """The cached data of those messages, by UID; the files are this FETCH's alone until it gives them back."""
@@ -48,6 +52,8 @@ class CachedData:
     texts: dict[int, bytes] = Factory(dict)
     summaries: dict[int, Summary] = Factory(dict)
     files: dict[int, MessageFile] = Factory(dict)
+    read: ReadCached | None = None
+    """Reads a message that is in no cache but the kernel's."""
 
 
 @frozen
@@ -129,6 +135,7 @@ class Work:
         if (ready := self._block(start, budget, learned)) is not None:
             return ready
         out: list[bytes] = []
+        left = CHUNK
         error: MailError | None = None
         at = start
         while at < self._decided:
@@ -152,7 +159,8 @@ class Work:
             if isinstance(found, LargeResponse):
                 return FetchResult(b"".join(out), at - start, learned, error, found)
             out.append(found)
-            if time_slice is not None and time_slice.take(len(found)):
+            left -= len(found)
+            if left <= 0 or (time_slice is not None and time_slice.take(len(found))):
                 break
         return FetchResult(b"".join(out), at - start, learned, error, None)
 
@@ -274,6 +282,8 @@ class Work:
         if data is None and self.known is not None:
             data = self.known.texts.get(uid)
         known = self._summaries.get(uid)
+        if data is None and mailbox is None and plan.only_whole:
+            data = self._read_cached(at, budget)
         if data is not None and plan.only_whole and not (self._seen and not plan.has_flags):
             budget.spend(EACH * len(plan.items) + len(data) // COPIED)
             return self._whole(at, data)
@@ -285,8 +295,11 @@ class Work:
         formatter = MessageFormatter(plan, partial(self._cell, at), known)
         if not plan.needs_file and not formatter.lacks_lines:
             return self._finish(at, LoadedMessage(b""), None, formatter, time_slice)
-        file: MessageFile = self._open(mailbox, UID(uid)) if data is None else LoadedMessage(data)
-        if data is None and file.size != self._rows.sizes[at] < LARGEST_SIZE:
+        read: bytes | None = data
+        if data is None and mailbox is None:
+            read = self._read_cached(at, budget)
+        file: MessageFile = self._open(mailbox, UID(uid)) if read is None else LoadedMessage(read)
+        if read is None and file.size != self._rows.sizes[at] < LARGEST_SIZE:
             # The file is right where its name claims another size.
             self._learned.append(Row(UID(uid), 0, ModSeq(0), file.size, UNKNOWN_DATE))
         try:
@@ -299,7 +312,7 @@ class Work:
         except BaseException:
             file.close()
             raise
-        if data is None and not isinstance(answer, LargeResponse):
+        if read is None and not isinstance(answer, LargeResponse):
             self._put_back(uid, file)
         return answer
 
@@ -316,6 +329,21 @@ class Work:
         if message is None:
             return b"".join([piece for piece in pieces if isinstance(piece, bytes)])
         return b"".join([piece if isinstance(piece, bytes) else without_nul(message.read(piece)) for piece in pieces])
+
+    def _read_cached(self, at: int, budget: Budget) -> bytes | None:
+        """Read a message, or as much of it as the plan needs, from the kernel's caches."""
+        known, uid, size = self.known, self._rows.uids[at], self._rows.sizes[at]
+        if known is None or known.read is None or uid in known.files:
+            return None
+        only_header = self._plan.only_headers
+        if size != UNKNOWN_SIZE and not only_header:
+            if size > CHUNK:
+                return None
+            budget.copy(size)
+        data = known.read(UID(uid), None if size == UNKNOWN_SIZE else size, only_header)
+        if data is not None and not only_header and len(data) <= SMALL:
+            known.texts[uid] = data
+        return data
 
     def _put_back(self, uid: int, file: MessageFile) -> None:
         """Keep a file open; no more than a few."""

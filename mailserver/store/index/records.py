@@ -45,6 +45,11 @@ class MailboxState:
     boot: str = ""
     """Boot id of the machine when this was written. After another boot the last commits may be missing."""
 
+    @property
+    def names_key(self) -> tuple[MailboxId, UIDValidity]:
+        """The key of its UIDs: together with one of them it names a message for ever."""
+        return self.guid, self.uid_validity
+
 
 EntryFields = tuple[int, int, int, int | None, int | None, str, str, int]
 """The fields of an `Entry` as a tuple, where many are made at once."""

@@ -180,6 +180,11 @@ class MemoryMailbox:
             found.append((uid, data))
         return found
 
+    def read_cached(self, uid: UID, size: int | None, only_header: bool) -> bytes | None:
+        """Return None: the model has its messages read in the account's turn."""
+        del uid, size, only_header
+        return None
+
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Return the candidates that match, rising."""
         self._check()

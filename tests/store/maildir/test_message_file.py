@@ -79,10 +79,37 @@ def test_what_would_wait_is_left_to_a_thread(tmp_path: Path, monkeypatch: pytest
         file.close()
 
 
-def test_a_file_that_needs_conversion_is_left_to_a_thread(tmp_path: Path) -> None:
+@given(TEXT, st.integers(65_530, 65_540), st.sampled_from([b"x", b"\n", b"\r"]), st.integers(0, 66_000))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_is_converted_without_waiting(
+    tmp_path: Path, data: bytes, before: int, filler: bytes, start: int
+) -> None:  # fmt: skip
+    whole = b"\n" + filler * before + data + b"y" * 100
+    path = tmp_path / "message"
+    path.write_bytes(whole)
+    sent = as_sent(whole)
+    file = open_file(str(path))
+    try:
+        at = start
+        while at < len(sent):
+            found = file.read_now(at, 70_000)
+            if found is None:
+                break  # a file system may not be able to say
+            assert found == sent[at : at + len(found)]
+            assert found
+            at += len(found)
+        assert file.read_now(len(sent), 100) is None
+    finally:
+        file.close()
+    assert file.read_now(0, 100) is None
+
+
+def test_a_block_that_is_not_in_memory_is_left_to_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "message"
     path.write_bytes(b"text\n" * 100)
     file = open_file(str(path))
+    # The first octets alone are there.
+    monkeypatch.setattr(os, "preadv", lambda _fd, _buffers, _offset, _flags: 10)
     try:
         assert file.read_now(0, 100) is None
         assert file.read(0, 12) == b"text\r\ntext\r\n"

@@ -14,8 +14,11 @@ from bisect import bisect_right
 from mailserver.cancellation import check
 from mailserver.errors import StoreUnavailable
 from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.disk.page_cache import PageCache
 
 _BLOCK = 64 << 10
+HEAD = 8 << 10
+"""Octets that hold nearly every header."""
 
 
 class PlainFile:
@@ -37,12 +40,7 @@ class PlainFile:
 
         None: only `read` can tell, also for errors and at the end.
         """
-        buffer = bytearray(min(count, max(0, self.size - offset)))
-        try:
-            got = os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT)
-        except OSError:
-            return None  # not in memory (EAGAIN), or a file system that cannot say (EOPNOTSUPP)
-        return bytes(buffer[:got]) or None
+        return _read_now(self._fd, offset, min(count, max(0, self.size - offset))) or None
 
     def close(self) -> None:
         """Close the file. Repeating it is harmless."""
@@ -73,15 +71,28 @@ class ConvertedFile(PlainFile):
             block += 1
         return b"".join(parts)[offset - first : end - first]
 
-    def read_now(self, offset: int, count: int) -> bytes | None:  # noqa: ARG002 - as in the parent
-        """Return None: converting is work for a thread."""
-        return None
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """Do the same for a file with bare LFs; the octets end with a block."""
+        if not 0 <= offset < self.size:
+            return None
+        block = bisect_right(self._starts, offset) - 1
+        start = block * _BLOCK
+        before = 1 if start else 0
+        wanted = before + min(self._raw_size - start, _BLOCK)
+        data = _read_now(self._fd, start - before, wanted)
+        if data is None or len(data) < wanted:
+            return None
+        at = offset - self._starts[block]
+        return _convert(data, start)[at : at + count]
 
     def _convert(self, block: int) -> bytes:
         start = block * _BLOCK
-        before = b"\r" if start and _read(self._fd, start - 1, start) == b"\r" else b" "
-        data = _read(self._fd, start, min(self._raw_size, start + _BLOCK))
-        return to_crlf(before + data)[1:]
+        return _convert(_read(self._fd, max(0, start - 1), min(self._raw_size, start + _BLOCK)), start)
+
+
+def _convert(data: bytes, start: int) -> bytes:
+    """Convert the octets from `start` of a file on, which the octet before them precedes if there is one."""
+    return to_crlf(data)[len(to_crlf(data[:1])) :] if start else to_crlf(data)
 
 
 def open_file(path: str, size: int | None = None) -> PlainFile:
@@ -129,6 +140,28 @@ def read_dated(path: str, size: int | None, limit: int) -> tuple[bytes, int] | N
     finally:
         os.close(fd)
     return None if data is None else (data, status.st_mtime_ns // 1_000_000_000)
+
+
+def read_cached(cache: PageCache, path: bytes, size: int | None) -> bytes | None:
+    """Do `read_small` from what the kernel has in memory. None: only `read_small` can tell."""
+    data = cache.read(path)
+    if data is None:
+        return None
+    # A size may be what the file's name claims, so it does not prove that the file has CRLF already.
+    sent = to_crlf(data)
+    return sent if size is None or len(sent) == size else None
+
+
+def read_cached_header(cache: PageCache, path: bytes) -> bytes | None:
+    """Read the header and its empty line, as sent. None: it is not in the first HEAD octets, or these are not in memory."""
+    data = cache.read_start(path, HEAD)
+    if data is None:
+        return None
+    if data.startswith((b"\n", b"\r\n")):
+        return b"\r\n"
+    # Each of the two lines may end in LF or in CRLF.
+    ends = [at + len(blank) for blank in (b"\n\n", b"\n\r\n") if (at := data.find(blank)) >= 0]
+    return to_crlf(data[: min(ends)]) if ends else None
 
 
 def _read_small(fd: int, expected: int, size: int | None, limit: int) -> bytes | None:
@@ -179,6 +212,16 @@ def _measure(fd: int, raw_size: int) -> array[int] | None:
         sent += len(data) + bare
         starts.append(sent)
     return None if sent == raw_size else starts
+
+
+def _read_now(fd: int, start: int, count: int) -> bytes | None:
+    """Read the first of these octets, as far as the page cache has them."""
+    buffer = bytearray(count)
+    try:
+        got = os.preadv(fd, [buffer], start, os.RWF_NOWAIT)
+    except OSError:
+        return None  # not in memory (EAGAIN), or a file system that cannot say (EOPNOTSUPP)
+    return bytes(buffer[:got])
 
 
 def _read(fd: int, start: int, end: int) -> bytes:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 from mailserver.store.maildir.format import keywords, uidlist
 
 
 class MailboxPaths:
     """Directories and files of one mailbox."""
 
-    __slots__ = ("cur", "directory", "keywords", "new", "uidlist")
+    __slots__ = ("cur", "directory", "encoded", "keywords", "new", "uidlist")
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
+        self.encoded = os.fsencode(directory)
+        """The directory as the system has it."""
         self.new = f"{directory}/new"
         """New messages that no session has reported yet."""
         self.cur = f"{directory}/cur"

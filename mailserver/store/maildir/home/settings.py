@@ -10,6 +10,7 @@ from attrs import field, frozen
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir.format.names import PLAIN, LevelEncoding
+from mailserver.store.maildir.home.file_names import FileNames
 
 MANY: Final = 20_000
 """Maximum new files of a mailbox that the account's thread reads; a process of its own reads more."""
@@ -31,3 +32,5 @@ class Settings:
     """Names of mailboxes by special use, without its backslash. The first name is made with an account."""
     many: int = MANY
     """Bound of `Account.bounded`."""
+    file_names: FileNames = field(factory=FileNames)
+    """The names of the messages that were read lately."""

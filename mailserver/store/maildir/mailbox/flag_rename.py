@@ -23,6 +23,7 @@ from mailserver.store.interfaces import Stored
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.format.filename import MaildirName
+from mailserver.store.maildir.home.file_names import GROUP
 from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.home.local_changes import LocalChange
 from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, known_mask, make_keywords
@@ -188,6 +189,7 @@ class _FlagRename:
         uids = [record[0] for record in changed]
         updates = self._updates(changed)
         examined = 0 if len(changed) < len(changing) else self._examined(uids)
+        self._note_names(uids)
 
         def save(index: Index) -> None:
             index.mailboxes.save(state)
@@ -197,6 +199,15 @@ class _FlagRename:
         if changed:
             home.local_changes.keep(state.key, LocalChange(before, state.modseq, self._rows(uids, changed), []))
         safeio.point("store.after-index")
+
+    def _note_names(self, uids: Sequence[int]) -> None:
+        """Keep the new names, or forget many: they are read again when they are needed."""
+        names, key = self._home.settings.file_names, self._state.names_key
+        if len(uids) > GROUP:
+            names.forget(key, uids)
+        else:
+            pairs = self._pairs
+            names.change(key, [(uid, names.name_of(1, pairs[at][1])) for uid, at in zip(uids, self._done, strict=True)])
 
     def _updates(self, changed: Sequence[MessageRecord]) -> list[FlagUpdate]:
         """Group them by the state that they were in."""
