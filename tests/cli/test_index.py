@@ -7,9 +7,11 @@ import os
 import re
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from mailserver.cli import main
+from mailserver.store.maildir.account import text_index
 from mailserver.store.query import Body
 from tests.config.test_load import SOUND
 from tests.store.disk import USER, account_root, open_store
@@ -33,7 +35,8 @@ def files(root: str) -> list[str]:
     return sorted(os.path.join(at, name) for at, _directories, names in os.walk(root) for name in names)
 
 
-def test_sizes_and_counts_are_shown(tmp_path: Path) -> None:
+def test_sizes_and_counts_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_index, "WORTH", 3)
     path = site(tmp_path)
     account = open_store(str(tmp_path / "mail")).account(USER)
     account.create("Other")

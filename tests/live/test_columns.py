@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from benchmarks.mail import fill
+from benchmarks.mail import PLAIN, fill, write
 from tests.live.client import Client, memory
 from tests.server import Server
 
@@ -27,7 +28,8 @@ def test_a_hundred_sessions_do_not_multiply_the_columns_of_a_mailbox(tmp_path: P
     for folder in ("new", "cur"):
         for path in (inbox / folder).iterdir():
             path.unlink()
-    fill(inbox, MESSAGES, distinct=10)
+    originals = write(PLAIN, tmp_path / "originals", (os.getuid(), os.getgid()))
+    fill(inbox, originals, MESSAGES)
 
     def opened() -> Client:
         client = stack.enter_context(Client(server, "imaps"))
