@@ -28,7 +28,7 @@ pytestmark = pytest.mark.interop
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if here in Path(item.path).parents:
+        if here in item.path.parents:
             item.add_marker(pytest.mark.interop)
 
 
