@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import termios
 import threading
 import time
 
@@ -11,7 +12,7 @@ import pytest
 from mailserver.message.headers import header_end
 from mailserver.message.limits import MAX_HEADER
 from tests.hostile.conftest import LARGEST
-from tests.hostile.wire import deliver, log_in, put_foreign
+from tests.hostile.wire import deliver, log_in, put_foreign, until_stalled
 from tests.server import Server
 
 ITEMS = (
@@ -186,7 +187,8 @@ def test_an_imap_client_that_stops_reading(server: Server, mail_user_of_all: str
         for deaf in clients:
             deaf.command(b"SELECT INBOX")
             deaf.send(b"".join(b"f%d FETCH * BODY.PEEK[]\r\n" % number for number in range(50)))
-        time.sleep(2)
+        for deaf in clients:
+            until_stalled(deaf.socket, termios.FIONREAD)
         # and now one reads on: all is there, in order
         for number in range(2):
             assert text in client.reply()
@@ -200,7 +202,8 @@ def test_a_pop3_client_that_stops_reading(server: Server, mail_user_of_all: str)
     last = clients[0].ask(b"STAT").split()[1]
     for deaf in clients:
         deaf.send((b"RETR " + last + b"\r\n") * 50)
-    time.sleep(1)
+    for deaf in clients:
+        until_stalled(deaf.socket, termios.FIONREAD)
     assert clients[0].reply().startswith(b"+OK")
     assert clients[0].text().startswith(b"Subject: large")
     for deaf in clients:
@@ -215,7 +218,7 @@ def test_a_client_that_sends_commands_and_never_reads(server: Server, protocol: 
     ]
     sender = threading.Thread(target=deaf.send_cut, args=(command * (64_000_000 // len(command)),), daemon=True)
     sender.start()
-    time.sleep(2)
+    until_stalled(deaf.socket, termios.TIOCOUTQ)
     assert sender.is_alive(), "the server has read everything of a client that reads nothing"
     deaf.socket.shutdown(socket.SHUT_RDWR)
     sender.join(30)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import re
 import select
 import socket
 import ssl
+import sys
+import time
 from base64 import b64encode
 from functools import cache
 from typing import Self
@@ -27,6 +30,15 @@ _numbers = itertools.count()
 @cache
 def _context(ca: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca)
+
+
+def until_stalled(connection: socket.socket, request: int) -> None:
+    """Wait until the server moves no octet more; `request`: FIONREAD for its octets to us, TIOCOUTQ for ours to it."""
+    end, looks = time.monotonic() + TIMEOUT, [0]
+    while looks[-1] == 0 or looks[-10:].count(looks[-1]) < 10:
+        assert time.monotonic() < end, "it does not come to a stop"
+        time.sleep(0.05)
+        looks.append(int.from_bytes(fcntl.ioctl(connection, request, bytes(4)), sys.byteorder))
 
 
 class Client:

@@ -66,7 +66,7 @@ def without_orders(server: Server, *words: str) -> str:
     while (
         done := command(server, *words, check=False)
     ).returncode and "orders signed with the account's key are running" in done.stderr:
-        time.sleep(1)
+        time.sleep(0.2)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
