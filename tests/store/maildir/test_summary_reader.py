@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,15 @@ from mailserver.message.header_summary import HeaderSummary, fields_text
 from mailserver.message.headers import header_end
 from mailserver.message.limits import SEEN
 from mailserver.message.render import summarise
+from mailserver.store.index.messages import Messages
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.format.message_file import to_crlf
 from mailserver.store.maildir.mailbox import summary_reader
 from mailserver.store.maildir.mailbox.summary_reader import read_header
 from mailserver.store.query import And, Header, Larger, Sent
+from mailserver.store.rows import Row
+from mailserver.store.time_slice import TimeSlice
+from mailserver.types import UID
 from tests.fakes import Client, info
 from tests.imap.sessions import services
 
@@ -201,4 +206,28 @@ def test_a_search_leaves_envelopes_to_those_who_ask_for_them(store) -> None:
     assert mailbox.envelopes([1]) == {}
     [(_uid, _row, summary)] = mailbox.summaries([1], only_head=True)
     assert b'"garden"' in summary.envelope
+    account.close()
+
+
+def test_what_a_time_slice_has_no_room_for_is_not_read_from_the_index(store, monkeypatch) -> None:
+    for number in range(10):
+        deliver(store, f"170000000{number}.a", b"Subject: %d\n\n" % number)
+    account = store.account("anna@example.test")
+    mailbox = account.mailbox("INBOX")
+    monkeypatch.setattr(summary_reader, "BATCH", 4)
+    asked: list[int] = []
+    rows_of = Messages.rows_of
+
+    def counted(self: Messages, key: int, uids: Sequence[int]) -> list[Row]:
+        asked.extend(uids)
+        return rows_of(self, key, uids)
+
+    monkeypatch.setattr(Messages, "rows_of", counted)
+    uids = [UID(number) for number in range(1, 11)]
+    for only_head in (True, False):
+        assert len(mailbox.summaries(uids, only_head=only_head, time_slice=TimeSlice(1))) == 1
+        assert len(asked) == 4
+        asked.clear()
+    assert [uid for uid, _row, _summary in mailbox.summaries(uids, time_slice=TimeSlice(1 << 20, 3600.0))] == uids
+    assert asked == uids
     account.close()

@@ -39,7 +39,7 @@ from mailserver.store.maildir.mailbox.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.mailbox.flag_rename import store_flags
 from mailserver.store.maildir.mailbox.maildir_search_source import MaildirSearchSource
 from mailserver.store.maildir.mailbox.recent import claim
-from mailserver.store.maildir.mailbox.summary_reader import SummaryReader, filled, is_unmeasured
+from mailserver.store.maildir.mailbox.summary_reader import SummaryReader
 from mailserver.store.maildir.mailbox.transfer import transfer
 from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.directory_stamp import DirectoryStamp
@@ -51,7 +51,7 @@ from mailserver.store.query import Query
 from mailserver.store.rows import Changes, Row, Snapshot
 from mailserver.store.search import Search, evaluate
 from mailserver.store.time_slice import TimeSlice
-from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq
+from mailserver.types import UID, MailboxId, ModSeq
 
 T = TypeVar("T")
 
@@ -190,33 +190,7 @@ class MaildirMailbox:
         self, uids: Sequence[UID], *, only_head: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[tuple[UID, Row, Summary]]:  # fmt: skip
         """Return the pre-rendered facts of these messages, without messages that are gone or unreadable."""
-        state = self._state()
-        key = state.key
-        wanted = sorted(set(uids))
-        rows = {row.uid: row for row in self._read(lambda index: index.messages.rows_of(key, wanted))}
-        known = self._read(lambda index: index.summaries.get(key, list(rows), time_slice))
-        if time_slice is not None and time_slice.full:
-            rows = {uid: row for uid, row in rows.items() if uid <= max(known)}
-        if only_head:
-            missing = [uid for uid in rows if uid not in known]
-        else:
-            missing = [
-                uid for uid, row in rows.items() if uid not in known or not known[uid].body or is_unmeasured(row)
-            ]
-        gone = set(missing)
-        last = None
-        for uid, size, date, summary in self._rendering(state).summaries(
-            missing, only_head=only_head, time_slice=time_slice
-        ):
-            if size != UNKNOWN_SIZE:
-                rows[uid] = filled(rows[uid], size, date)
-            known[uid] = summary
-            gone.discard(uid)
-            last = uid
-        if time_slice is not None and time_slice.full and last is not None:
-            # Those after it have not been examined.
-            rows = {uid: row for uid, row in rows.items() if uid <= last}
-        return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
+        return self._rendering(self._state()).answer(sorted(set(uids)), only_head=only_head, time_slice=time_slice)
 
     def envelopes(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
         """Return the ENVELOPE values that are kept."""

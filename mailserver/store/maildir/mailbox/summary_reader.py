@@ -57,6 +57,47 @@ class SummaryReader:
         self._places = os.path.join(paths.new, ""), os.path.join(paths.cur, "")
         self._reopen = reopen
 
+    def answer(
+        self, uids: Sequence[UID], *, only_head: bool, time_slice: TimeSlice | None
+    ) -> list[tuple[UID, Row, Summary]]:  # fmt: skip
+        """Do `Mailbox.summaries` for these messages (rising): from the index, else from the files.
+
+        Of many messages a time slice has room for some hundred: the index is not asked for all of them each time.
+        """
+        found: list[tuple[UID, Row, Summary]] = []
+        for start in range(0, len(uids), BATCH):
+            found += self._answer(uids[start : start + BATCH], only_head=only_head, time_slice=time_slice)
+            if time_slice is not None and time_slice.full:
+                break
+        return found
+
+    def _answer(
+        self, uids: Sequence[UID], *, only_head: bool, time_slice: TimeSlice | None
+    ) -> list[tuple[UID, Row, Summary]]:  # fmt: skip
+        key = self._key
+        rows = {row.uid: row for row in self._home.read(lambda index: index.messages.rows_of(key, uids))}
+        known = self._home.read(lambda index: index.summaries.get(key, list(rows), time_slice))
+        if time_slice is not None and time_slice.full:
+            rows = {uid: row for uid, row in rows.items() if uid <= max(known)}
+        if only_head:
+            missing = [uid for uid in rows if uid not in known]
+        else:
+            missing = [
+                uid for uid, row in rows.items() if uid not in known or not known[uid].body or is_unmeasured(row)
+            ]
+        gone = set(missing)
+        last = None
+        for uid, size, date, summary in self.summaries(missing, only_head=only_head, time_slice=time_slice):
+            if size != UNKNOWN_SIZE:
+                rows[uid] = filled(rows[uid], size, date)
+            known[uid] = summary
+            gone.discard(uid)
+            last = uid
+        if time_slice is not None and time_slice.full and last is not None:
+            # Those after it have not been examined.
+            rows = {uid: row for uid, row in rows.items() if uid <= last}
+        return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
+
     def summaries(
         self, uids: Sequence[UID], *, only_head: bool, time_slice: TimeSlice | None = None
     ) -> Iterator[Rendered]:  # fmt: skip
