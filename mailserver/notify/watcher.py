@@ -35,10 +35,12 @@ COMPARE_TIME = 30.0
 """Seconds in which every mailbox is compared with the disk once."""
 COMPARE_PARTS = 30
 """Mailboxes are divided into so many parts, which are compared one after the other."""
-GATHER_TIME = 0.02
-"""Seconds; a delivery by another worker takes less."""
-BURST = 20
-"""Passes of names to one mailbox that need not wait; each GATHER_TIME allows one more."""
+GATHER_TIME = 0.05
+"""Seconds; a delivery by another worker takes less, also on a disk whose syncs are slow."""
+BURST = 40
+"""Passes of names to one mailbox that need not wait."""
+REFILL_TIME = 0.02
+"""Seconds after which one more need not wait."""
 LINGER_TIME = 10.0
 """Seconds a mailbox is watched without a session."""
 MOST_LINGERING = 64
@@ -214,24 +216,30 @@ class Watcher:
             return
         if names is None:
             live.poked()
-        elif not self._gather:
-            self._pass(live, names)
-        else:
-            deliveries = [name for name in arrived if not live.mailbox.is_own_name(name)]
-            if deliveries:
-                self._pass(live, deliveries)
-            if len(deliveries) < len(names):
-                self._gather_names(live, set(names).difference(deliveries))
+        elif foreign := live.mailbox.foreign_names(names):
+            self._sort(live, foreign, arrived)
         self._settle_later(live)
+
+    def _sort(self, live: LiveMailbox, names: Collection[str], arrived: Collection[str]) -> None:
+        """Pass on what is certainly of other programs, and gather what may be another worker's."""
+        if not self._gather:
+            self._pass(live, names)
+            return
+        deliveries = [name for name in arrived if not live.mailbox.is_own_name(name)]
+        if deliveries:
+            self._pass(live, deliveries)
+        rest = set(names).difference(deliveries)
+        if rest:
+            self._gather_names(live, rest)
 
     def _pass(self, live: LiveMailbox, names: Collection[str]) -> None:
         """Pass names on now, or gather them after too many passes."""
         now = self._clock.seconds()
         used = max(now, self._used.get(live, now))
-        if used - now > (BURST - 1) * GATHER_TIME:
+        if used - now > (BURST - 1) * REFILL_TIME:
             self._gather_names(live, names)
         elif live.poked(names):
-            self._used[live] = used + GATHER_TIME
+            self._used[live] = used + REFILL_TIME
 
     def _gather_names(self, live: LiveMailbox, names: Collection[str]) -> None:
         now, period = self._clock.seconds(), self._gather or GATHER_TIME
