@@ -163,9 +163,13 @@ class Maildrop:
         uids = sorted(UID(self._uids[number - 1]) for number in numbers)
         return [uid for uid in uids if (at := columns.position(uid)) >= 0 and not columns.flags[at] & SEEN]
 
-    def take_prefetched(self, number: int) -> bytes | None:
-        """Take a prefetched message, None if it is none; it has the size that `size` returns."""
+    def take_in_memory(self, number: int) -> bytes | None:
+        """Take a message that is prefetched, or in the kernel's memory, else None; it has the size that `size` returns."""
         whole = self._prefetched.pop(number, None)
+        if whole is None:
+            whole = self._live.mailbox.read_cached(
+                UID(self._uids[number - 1]), self._sizes[number - 1], only_header=False
+            )
         if whole is not None:
             self._last_read = number
         return whole

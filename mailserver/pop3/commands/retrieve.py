@@ -16,7 +16,7 @@ from mailserver.session.lines import DotStuffer, dot_stuffed
 async def retr(session: Session, argument: bytes) -> None:
     """RETR (RFC 1939 5)."""
     number = read_message(session, argument)
-    text = session.maildrop.take_prefetched(number)
+    text = session.maildrop.take_in_memory(number)
     if text is None:
         await _send(session, number, None)
         return
