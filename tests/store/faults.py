@@ -160,9 +160,10 @@ class Faults:
         self.check("link", new)
         os.link(old, new, **named)
 
-    def unlink(self, path: str) -> None:
-        self.check("unlink", path)
-        os.unlink(path)
+    def unlink(self, path: Any, **named: Any) -> None:
+        at = named.get("dir_fd")
+        self.check("unlink", path if at is None else f"{_path_of(at)}/{os.fsdecode(path)}")
+        os.unlink(path, **named)
 
     def mkdir(self, path: str, mode: int = 0o777) -> None:
         self.check("mkdir", path)

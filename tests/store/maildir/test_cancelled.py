@@ -12,7 +12,7 @@ from mailserver.cancellation import Cancellation
 from mailserver.errors import Cancelled
 from mailserver.store.interfaces import Account
 from mailserver.store.maildir.disk import safeio
-from mailserver.store.maildir.mailbox import flag_rename
+from mailserver.store.maildir.mailbox import expunge, flag_rename
 from mailserver.store.maildir.mailbox import mailbox as maildir_mailbox
 from mailserver.store.memory_budget import MemoryBudget
 from mailserver.store.query import Body
@@ -73,7 +73,8 @@ def test_store_tells_what_it_has_done(account: Account, monkeypatch: pytest.Monk
 def test_expunge_tells_what_it_has_done(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox = account.mailbox("INBOX")
     before = inbox.status().highest_modseq
-    cut(monkeypatch, "unlink", 2, lambda: inbox.expunge(uids(inbox)))
+    monkeypatch.setattr(expunge, "_AT_ONCE", 1)
+    cut(monkeypatch, "unlink_all", 2, lambda: inbox.expunge(uids(inbox)))
     assert len(uids(inbox)) == COUNT - 2
     assert len(inbox.changes_since(ModSeq(before)).expunged) == 2
     inbox.refresh()

@@ -342,6 +342,24 @@ def rename_all(
                 _show("rename", f"{source}/{os.fsdecode(old)}", f"{target}/{os.fsdecode(new)}", step)
 
 
+def unlink_all(directory: str, names: Sequence[bytes], where: Iterable[int], *, done: list[int], step: str) -> None:
+    """Unlink files of a directory by the `names` at the indexes `where`; the rest is as for `rename_all`."""
+    with contextlib.ExitStack() as stack:
+        fd = _open_directory(stack, directory)
+        unlink, finished = os.unlink, done.append
+        is_watched = recorder is not None or hook is not None
+        for at in where:
+            try:
+                unlink(names[at], dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise failure(error) from error
+            finished(at)
+            if is_watched:
+                _show("unlink", f"{directory}/{os.fsdecode(names[at])}", "", step)
+
+
 def _open_directory(stack: contextlib.ExitStack, path: str) -> int:
     """Open a directory until the stack is closed. Raises: FileNotFoundError, StoreUnavailable."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,7 +11,7 @@ from mailserver.cancellation import is_change_cancelled
 from mailserver.errors import Cancelled, MailError, StoreUnavailable
 from mailserver.store.flags import DELETED
 from mailserver.store.index.database import Index, next_modseq
-from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.index.records import MailboxState, MessageRecord
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.format import uidlist
@@ -19,8 +20,11 @@ from mailserver.store.maildir.home.local_changes import LocalChange
 from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.directory_update import DirectoryUpdate
 from mailserver.store.maildir.sync.reconcile import reconcile
+from mailserver.store.rows import MANY_CHANGES
 from mailserver.types import UID
 
+_AT_ONCE: Final = 256
+"""Files that are removed before it is checked whether the session has ended."""
 _LONG_LINE: Final = 160
 """A uidlist with more octets for each message may have many dead lines."""
 _SHORT_LINE: Final = 64
@@ -28,42 +32,48 @@ _SHORT_LINE: Final = 64
 
 def expunge(home: Home, state: MailboxState, uids: Sequence[UID], *, only_deleted: bool) -> Sequence[UID]:
     """Remove messages (rising). Return the removed UIDs. Under the lock. Raises: InUse, StoreUnavailable, Cancelled."""
-    key = state.key
-    entries = home.read(lambda index: index.messages.entries_of(key, uids))
-    going = [entry for entry in entries if entry.flags & DELETED or not only_deleted]
+    going = _read(home, state, uids, only_deleted=only_deleted)
     if going and not _unlink(home, state, going):
         fresh = reconcile(home, state.name)
-        key = fresh.key
-        again = home.read(lambda index: index.messages.entries_of(key, [UID(entry.uid) for entry in going]))
-        _unlink(home, fresh, [entry for entry in again if entry.flags & DELETED or not only_deleted])
-        still = {entry.uid for entry in again if not (entry.flags & DELETED or not only_deleted)}
-        going = [entry for entry in going if entry.uid not in still]
-    return [UID(entry.uid) for entry in going]
+        expected = [record[0] for record in going]
+        again = home.read(lambda index: index.messages.records_of(fresh.key, expected))
+        kept = {record[0] for record in again if only_deleted and not record[2] & DELETED}
+        _unlink(home, fresh, [record for record in again if record[0] not in kept])
+        going = [record for record in going if record[0] not in kept]
+    return [UID(record[0]) for record in going]
 
 
-def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
+def _read(home: Home, state: MailboxState, uids: Sequence[int], *, only_deleted: bool) -> list[MessageRecord]:
+    records = home.read(lambda index: index.messages.records_of(state.key, uids))
+    return [record for record in records if record[2] & DELETED] if only_deleted else records
+
+
+def _unlink(home: Home, state: MailboxState, records: Sequence[MessageRecord]) -> bool:
     """Remove the files and update the index. Return whether all of them were there."""
     paths = home.paths(state.name)
-    places = sorted({entry.place for entry in entries})
+    places = sorted({record[7] for record in records})
     own = DirectoryUpdate(home, paths, state, places)
-    own.expect(entry.file_name for entry in entries)
-    expunged = []
+    names = [record[5] + record[6] for record in records]
+    if len(names) < MANY_CHANGES:
+        own.expect(map(os.fsdecode, names))
+    done: list[int] = []
     is_cut = False
     hindered: Exception | None = None
-    for entry in entries:
-        if is_cut := is_change_cancelled():
-            break
-        try:
-            safeio.unlink(f"{paths.place(entry.place)}/{entry.base}{entry.suffix}")
-        except FileNotFoundError:
-            pass
-        except StoreUnavailable as error:
-            # Files that are gone already are reported as expunged, too.
-            hindered = error
-            break
-        else:
-            expunged.append(UID(entry.uid))
-        safeio.point("expunge.after-unlink")
+    try:
+        for place in places:
+            where = [at for at, record in enumerate(records) if record[7] == place]
+            for start in range(0, len(where), _AT_ONCE):
+                if is_cut := is_change_cancelled():
+                    break
+                part = where[start : start + _AT_ONCE]
+                safeio.unlink_all(paths.place(place), names, part, done=done, step="expunge.after-unlink")
+    except FileNotFoundError:
+        # The directory is gone, and all files with it.
+        pass
+    except StoreUnavailable as error:
+        # Files that are gone already are reported as expunged, too.
+        hindered = error
+    expunged = [UID(records[at][0]) for at in (sorted(done) if len(places) > 1 else done)]
     if expunged:
         sync_directories(paths.place(place) for place in places)
         safeio.point("expunge.after-directory-sync")
@@ -85,7 +95,7 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
     if is_cut:
         # The index records what is gone; the others stay.
         raise Cancelled
-    return len(expunged) == len(entries)
+    return len(expunged) == len(records)
 
 
 def tidy_uidlist(home: Home, state: MailboxState) -> None:
