@@ -203,7 +203,7 @@ class Mailserver(TestedServer):
         self._start()
 
     def wait_for_texts(self, user: str, messages: int) -> None:
-        for _ in range(300):
+        for _ in range(800):
             before = self.cpu()
             time.sleep(1.5)
             known = sum(mailbox.indexed or 0 for mailbox in report(str(self.maildir(user))).mailboxes)
