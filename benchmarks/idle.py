@@ -46,7 +46,7 @@ class Figures:
     connection: float
     """KiB (proportional set size) of a further connection to an account that is open."""
     account: float
-    """KiB of an open account."""
+    """KiB of an open account whose sessions are at rest."""
     each: float
     """KiB of all, divided by the connections."""
     machine: float
@@ -187,7 +187,7 @@ def _each(
     machine, alone = available_memory(), side.memory()
     once = min(len(accounts.people), count // 2)
     with connected(side, accounts, once) as clients:
-        time.sleep(2)
+        time.sleep(SETTLING)
         opened = side.memory()
         _connect(side, accounts, clients, count)
         time.sleep(SETTLING)
