@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from mailserver.store.live.account import LiveAccount
@@ -45,11 +45,11 @@ class OpenIndexes:
         self,
         most: int = 256,
         *,
-        call_later: Callable[[float, Callable[[], None]], object] = _never,
+        call_later: Callable[[float, Callable[[], None]], Any] = _never,
         seconds: Callable[[], float] = time.monotonic,
         trim: Callable[[], object] = _nothing,
     ) -> None:
-        """`most` may change at any time. Without `call_later` no account rests.
+        """`most` may change at any time. Without `call_later` no account rests; it returns an object with `cancel()`.
 
         `trim` has freed memory returned to the system; it does not block.
         """
@@ -59,7 +59,8 @@ class OpenIndexes:
         self._trim = trim
         self._used: OrderedDict[LiveAccount, float] = OrderedDict()
         """Account -> time of its last operation."""
-        self._sweeping = False
+        self._next_sweep: Any = None
+        self._stopped = False
         self._closed = 0
         """Accounts closed since freed memory was last returned."""
         self._trimmed = seconds() - TRIM_EVERY
@@ -73,8 +74,15 @@ class OpenIndexes:
         self._used.move_to_end(live)
         while len(self._used) > max(1, self.most):
             self._close(next(iter(self._used)))
-        if not self._sweeping:
+        if self._next_sweep is None:
             self._sweep_after(REST)
+
+    def stop(self) -> None:
+        """Sweep no more: the service ends, and closes all accounts itself. Repeating it is harmless."""
+        self._stopped = True
+        if self._next_sweep is not None:
+            self._next_sweep.cancel()
+            self._next_sweep = None
 
     def forget(self, live: LiveAccount) -> None:
         """Note that the account is being closed."""
@@ -87,12 +95,12 @@ class OpenIndexes:
             live.release_resources()
 
     def _sweep_after(self, seconds: float) -> None:
-        self._sweeping = True
-        self._call_later(seconds, self._sweep)
+        if not self._stopped:
+            self._next_sweep = self._call_later(seconds, self._sweep)
 
     def _sweep(self) -> None:
         """Close accounts at rest, then return freed memory. The next sweep is when there is more to do, if ever."""
-        self._sweeping = False
+        self._next_sweep = None
         now = self._seconds()
         resting = [live for live, _ in zip(self._used, range(AT_ONCE), strict=False) if self._used[live] + REST <= now]
         for live in resting:

@@ -139,3 +139,15 @@ def test_an_account_that_is_closed_for_good_does_not_rest(world: World, clock: C
 
 def test_the_system_can_be_asked() -> None:
     return_free_memory()
+
+
+def test_no_sweep_and_no_return_of_memory_is_left_after_the_end_of_the_service(
+    world: World, clock: Clock, trims: list[float]
+) -> None:
+    use, *_others = open_accounts(world, TRIM_AFTER + 1)
+    world.accounts.close()
+    world.settle()
+    use()  # as of a session that ends late
+    assert clock.getDelayedCalls() == []
+    wait(world, clock, REST + TRIM_EVERY)
+    assert trims == []
