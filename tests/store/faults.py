@@ -1,6 +1,6 @@
-"""A disk that fails: one call of `safeio` and `directories` after the other, once, for good, for want of room, or half.
+"""A disk that fails: one call of `safeio`, `bulk` and `directories` after the other, once, for good, for want of room, or half.
 
-`Faults` stands in for `os` in both modules. It counts the calls that change something, and lets the one that a `Plan`
+`Faults` stands in for `os` in these modules. It counts the calls that change something, and lets the one that a `Plan`
 names go wrong. A file whose sync failed is one whose data the kernel may have dropped: a later sync of it proves
 nothing, which the recorder is told as a change called "lost" (see `power`).
 """
@@ -18,7 +18,7 @@ import apsw
 from attrs import frozen
 
 from mailserver.store.index import schema
-from mailserver.store.maildir.disk import copying, directories, safeio
+from mailserver.store.maildir.disk import bulk, copying, directories, safeio
 from mailserver.store.maildir.disk.recorder import Change
 
 Kind = Literal["once", "full once", "full", "short", "unsynced", "dead"]
@@ -51,7 +51,7 @@ class Plan:
 
 
 class Faults:
-    """`os`, as `safeio` and `directories` see it."""
+    """`os`, as `safeio`, `bulk` and `directories` see it."""
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
@@ -241,6 +241,6 @@ def failing_disk() -> Iterator[Faults]:
     """`os` replaced in the modules that change something; nothing fails before `begin`."""
     faults = Faults()
     with contextlib.ExitStack() as stack:
-        for module in (safeio, directories, copying):
+        for module in (safeio, bulk, directories, copying):
             stack.enter_context(mock.patch.object(module, "os", faults))
         yield faults

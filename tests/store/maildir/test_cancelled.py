@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from mailserver import cancellation
 from mailserver.cancellation import Cancellation
 from mailserver.errors import Cancelled
 from mailserver.store.interfaces import Account
-from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.disk import bulk, safeio
 from mailserver.store.maildir.mailbox import expunge, flag_rename
 from mailserver.store.maildir.mailbox import mailbox as maildir_mailbox
 from mailserver.store.memory_budget import MemoryBudget
@@ -34,10 +35,12 @@ def account() -> Account:
         account.close()
 
 
-def cut(monkeypatch: pytest.MonkeyPatch, name: str, after: int, operation: Callable[[], object]) -> None:
-    """Run it in a thread's way; its session ends once `safeio.name` has been called that often on messages."""
+def cut(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, after: int, operation: Callable[[], object]
+) -> None:
+    """Run it in a thread's way; its session ends once that function has been called that often on messages."""
     request = Cancellation()
-    original = getattr(safeio, name)
+    original = getattr(module, name)
     calls = 0
 
     def counted(first: str, *rest: Any, **options: Any) -> object:
@@ -49,7 +52,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, name: str, after: int, operation: Calla
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(safeio, name, counted)
+        patch.setattr(module, name, counted)
         patch.setattr(cancellation, "CHANGE_TIME", 0.0)
         with pytest.raises(Cancelled):
             cancellation.run(operation, request)
@@ -59,7 +62,7 @@ def test_store_tells_what_it_has_done(account: Account, monkeypatch: pytest.Monk
     inbox = account.mailbox("INBOX")
     before = inbox.status().highest_modseq
     monkeypatch.setattr(flag_rename, "_AT_ONCE", 2)
-    cut(monkeypatch, "rename_all", 2, lambda: inbox.store_flags(uids(inbox), ADD, ["\\Seen"]))
+    cut(monkeypatch, bulk, "rename_all", 2, lambda: inbox.store_flags(uids(inbox), ADD, ["\\Seen"]))
     seen = [uid for uid, names in flags(inbox).items() if "\\Seen" in names]
     assert len(seen) == 4
     assert [row.uid for row in inbox.changes_since(before).rows] == seen
@@ -74,7 +77,7 @@ def test_expunge_tells_what_it_has_done(account: Account, monkeypatch: pytest.Mo
     inbox = account.mailbox("INBOX")
     before = inbox.status().highest_modseq
     monkeypatch.setattr(expunge, "_AT_ONCE", 1)
-    cut(monkeypatch, "unlink_all", 2, lambda: inbox.expunge(uids(inbox)))
+    cut(monkeypatch, bulk, "unlink_all", 2, lambda: inbox.expunge(uids(inbox)))
     assert len(uids(inbox)) == COUNT - 2
     assert len(inbox.changes_since(ModSeq(before)).expunged) == 2
     inbox.refresh()
@@ -86,7 +89,7 @@ def test_expunge_tells_what_it_has_done(account: Account, monkeypatch: pytest.Mo
 def test_copy_and_move_are_undone(account: Account, monkeypatch: pytest.MonkeyPatch, move: bool, step: str) -> None:
     inbox, other = account.mailbox("INBOX"), account.mailbox("Other")
     everything = uids(inbox)
-    cut(monkeypatch, step, 3, lambda: (inbox.move if move else inbox.copy)(everything, "Other"))
+    cut(monkeypatch, safeio, step, 3, lambda: (inbox.move if move else inbox.copy)(everything, "Other"))
     for mailbox, there in ((inbox, everything), (other, [])):
         mailbox.refresh()
         assert uids(mailbox) == there

@@ -1,5 +1,5 @@
-"""Durable file operations. All changes on disk are made here and in `directories`. What was synced survives a power
-cut; the rest may vanish.
+"""Durable file operations. All changes on disk are made here, in `bulk` and in `directories`. What was synced survives a
+power cut; the rest may vanish.
 
 Problems:
 
@@ -38,7 +38,7 @@ import itertools
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.store.maildir.disk.recorder import Change, Recorder
@@ -312,69 +312,6 @@ def rename(old: str, new: str) -> None:
         raise failure(error) from error
     if recorder is not None:
         recorder.record(Change("rename", old, new))
-
-
-def rename_all(
-    source: str, target: str, pairs: Sequence[tuple[bytes, bytes]], where: Iterable[int], *, done: list[int], step: str
-) -> None:
-    """Rename files of the directory `source` into `target`, by the (old, new) names of `pairs` at the indexes `where`.
-
-    `done` gets the index of each that was renamed, at once, so also if another one fails; files that are missing are left
-    out. `step` names the point after each. No sync. The kernel looks names up in two open directories: with the paths to
-    them it takes a tenth longer. Raises: FileNotFoundError if a directory is missing, NoSpace, StoreUnavailable.
-    """
-    with contextlib.ExitStack() as stack:
-        from_fd = to_fd = _open_directory(stack, source)
-        if target != source:
-            to_fd = _open_directory(stack, target)
-        rename, finished = os.rename, done.append
-        is_watched = recorder is not None or hook is not None
-        for at in where:
-            old, new = pairs[at]
-            try:
-                rename(old, new, src_dir_fd=from_fd, dst_dir_fd=to_fd)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise failure(error) from error
-            finished(at)
-            if is_watched:
-                _show("rename", f"{source}/{os.fsdecode(old)}", f"{target}/{os.fsdecode(new)}", step)
-
-
-def unlink_all(directory: str, names: Sequence[bytes], where: Iterable[int], *, done: list[int], step: str) -> None:
-    """Unlink files of a directory by the `names` at the indexes `where`; the rest is as for `rename_all`."""
-    with contextlib.ExitStack() as stack:
-        fd = _open_directory(stack, directory)
-        unlink, finished = os.unlink, done.append
-        is_watched = recorder is not None or hook is not None
-        for at in where:
-            try:
-                unlink(names[at], dir_fd=fd)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise failure(error) from error
-            finished(at)
-            if is_watched:
-                _show("unlink", f"{directory}/{os.fsdecode(names[at])}", "", step)
-
-
-def _open_directory(stack: contextlib.ExitStack, path: str) -> int:
-    """Open a directory until the stack is closed. Raises: FileNotFoundError, StoreUnavailable."""
-    try:
-        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise failure(error) from error
-    stack.callback(os.close, fd)
-    return fd
-
-
-def _show(operation: str, path: str, other: str, step: str) -> None:
-    """Show a change to the tests."""
-    if recorder is not None:
-        recorder.record(Change(operation, path, other))
-    point(step)
 
 
 def link(old: str, new: str, *, or_copy: bool = True) -> None:

@@ -12,7 +12,7 @@ from mailserver.errors import Cancelled, MailError, StoreUnavailable
 from mailserver.store.flags import DELETED
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import MailboxState, MessageRecord
-from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.disk import bulk, safeio
 from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.home.home import Home
@@ -66,7 +66,7 @@ def _unlink(home: Home, state: MailboxState, records: Sequence[MessageRecord]) -
                 if is_cut := is_change_cancelled():
                     break
                 part = where[start : start + _AT_ONCE]
-                safeio.unlink_all(paths.place(place), names, part, done=done, step="expunge.after-unlink")
+                bulk.unlink_all(paths.place(place), names, part, done=done, step="expunge.after-unlink")
     except FileNotFoundError:
         # The directory is gone, and all files with it.
         pass

@@ -20,7 +20,7 @@ from mailserver.store.flags import FlagChange
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import FlagUpdate, MailboxState, MessageRecord
 from mailserver.store.interfaces import Stored
-from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.disk import bulk, safeio
 from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.format.filename import MaildirName
 from mailserver.store.maildir.home.file_names import GROUP
@@ -150,7 +150,7 @@ class _FlagRename:
                     part = where[start : start + _AT_ONCE]
                     tried += len(part)
                     source, target = self._paths.place(place), self._paths.cur
-                    safeio.rename_all(source, target, pairs, part, done=self._done, step="store.after-rename")
+                    bulk.rename_all(source, target, pairs, part, done=self._done, step="store.after-rename")
         except FileNotFoundError:
             # The directory is gone, and all files with it.
             pass
