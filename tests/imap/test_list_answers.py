@@ -47,6 +47,7 @@ def test_the_same_question_about_an_unchanged_account_has_the_same_answer_withou
     for command in (b"CREATE a/b/c", b"SUBSCRIBE a/b/c", b"DELETE a/b/c"):
         ask(client, command)
     first = [ask(client, command) for command in LISTS]
+    assert first == [ask(logged_in(services(store=store)), command) for command in LISTS], "each as nothing is kept"
     age(tmp_path / "example.test" / "anna" / "Maildir")
     assert [ask(client, command) for command in LISTS] == first
     monkeypatch.setattr(DirectRunner, "run", lambda _self, _operation: pytest.fail("a hop"))
