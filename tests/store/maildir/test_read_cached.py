@@ -152,5 +152,7 @@ def test_names_are_bounded_in_octets():
     names.change("mailbox", [(9 * GROUP, b"cur/y"), (0, b"cur/z")])
     assert names.find("mailbox", 9 * GROUP) == b"cur/y"
     assert names.find("mailbox", 0) is None
+    names.change("mailbox", [(8 * GROUP + at, b"cur/" + b"x" * 150) for at in range(GROUP)])
+    assert names.octets_kept <= 20_000, "longer names take room too"
     names.forget("mailbox", range(10 * GROUP))
     assert names.octets_kept == 0

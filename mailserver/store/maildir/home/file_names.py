@@ -60,8 +60,7 @@ class FileNames:
                 self._forget((mailbox, number))
                 self.octets_kept += _weight(group)
                 self._groups[mailbox, number] = group
-            while self.octets_kept > self._octets:
-                self._forget(next(iter(self._groups)))
+            self._trim()
 
     def change(self, mailbox: Hashable, names: Iterable[tuple[int, bytes]]) -> None:
         """Keep the names of these messages, as `name_of` returns them, whose groups are known."""
@@ -71,12 +70,17 @@ class FileNames:
                 if group is not None:
                     self.octets_kept += len(name) - len(group[uid % GROUP])
                     group[uid % GROUP] = name
+            self._trim()
 
     def forget(self, mailbox: Hashable, uids: Iterable[int]) -> None:
         """Forget the groups of these messages, most of which have other names now."""
         with self._writing:
             for number in {uid // GROUP for uid in uids}:
                 self._forget((mailbox, number))
+
+    def _trim(self) -> None:
+        while self.octets_kept > self._octets:
+            self._forget(next(iter(self._groups)))
 
     def _forget(self, key: _Key) -> None:
         group = self._groups.pop(key, None)
