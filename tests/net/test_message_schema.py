@@ -14,6 +14,7 @@ from mailserver.net.ipc.message_schema import (
     MAX_STRING,
     MAX_VALUES,
     BadMessage,
+    parse,
     structure,
     structure_text,
     to_text,
@@ -100,6 +101,29 @@ def test_each_message_comes_back_as_it_was() -> None:
 def test_a_text_of_a_peer_that_is_no_message_is_refused(text: str) -> None:
     with pytest.raises(BadMessage):
         structure_text(text, PenaltiesChanged)
+
+
+@pytest.mark.parametrize("name", [",[{" * 85, '",\\' * 85, '\\\\",[{' * 50])
+def test_names_that_clients_choose_count_as_one_value_each(name: str) -> None:
+    message = ClientsSeen(tuple((name, number, name) for number in range(1000)))
+    frame = encode_worker_message(message)
+    assert sum(map(frame.count, (b",", b"[", b"{"))) > MAX_VALUES
+    decoded = decode_worker_message(frame)
+    assert isinstance(decoded, ClientsSeen)
+    assert [tuple(row) for row in decoded.rows] == list(message.rows)
+
+
+@pytest.mark.parametrize("start", [b'{"a":"', b'{"a":"\\', b'{"a":"\\\\', b'{"a":"",\\"'])
+@pytest.mark.parametrize("end", [b'","b":[', b'\\","b":[', b'\\\\","b":['])
+def test_values_behind_a_string_are_counted_however_it_is_quoted(start: bytes, end: bytes) -> None:
+    text = start + end + b"[]," * MAX_VALUES + b"0]}"
+    try:
+        count = len(json.loads(text)["b"])
+    except ValueError:
+        count = 0
+    assert count in {0, MAX_VALUES + 1}
+    with pytest.raises(BadMessage, match="more than 150000 values" if count else "values|JSON"):
+        parse(text)
 
 
 def heartbeat(**fields: Any) -> bytes:
