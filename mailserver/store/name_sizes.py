@@ -24,6 +24,7 @@ from mailserver.types import UNKNOWN_SIZE
 OWN_NAME: Final = re.compile(rb"[0-9]+\.M[0-9]{6}P[0-9]+Q[0-9]+R[0-9a-f]{8}\.")
 """Beginning of the names that this server makes."""
 _SIZES: Final = re.compile(rb",S=([0-9]{1,9}),W=([0-9]{1,9})\Z")
+_BASE: Final = re.compile(r",S=([0-9]{1,9}),W=([0-9]{1,9})(?::2,[^/]*)?\Z")
 _ALL_SIZES: Final = re.compile(rb",S=([0-9]{1,9}),W=([0-9]{1,9})$", re.MULTILINE)
 
 
@@ -36,6 +37,12 @@ def claimed_size(base: bytes) -> int:
     if on_disk < sent <= 2 * on_disk or (on_disk == sent and OWN_NAME.match(base)):
         return sent
     return UNKNOWN_SIZE
+
+
+def claims_conversion(path: str) -> bool:
+    """Tell whether the name of a message file claims that some lines of it end in a bare LF."""
+    found = _BASE.search(path)
+    return found is not None and int(found[1]) < int(found[2])
 
 
 def claimed_sizes(bases: Sequence[bytes]) -> array[int]:

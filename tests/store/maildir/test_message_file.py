@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mailserver.store.maildir.format.message_file import open_file, to_crlf
+from mailserver.store.maildir.format.message_file import open_file, read_dated, read_small, to_crlf
 
 TEXT = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"a", b"\r\r\n", b"\n\n"])).map(b"".join)
 
@@ -40,6 +40,21 @@ def test_a_file_is_converted_across_its_blocks(tmp_path: Path, data: bytes, befo
         assert file.size == len(as_sent(whole))
         assert file.read() == as_sent(whole)
         assert file.read(65_500, 200) == as_sent(whole)[65_500:65_700]
+    finally:
+        file.close()
+
+
+@pytest.mark.parametrize("lines", [2, 40_000])
+def test_a_name_that_claims_the_size_on_disk_does_not_make_lf_crlf(tmp_path: Path, lines: int) -> None:
+    data = b"a line\n" * lines
+    size = len(data)
+    path = tmp_path / f"1.M1P1.host,S={size - 1},W={size}:2,S"
+    path.write_bytes(data)
+    assert read_small(str(path), size, size) is None
+    assert read_dated(str(path), size, size) is None
+    file = open_file(str(path), size)
+    try:
+        assert (file.size, file.read()) == (len(as_sent(data)), as_sent(data))
     finally:
         file.close()
 

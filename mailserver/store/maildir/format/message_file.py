@@ -15,6 +15,7 @@ from mailserver.cancellation import check
 from mailserver.errors import StoreUnavailable
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.disk.page_cache import PageCache
+from mailserver.store.name_sizes import claims_conversion
 
 _BLOCK = 64 << 10
 HEAD = 8 << 10
@@ -103,8 +104,8 @@ def open_file(path: str, size: int | None = None) -> PlainFile:
     fd, status = safeio.open_with_status(path)
     try:
         raw_size = status.st_size
-        # The same size on disk as sent: there is nothing to convert.
-        starts = None if size == raw_size else _measure(fd, raw_size)
+        # The same size on disk as sent: there is nothing to convert, unless the size is a wrong one of the file's name.
+        starts = None if size == raw_size and not claims_conversion(path) else _measure(fd, raw_size)
     except BaseException:
         os.close(fd)
         raise
@@ -125,7 +126,7 @@ def read_small(path: str, size: int | None, limit: int) -> bytes | None:
     # Only a message has exactly this size: no need for a stat of each.
     fd = safeio.open_unasked(path)
     try:
-        return _read_small(fd, size, size, limit)
+        return _read_small(fd, path, size, size, limit)
     except IsADirectoryError as error:
         raise StoreUnavailable from error
     finally:
@@ -136,7 +137,7 @@ def read_dated(path: str, size: int | None, limit: int) -> tuple[bytes, int] | N
     """Do `read_small`; return the file's mtime, too, in seconds since 1970."""
     fd, status = safeio.open_with_status(path)
     try:
-        data = _read_small(fd, status.st_size, size, limit)
+        data = _read_small(fd, path, status.st_size, size, limit)
     finally:
         os.close(fd)
     return None if data is None else (data, status.st_mtime_ns // 1_000_000_000)
@@ -164,7 +165,7 @@ def read_cached_header(cache: PageCache, path: bytes) -> bytes | None:
     return to_crlf(data[: min(ends)]) if ends else None
 
 
-def _read_small(fd: int, expected: int, size: int | None, limit: int) -> bytes | None:
+def _read_small(fd: int, path: str, expected: int, size: int | None, limit: int) -> bytes | None:
     """`expected`: the largest possible size on disk, as no message is longer there than as sent."""
     if expected > limit:
         return None
@@ -173,7 +174,7 @@ def _read_small(fd: int, expected: int, size: int | None, limit: int) -> bytes |
         data = os.read(fd, expected + 1)
     except OSError as error:
         raise safeio.failure(error) from error
-    if len(data) == size:
+    if len(data) == size and not claims_conversion(path):
         return data
     sent = to_crlf(data)
     if (len(sent) != size) if size is not None else (len(data) != expected or len(sent) > limit):
