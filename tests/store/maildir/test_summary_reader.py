@@ -190,6 +190,17 @@ def test_a_search_of_one_field_reads_no_other(store, monkeypatch) -> None:
     account.close()
 
 
+def test_a_field_behind_what_is_read_of_a_long_header_is_found(store) -> None:
+    deliver(store, "1700000001.a", b"Subject: garden\n" + b"X-Long: y\n" * (SEEN // 9) + b"Subject: pond\n\nbody\n")
+    deliver(store, "1700000002.a", b"Subject: pond\n\n")
+    account = store.account("anna@example.test")
+    mailbox = account.mailbox("INBOX")
+    for _again in range(2):
+        found = [mailbox.search(Header("Subject", text), [1, 2]) for text in ("pond", "garden", "body")]
+        assert found == [[1, 2], [1], []]
+    account.close()
+
+
 @given(header=PIECES, names=st.sets(st.sampled_from(["subject", "to", "from"]), min_size=1))
 def test_the_text_of_some_fields_is_a_part_of_that_of_all(header: list[bytes], names: set[str]) -> None:
     octets = b"".join(header)
