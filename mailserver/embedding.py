@@ -200,7 +200,7 @@ class MailServices(Service):
         return self._services
 
     def make_tls_connection(self, listener: Listener, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Make the TLS connection of one client. One that comes while nobody is served is closed before its handshake."""
+        """Make the TLS connection of one client. While the service does not run it is closed before its handshake."""
         if self._services is None:
             return SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD), None)
         return self._services.tls.creator(listener).serverConnectionForTLS(protocol)

@@ -54,13 +54,13 @@ def _pipelined(item: bytes, response: bytes) -> Work:
         yield None
         for _ in range(10):
             client.send(batch)
-            done = told = 0
+            done = reported = 0
             while done < 200:
                 line = client.line()
                 # A server may answer several commands before it completes them (RFC 3501 5.5).
                 done += line.startswith(b"p OK")
-                told += response in line
-            assert told == 200, told
+                reported += response in line
+            assert reported == 200, reported
         yield 2000
         client.close()
 

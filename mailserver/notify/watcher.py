@@ -57,7 +57,7 @@ class Watcher:
         self._clock = clock
         self._gather = gather
         self._used: dict[LiveMailbox, float] = {}
-        """Mailbox -> the time until which its passes use up what is allowed."""
+        """Mailbox -> the time at which all its passes will be allowed again."""
         self._gathered: dict[LiveMailbox, set[str]] = {}
         self._ripe: dict[LiveMailbox, set[str]] = {}
         """Names that were gathered before the present GATHER_TIME began: passed on at its end."""
@@ -221,7 +221,7 @@ class Watcher:
         self._settle_later(live)
 
     def _sort(self, live: LiveMailbox, names: Collection[str], arrived: Collection[str]) -> None:
-        """Pass on what is certainly of other programs, and gather what may be another worker's."""
+        """Pass on the names of other programs, and gather those that may be another worker's."""
         if not self._gather:
             self._pass(live, names)
             return
@@ -249,7 +249,7 @@ class Watcher:
         gathered.setdefault(live, set()).update(names)
 
     def _pass_on(self) -> None:
-        """Pass on what has been gathered for a whole GATHER_TIME at least."""
+        """Pass on names that were gathered for a whole GATHER_TIME at least."""
         self._passing = None
         ripe, self._ripe, self._gathered = self._ripe, self._gathered, {}
         if self._ripe:

@@ -306,7 +306,7 @@ class Mailbox(Protocol):
         """Return a small message as sent, or its header with the empty line, if all of it is in memory.
 
         On the reactor's thread, beside another operation of the account: it never waits. `size` is the message's, None if
-        unknown. None: only `read_whole` or `open_message` can tell. A message may be given that has just been expunged.
+        unknown. None: `read_whole` or `open_message` must be called. A message may be returned that has just been expunged.
         """
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:

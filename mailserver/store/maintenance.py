@@ -5,8 +5,8 @@ Rules:
 *   An account is maintained once it has been idle for a while, or has been busy for too long. Each slice is one
     operation in the account's turn. It ends early when another operation waits.
 *   All accounts together take a share of one processor: a pause in proportion follows each slice. SHARE holds for BURST
-    seconds of work, as of one large mailbox that somebody searches; what is more gets LASTING_SHARE, so that a server with
-    many accounts to maintain is at rest all the same. `spent` and `due` say what it has cost and what waits.
+    seconds of work, as of one large mailbox that is searched; further work gets LASTING_SHARE, so that a server with
+    many accounts to maintain is at rest all the same. `spent` is its cost, `due` the number of accounts that wait.
 *   Work that is left when an account's last session ends is done when it has sessions again.
 """
 

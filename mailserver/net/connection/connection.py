@@ -47,8 +47,8 @@ DELIVERY_CHECK_INTERVAL: Final = 0.02
 class Connection(Acceptance):
     """The Twisted protocol of one client."""
 
-    _passed: tuple[int, ...] = ()
-    """Descriptors that the client has passed, which one thread is to close."""
+    _descriptors: tuple[int, ...] = ()
+    """Descriptors that the client has passed; one thread closes them."""
 
     def __init__(self, context: ListenerContext, address: IAddress | None = None) -> None:
         """`address`: the client's, where a trusted proxy names another than the transport's peer."""
@@ -76,14 +76,14 @@ class Connection(Acceptance):
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
         """Cut a client of an endpoint's Unix socket that passes one. Twisted would close it, which may block for long."""
-        if not self._passed:
-            self._context.reactor.callLater(0, self._close_passed)
+        if not self._descriptors:
+            self._context.reactor.callLater(0, self._close_descriptors)
             self._abort()
-        self._passed = (*self._passed, descriptor)
+        self._descriptors = (*self._descriptors, descriptor)
 
-    def _close_passed(self) -> None:
-        passed, self._passed = self._passed, ()
-        close_descriptors(passed)
+    def _close_descriptors(self) -> None:
+        descriptors, self._descriptors = self._descriptors, ()
+        close_descriptors(descriptors)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
         """End the session. One in the middle of a store operation is resumed when that is done."""

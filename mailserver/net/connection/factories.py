@@ -14,7 +14,7 @@ from mailserver.net.connection.open_connections import OpenConnections
 
 
 class ClosedConnection(Protocol):
-    """A connection that comes while nobody is served. (A wrapping factory takes no None for a protocol.)"""
+    """The protocol of a client that connects while the services do not run. (A wrapping factory takes no None for a protocol.)"""
 
     def connectionMade(self) -> None:
         """Close it."""

@@ -1,6 +1,6 @@
 """The summaries table: what was rendered of a message once, for answers to FETCH.
 
-The texts for SEARCH are another table (`header_texts`): they are made of the lines here when somebody searches.
+The texts for SEARCH are another table (`header_texts`): a search makes them of the lines here.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def _never(_delay: float, _call: Callable[[], None]) -> object:
 
 
 def _nothing() -> None:
-    """`trim` where nobody returns memory."""
+    """`trim` that does nothing."""
 
 
 class OpenIndexes:

@@ -133,7 +133,7 @@ def test_the_names_of_many_messages_cost_one_query(tmp_path, monkeypatch):
         if mailbox.read_cached(uid, None, False) is None:
             assert mailbox.read_whole([uid], 1000) == [(uid, to_crlf(TEXTS[0]))]
     assert asked == [GROUP, GROUP]
-    # Those who read a whole mailbox, such as a search, would drop all others' names.
+    # Reading a whole mailbox, as a search does, must not drop all other names.
     mailbox.read_whole(range(1, 2 * GROUP), 1 << 20)
     assert asked == [GROUP, GROUP, 2 * GROUP - 1]
 

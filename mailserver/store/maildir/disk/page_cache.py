@@ -61,13 +61,13 @@ class PageCache:
     def read(self, path: bytes) -> bytes | None:
         """Read a whole file of at most LARGEST octets.
 
-        None: it is not in memory, or only a read that may wait can tell, also for errors.
+        None: it is not in memory, or it is larger, or a call has failed.
         """
         fd = self._syscall(_OPENAT2, _AT_FDCWD, path, _HOW, len(_HOW))
         if fd < 0:
             return None
         count = self._preadv2(fd, self._whole, 1, 0, os.RWF_NOWAIT)
-        # The second read tells the end of the file from the end of what is in memory.
+        # The second read distinguishes the end of the file from the end of what is in memory.
         if 0 <= count <= LARGEST and self._preadv2(fd, self._one, 1, count, os.RWF_NOWAIT):
             count = -1
         self._close(fd)
