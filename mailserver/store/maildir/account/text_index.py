@@ -30,10 +30,7 @@ import apsw
 from attrs import define
 
 from mailserver.errors import MailError
-from mailserver.message.header_summary import HeaderSummary
-from mailserver.message.matcher import SMALL
-from mailserver.message.text import MessageText
-from mailserver.message.text_pieces import Stream, iterate_pieces
+from mailserver.message.indexed_texts import indexed_texts
 from mailserver.store.batch_size import STEP
 from mailserver.store.index import schema
 from mailserver.store.index.fulltext import FullText, query_of
@@ -67,8 +64,6 @@ A message counts once for each search.
 NOW: Final = 0.0
 _OTHER_AT_WORK: Final = 5.0
 _NO_ROOM: Final = 600.0
-
-_HALVES: Final = ((Stream.HEADER, Stream.INNER), (Stream.BODY, Stream.VISIBLE))
 
 Read = Callable[[MailboxState, Sequence[UID]], Iterable[tuple[UID, bytes]]]
 
@@ -266,7 +261,7 @@ class TextIndex:
         end = time.monotonic() + STEP
         dealt_with = len(batch)
         for uid, data in self._read(state, todo):
-            texts = texts_of(data, kept[uid] if uid in kept else HeaderSummary.of_message(data).text().text)
+            texts = indexed_texts(data, kept.get(uid), TRANSACTION)
             if texts is not None:
                 size = sum(map(len, texts))
                 if taken + size > TRANSACTION:
@@ -368,30 +363,6 @@ class TextIndex:
                 fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)
-
-
-def texts_of(data: bytes, kept: str) -> tuple[str, str] | None:
-    """Return header and body as SEARCH sees them; `kept` is the header text that SEARCH tests first (HeaderText.text).
-
-    None if they have more than TRANSACTION characters.
-    """
-    if len(data) <= SMALL:
-        text = MessageText(data)
-        header, body = text.header + text.inner_headers, text.body
-    else:
-        streams: dict[Stream, list[str]] = {stream: [] for stream in Stream}
-        size = 0
-        for piece in iterate_pieces(data):
-            streams[piece.stream].append(piece.text)
-            size += len(piece.text)
-            if size > TRANSACTION:
-                return None
-        header, body = ("".join(streams[first] + streams[second]) for first, second in _HALVES)
-    if len(header) + len(body) > TRANSACTION:
-        return None
-    # They differ if a very long header is folded otherwise than its parts.
-    more = [line for line in kept.split("\n") if line not in header]
-    return "\n".join([header, *more]), body
 
 
 def _inside(uids: Sequence[UID], ranges: Sequence[tuple[int, int]]) -> list[UID]:
