@@ -47,7 +47,7 @@ class MailboxState:
 
     @property
     def names_key(self) -> tuple[MailboxId, UIDValidity]:
-        """The key of its UIDs: together with one of them it names a message for ever."""
+        """The key of its UIDs: together with one of them it names a message of the account for ever."""
         return self.guid, self.uid_validity
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 
 import pytest
 from hypothesis import example, given, settings
@@ -89,6 +90,39 @@ def test_a_long_header_is_left_to_a_thread(tmp_path):
     cache = page_cache()
     assert cache is not None
     assert read_cached_header(cache, os.fsencode(path)) is None
+
+
+def test_an_account_that_is_a_copy_has_names_of_its_own(mailbox, tmp_path):
+    """Its GUIDs are the same, and another program may have given the UIDs to other messages."""
+    mailbox.read_whole([1], 1000)
+    root = os.path.dirname(mailbox.watched_paths[0])
+    copy = tmp_path / "mail" / "example.test" / "bert" / "Maildir"
+    shutil.copytree(root, copy, ignore=lambda _directory, names: {name for name in names if "index" in name})
+    uidlist = copy / "dovecot-uidlist"
+    first, *rest = uidlist.read_bytes().splitlines(keepends=True)
+    names = [line.partition(b" :")[2] for line in rest]
+    uidlist.write_bytes(first + b"".join(b"%d :%b" % (uid, name) for uid, name in enumerate(reversed(names), 1)))
+    account = MaildirStore(tmp_path / "mail", summarise, hostname="host.example.test").account("bert@example.test")
+    account._home.settings = mailbox._home.settings
+    other = account.mailbox("INBOX")
+    assert other.id == mailbox.id
+    other.read_whole([1], 1 << 20)
+    assert texts_of(mailbox) == [to_crlf(text) for text in TEXTS]
+    assert texts_of(other) == [to_crlf(text) for text in reversed(TEXTS)]
+
+
+def test_a_size_that_a_name_wrongly_claims_is_not_copied(tmp_path):
+    account = MaildirStore(tmp_path / "mail", summarise, hostname="host.example.test").account(USER)
+    text = b"Subject: x\n\n" + b"text\n" * 20
+    name = f"1700000000.M1P1.host,S={len(text) - 1},W={len(text)}:2,"
+    with open(os.path.join(account.root, "cur", name), "wb") as file:
+        file.write(text)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    [copied] = mailbox.copy([1], "INBOX").target
+    file = mailbox.open_message(copied)
+    assert (file.size, file.read()) == (len(to_crlf(text)), to_crlf(text))
+    file.close()
 
 
 def test_a_change_of_flags_is_followed(mailbox):

@@ -20,7 +20,7 @@ _OF_GROUP: Final = 500
 """Octets of a group beside its names."""
 
 _Key = tuple[Hashable, int]
-"""A mailbox, and the number of a group."""
+"""A mailbox of an account, and the number of a group."""
 
 
 class FileNames:

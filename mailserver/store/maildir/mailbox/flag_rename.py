@@ -202,7 +202,7 @@ class _FlagRename:
 
     def _note_names(self, uids: Sequence[int]) -> None:
         """Keep the new names, or forget many: they are read again when they are needed."""
-        names, key = self._home.settings.file_names, self._state.names_key
+        names, key = self._home.settings.file_names, (self._home.root, self._state.names_key)
         if len(uids) > GROUP:
             names.forget(key, uids)
         else:

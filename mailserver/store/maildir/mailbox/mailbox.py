@@ -69,7 +69,8 @@ class MaildirMailbox:
         self._ahead_end = 0
         self._stride = 1
         self._file_names = home.settings.file_names
-        self._names_key = state.names_key
+        # Accounts that are copies of one another have the same GUIDs.
+        self._names_key = home.root, state.names_key
 
     @property
     def id(self) -> MailboxId:

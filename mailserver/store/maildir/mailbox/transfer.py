@@ -32,6 +32,7 @@ from mailserver.store.maildir.home.local_changes import LocalChange
 from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, flag_names, make_keywords
 from mailserver.store.maildir.sync.entries import next_uids
 from mailserver.store.maildir.sync.reconcile import reconcile, sync_uidlist
+from mailserver.store.name_sizes import claims_conversion
 from mailserver.types import UID, ModSeq
 
 
@@ -122,8 +123,10 @@ def _name_files(home: Home, state: MailboxState, into: MailboxState, found: Sequ
         if suffix is None:
             others = other_letters(MaildirName.parse(entry.suffix).letters)
             suffix = suffixes[mask, entry.suffix] = ":2," + flag_letters(mask, others)
-        base = new_base(host) if entry.size is None else new_base(host, size=disk, virtual_size=entry.size)
-        pairs.append(_Pair(entry, Entry(uid, modseq, mask, entry.size, entry.date, base, suffix, 1)))
+        # A size that its name wrongly claims is not copied into a name of this server, which is believed.
+        size = None if entry.size == disk and claims_conversion(entry.base) else entry.size
+        base = new_base(host) if size is None else new_base(host, size=disk, virtual_size=size)
+        pairs.append(_Pair(entry, Entry(uid, modseq, mask, size, entry.date, base, suffix, 1)))
     return pairs
 
 
