@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from mailserver.net.ipc.message_schema import Json, structure_text, to_text
+from mailserver.net.ipc.open_mailbox_table import SLOTS, OpenMailboxTable
 from mailserver.net.ipc.worker_messages import (
     BroadcastBody,
     WorkerMessage,
@@ -24,6 +25,8 @@ from mailserver.net.ipc.worker_messages import (
 )
 
 M = TypeVar("M", bound=WorkerMessage)
+MOST = 64
+"""Workers of one server."""
 
 
 class FakeLink:
@@ -37,6 +40,7 @@ class FakeLink:
         self.poke_receive, self.poke_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.poke_receive.setblocking(False)
         self.poke_end.setblocking(False)
+        self.open_mailboxes = OpenMailboxTable(links.memory, number)
         self.sent: list[BroadcastBody] = []
         self.receivers: dict[type[Any], Callable[[int, Any], None]] = {}
         self.joined: list[Callable[[int], None]] = []
@@ -95,6 +99,7 @@ class Links:
 
     def __init__(self, count: int) -> None:
         self.living: dict[int, FakeLink] = {}
+        self.memory = bytearray(MOST * SLOTS)
         self.queue: deque[tuple[FakeLink, type[Any], int, int, str]] = deque()
         for number in range(count):
             self.living[number] = FakeLink(self, number)

@@ -45,7 +45,7 @@ from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
-from mailserver.store.live import LiveAccounts, MessageCache, OpenIndexes, notify_nobody
+from mailserver.store.live import LiveAccounts, MessageCache, OpenIndexes, keep_private, notify_nobody
 from mailserver.store.maintenance import Maintenance
 from mailserver.store.scan_pool import ScanPool
 from mailserver.system.free_memory import return_free_memory
@@ -128,7 +128,7 @@ class Services:
         self._rotation = LoopingCall(self.tls.rotate_tickets) if link is None else None
         self._pokes = Pokes(link, reactor, reactor) if link is not None else None
         self._upkeep = Maintenance(self._sleep, spawn)
-        self._accounts = self._make_accounts(config, mail_root)
+        self._accounts = self._make_accounts(config, mail_root, link)
         self._backends = Backends(self._hash_pool, Scheduler(reactor.seconds, reactor.callLater, Deferred, spawn))
         try:
             self._backends.add(config.auth.backends)
@@ -138,13 +138,17 @@ class Services:
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
         self._apply_config()
 
-    def _make_accounts(self, config: Config, mail_root: DirectoryId | None) -> LiveAccounts:
+    def _make_accounts(self, config: Config, mail_root: DirectoryId | None, link: ServerLink | None) -> LiveAccounts:
+        table = None if link is None else link.open_mailboxes
         return LiveAccounts(
             make_store(config, root_seen=mail_root),
             self._make_runner,
             scans=self._scans,
             wake=self._upkeep.wake,
             notify_others=notify_nobody if self._pokes is None else self._pokes.send,
+            opening=keep_private if table is None else table.mark,
+            opened=keep_private if table is None else table.opened,
+            closed=keep_private if table is None else table.closed,
             watch=self._watcher.watch,
             leave=self._watcher.leave,
             unwatch=self._watcher.unwatch,

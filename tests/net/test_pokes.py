@@ -64,6 +64,7 @@ class Worker:
     def opened(self, number: int) -> Live:
         live = Live()
         self.open.setdefault(guid(number), []).append(live)
+        self.link.open_mailboxes.opened(guid(number))
         return live
 
     def read(self) -> int:
@@ -108,6 +109,17 @@ def test_a_change_reaches_who_has_the_mailbox_open_in_any_account(workers: list[
     assert own.pokes == other.pokes == []
 
 
+def test_a_change_of_what_no_other_worker_has_open_wakes_none(workers: list[Worker], clock: Turns) -> None:
+    first, second, third = workers
+    first.opened(1)
+    second.opened(2)
+    first.pokes.send(USER, guid(1))
+    assert clock.getDelayedCalls() == []
+    first.pokes.send(USER, guid(2))
+    clock.turn()
+    assert [worker.read() for worker in (second, third)] == [1, 0]
+
+
 def test_the_changes_of_one_turn_are_one_datagram_with_each_mailbox_once(workers: list[Worker], clock: Turns) -> None:
     first, second, _ = workers
     lives = [second.opened(number) for number in range(5)]
@@ -125,6 +137,7 @@ def test_very_many_changes_in_one_turn_are_told_as_one_check(workers: list[Worke
     first, second, _ = workers
     last, unchanged = second.opened(MOST_IDS + 1), second.opened(9999)
     for number in range(MOST_IDS + 2):
+        second.link.open_mailboxes.opened(guid(number))
         first.pokes.send(USER, guid(number))
     clock.turn()
     second.read()
@@ -136,6 +149,7 @@ def test_a_worker_that_does_not_read_is_told_to_check_all_once_it_does(workers: 
     first, second, third = workers
     last, lost, elsewhere = second.opened(1), second.opened(9999), third.opened(9999)
     for number in range(10_000):  # far more than a socket holds
+        second.link.open_mailboxes.opened(guid(number))
         first.pokes.send(USER, guid(number))
         clock.turn()
         third.read()

@@ -14,7 +14,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
 from twisted.python.failure import Failure
@@ -34,6 +34,16 @@ MAX_QUEUED = 64 << 20
 _PIECE = 1 << 16
 _LAST_READS = 64
 """Reads from the socket of a process that has ended; a socket holds far less."""
+
+
+class OpenFile(Protocol):
+    """A socket or file whose descriptor is sent."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class BadFrame(Exception):
@@ -136,7 +146,7 @@ class FrameSocket:
         self._receive = receive
         self._lost = lost
         self._decoder = Decoder(longest)
-        self._pending: deque[tuple[memoryview, Sequence[socket.socket], bool]] = deque()
+        self._pending: deque[tuple[memoryview, Sequence[OpenFile], bool]] = deque()
         self._max_queued = max_queued
         self._queued = 0
         """Octets of the queued frames."""
@@ -149,7 +159,7 @@ class FrameSocket:
         """Number of frames that the peer has not read yet."""
         return len(self._pending)
 
-    def send(self, body: bytes, sockets: Sequence[socket.socket] = (), *, close: bool = False) -> None:
+    def send(self, body: bytes, sockets: Sequence[OpenFile] = (), *, close: bool = False) -> None:
         """Queue a frame; it is dropped once the connection is closed. `close`: close the sockets when they are sent."""
         if not self._open:
             _close(sockets if close else ())
@@ -260,7 +270,7 @@ class FrameSocket:
             self._lost()
 
 
-def _close(sockets: Sequence[socket.socket]) -> None:
+def _close(sockets: Sequence[OpenFile]) -> None:
     for each in sockets:
         with contextlib.suppress(OSError):
             each.close()

@@ -6,6 +6,7 @@ The zygote makes a WorkerInit of what it has and of a ForkRequest; that one is n
 from __future__ import annotations
 
 import socket
+from mmap import mmap
 from typing import Any
 
 from attrs import define, field, frozen
@@ -54,6 +55,11 @@ class PokeSockets:
     """Two sockets for each worker number come beside it: the one that receives its pokes, and the one to send them to."""
 
     workers: tuple[int, ...]
+
+
+@frozen
+class OpenMailboxMemory:
+    """The memory of `open_mailbox_table` comes beside it."""
 
 
 @frozen
@@ -190,3 +196,5 @@ class WorkerInit:
     known_key: bytes = field(repr=False)
     poke_receive: socket.socket
     poke_send: dict[int, socket.socket]
+    open_mailboxes: mmap | bytearray
+    """Memory of `open_mailbox_table`, shared with the other workers."""

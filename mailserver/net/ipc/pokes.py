@@ -10,8 +10,8 @@ Losses are repaired:
 *   The watcher compares every open mailbox every 30 seconds in any case.
 
 The ids of one turn of the reactor go out together. CHECK_ALL is done for a few mailboxes a turn, as each takes a hop to the
-account's thread. Every change is sent to every other worker: a worker cannot know for certain which of them have the
-mailbox open, and a poke too few would delay the change by up to 30 seconds.
+account's thread. A change is sent to the workers that may have the mailbox open (`open_mailbox_table`): for any other a poke is a
+wake-up and nothing else, which costs as much as a tenth of a STORE.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ class Pokes:
 
     def send(self, _user: str, mailbox: MailboxId) -> None:
         """Poke the other workers, at the end of this turn of the reactor: a mailbox was changed here."""
+        if not self._link.poke_send or not self._workers_with(mailbox):
+            return
         self._changed[mailbox] = None
         if self._flushing is None and self._mailboxes is not None:
             self._flushing = self._clock.callLater(0, self._flush)
@@ -102,10 +104,18 @@ class Pokes:
     def _flush(self) -> None:
         self._flushing = None
         changed, self._changed = self._changed, {}
-        datagram = b"".join(changed) if len(changed) <= MOST_IDS else CHECK_ALL
-        for worker in tuple(self._link.poke_send):
+        wanted: dict[int, list[MailboxId]] = {}
+        for mailbox in changed:
+            for worker in self._workers_with(mailbox):
+                wanted.setdefault(worker, []).append(mailbox)
+        for worker, mailboxes in wanted.items():
             if worker not in self._full:
-                self._send_datagram(worker, datagram)
+                self._send_datagram(worker, b"".join(mailboxes) if len(mailboxes) <= MOST_IDS else CHECK_ALL)
+
+    def _workers_with(self, mailbox: MailboxId) -> list[int]:
+        """Return the other workers that may have the mailbox open."""
+        may_be_open = self._link.open_mailboxes.may_be_open
+        return [worker for worker in self._link.poke_send if may_be_open(mailbox, worker)]
 
     def _send_datagram(self, worker: int, datagram: bytes) -> None:
         try:

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.net.ipc.event_counters import EventTotals
 from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.open_mailbox_table import OpenMailboxTable
 from mailserver.net.ipc.worker_messages import BroadcastBody, RequestFailed, WorkerMessage
 
 B = TypeVar("B", bound=BroadcastBody)
@@ -41,6 +42,10 @@ class ServerLink(Protocol):
 
         The mapping changes as workers come and go: keep no copy, and nothing about a worker after `on_gone`.
         """
+
+    @property
+    def open_mailboxes(self) -> OpenMailboxTable:
+        """The mailboxes that workers have open, for pokes."""
 
     @property
     def penalty_key(self) -> bytes:

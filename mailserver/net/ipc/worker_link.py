@@ -23,6 +23,7 @@ from mailserver.net.ipc.master_messages import (
     WorkerJoined,
 )
 from mailserver.net.ipc.message_schema import BadMessage, Json, structure_text, to_text
+from mailserver.net.ipc.open_mailbox_table import OpenMailboxTable
 from mailserver.net.ipc.server_link import B
 from mailserver.net.ipc.worker_messages import (
     BROADCASTS,
@@ -58,6 +59,8 @@ class WorkerLink:
         self.poke_receive = init.poke_receive
         self.penalty_key = init.penalty_key
         self.known_key = init.known_key
+        self.open_mailboxes = OpenMailboxTable(init.open_mailboxes, init.worker)
+        self.open_mailboxes.clear()
         self._poke_sockets = init.poke_send
         self._peers = {worker: init.poke_send[worker] for worker in init.living}
         self._muted: set[int] = set()

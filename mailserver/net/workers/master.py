@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import io
 import itertools
 import os
 import secrets
@@ -30,11 +31,13 @@ from mailserver.net.connection.open_connections import GRACE
 from mailserver.net.ipc.master_messages import (
     ForkRequest,
     KnownNetworksTable,
+    OpenMailboxMemory,
     PokeSockets,
     ReopenLog,
     ServedConfig,
     ZygoteInit,
 )
+from mailserver.net.ipc.open_mailbox_table import make_memory
 from mailserver.net.ipc.received_fds import close_descriptors
 from mailserver.net.ipc.server_link import WorkerPool
 from mailserver.net.listeners.binding import BoundSocket, places, ready_line
@@ -96,6 +99,8 @@ class MasterService(ServiceProcess):
         self._penalty_key = secrets.token_bytes(32)
         self._mail_root: DirectoryId | None = None
         self._poke_sockets: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._open_mailboxes: io.FileIO | None = None
+        """The memory that the workers share."""
         self._started_zygote = zygote
         self._forks: dict[int, WorkerProcess] = {}
         self._requests = itertools.count(1)
@@ -141,6 +146,7 @@ class MasterService(ServiceProcess):
         self.supervisor.memory_limit = self.config.limits.worker_memory
         # Children that a zygote or a worker leaves behind become this process's, which waits for them.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._open_mailboxes = make_memory(2 * self.shards + SPARE_NUMBERS)
         for number in range(2 * self.shards + SPARE_NUMBERS):
             receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             receive.setblocking(False)
@@ -186,6 +192,8 @@ class MasterService(ServiceProcess):
             part = numbers[start : start + 100]
             sockets = [each for number in part for each in self._poke_sockets[number]]
             frames.append((PokeSockets(tuple(part)), sockets))
+        assert self._open_mailboxes is not None
+        frames.append((OpenMailboxMemory(), [self._open_mailboxes]))
         init = ZygoteInit(
             self._served,
             self.shards,

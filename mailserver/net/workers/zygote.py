@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from mmap import mmap
 from typing import Any
 
 from attrs import define, field
@@ -28,6 +29,7 @@ from mailserver.net.ipc.master_messages import (
     CloseListeners,
     ForkRequest,
     ListenerSockets,
+    OpenMailboxMemory,
     PokeSockets,
     ReopenLog,
     RetireZygote,
@@ -35,6 +37,7 @@ from mailserver.net.ipc.master_messages import (
     WorkerInit,
     ZygoteInit,
 )
+from mailserver.net.ipc.open_mailbox_table import map_memory
 from mailserver.net.ipc.worker_messages import (
     ChildEnded,
     ForkFailed,
@@ -79,6 +82,7 @@ class Zygote:
     process_log: ProcessLog | None = None
     listening: dict[tuple[str, int], socket.socket] = field(factory=dict)
     poke_sockets: dict[int, tuple[socket.socket, socket.socket]] = field(factory=dict)
+    open_mailboxes: mmap | None = None
     children: dict[int, int] = field(factory=dict)
     """Pidfd -> process number."""
     retired: bool = False
@@ -140,6 +144,8 @@ class Zygote:
             case PokeSockets(workers):
                 for worker, receive, send in zip(workers, descriptors[::2], descriptors[1::2], strict=True):
                     self.poke_sockets[worker] = (socket.socket(fileno=receive), socket.socket(fileno=send))
+            case OpenMailboxMemory():
+                self.open_mailboxes = map_memory(descriptors[0])
             case ServedConfig():
                 self.update_policy(self.policy, message)
                 self.served = message
@@ -226,6 +232,7 @@ class Zygote:
         assert self.init is not None
         assert self.served is not None
         assert self.process_log is not None
+        assert self.open_mailboxes is not None
         self.process_log.name = str(request.shard)
         gc.enable()
         continue_when_parent_dies()
@@ -262,6 +269,7 @@ class Zygote:
             known_key=self.init.known_key,
             poke_receive=poke_receive,
             poke_send=poke_send,
+            open_mailboxes=self.open_mailboxes,
         )
 
     def _reap(self, pidfd: int, *, report: bool) -> None:

@@ -21,6 +21,7 @@ from mailserver.net.ipc.frames import (
     BadFrame,
     Decoder,
     FrameSocket,
+    OpenFile,
     read_some,
     send_blocking,
     to_pickle,
@@ -194,7 +195,7 @@ class ZygoteProcess:
         self._frames: FrameSocket | None = None
         self._end = ProcessEnd(reactor, os.pidfd_open(self.pid), lambda: self._process_ended(ended))
 
-    def begin(self, frames: Sequence[tuple[object, Sequence[socket.socket]]]) -> None:
+    def begin(self, frames: Sequence[tuple[object, Sequence[OpenFile]]]) -> None:
         """Send what it needs, and wait until it is ready. Raises: SystemExit with the zygote's reason."""
         self._socket.settimeout(START_TIME)
         decoder = Decoder(MAX_JSON)
@@ -211,13 +212,13 @@ class ZygoteProcess:
         self._receive(*frame)
         self._listen()
 
-    def begin_later(self, frames: Sequence[tuple[object, Sequence[socket.socket]]]) -> None:
+    def begin_later(self, frames: Sequence[tuple[object, Sequence[OpenFile]]]) -> None:
         """Send what it needs without waiting: later messages are queued behind it."""
         self._listen()
         for body, sockets in frames:
             self.send(body, sockets)
 
-    def send(self, body: object, sockets: Sequence[socket.socket] = ()) -> None:
+    def send(self, body: object, sockets: Sequence[OpenFile] = ()) -> None:
         """Send a message."""
         if self._frames is not None:
             self._frames.send(to_pickle(body), sockets)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from mailserver.net.ipc.frames import OpenFile
 from mailserver.net.ipc.master_messages import ForkRequest
 from mailserver.net.log.events import log
 from mailserver.net.workers.supervisor import STALLED
@@ -16,7 +17,7 @@ from mailserver.net.workers.zygote_process import ZygoteProcess
 EARLY = 10.0
 """A zygote that dies within so many seconds of its start is not replaced at once."""
 
-Frames: TypeAlias = list[tuple[object, list[socket.socket]]]
+Frames: TypeAlias = list[tuple[object, Sequence[OpenFile]]]
 
 
 class ZygoteWatch:

@@ -6,7 +6,7 @@ reads what changed since its own modseq, so a lost or repeated poke does no harm
 """
 
 from mailserver.store.live.account import LiveAccount
-from mailserver.store.live.accounts import LEAST_MESSAGES, LiveAccounts, Usage, notify_nobody
+from mailserver.store.live.accounts import LEAST_MESSAGES, LiveAccounts, Usage, keep_private, notify_nobody
 from mailserver.store.live.mailbox import LiveMailbox
 from mailserver.store.live.message_cache import MessageCache
 from mailserver.store.live.open_indexes import OpenIndexes
@@ -19,5 +19,6 @@ __all__ = [
     "MessageCache",
     "OpenIndexes",
     "Usage",
+    "keep_private",
     "notify_nobody",
 ]

@@ -170,6 +170,7 @@ class LiveAccount:
 
         def open_and_read(has_read: bool) -> tuple[Mailbox, LiveMailbox | None, Columns | Changes, MailboxStamp | None]:
             mailbox = self.account.mailbox(name)
+            self._accounts.opening(mailbox.id)
             if not has_read:
                 mailbox.refresh()
             if not done:

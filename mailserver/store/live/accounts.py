@@ -23,6 +23,10 @@ def notify_nobody(_user: str, _mailbox: MailboxId) -> None:
     """`notify_others` if there are no other workers."""
 
 
+def keep_private(_mailbox: MailboxId) -> None:
+    """`opening`, `opened` and `closed` if there are no other workers."""
+
+
 @frozen
 class Usage:
     """The resources that a worker has open and keeps."""
@@ -53,6 +57,9 @@ class LiveAccounts:
         make_runner: Callable[[], StoreRunner],
         *,
         notify_others: Callable[[str, MailboxId], None] = notify_nobody,
+        opening: Callable[[MailboxId], None] = keep_private,
+        opened: Callable[[MailboxId], None] = keep_private,
+        closed: Callable[[MailboxId], None] = keep_private,
         watch: Callable[[LiveMailbox], None] = lambda _live: None,
         leave: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
@@ -67,12 +74,17 @@ class LiveAccounts:
     ) -> None:
         """Callbacks, and bounds that may change at any time.
 
+        `opening`: a mailbox is about to be read, in an account's thread; `opened`: its first session is there, and other
+        workers' pokes are wanted; `closed`: its last session has left.
         `watch`: a session has opened the mailbox; `leave`: the last session has left it; `unwatch`: it is not kept
         either. `pause`: a change of many messages begins in it; `resume`: it is over. `scans` reads mailboxes with very
         many new files; without it they are read in the account's thread. `open_indexes` has the bound of accounts with and
         without a session whose index is open.
         """
         self.notify_others = notify_others
+        self.opening = opening
+        self._opened = opened
+        self._closed = closed
         self.message_cache = message_cache if message_cache is not None else MessageCache()
         self.wake = wake
         self.scans = scans
@@ -141,12 +153,14 @@ class LiveAccounts:
     def watch(self, live: LiveMailbox) -> None:
         """Watch a mailbox that has its first session now."""
         self._open.setdefault(live.id, []).append(live)
+        self._opened(live.id)
         self._watch(live)
 
     def leave(self, live: LiveMailbox) -> None:
         """Stop watching a mailbox whose last session has left. The next session reads from disk what changed."""
         same_id = self._open[live.id]
         same_id.remove(live)
+        self._closed(live.id)
         if not same_id:
             del self._open[live.id]
         self._leave(live)

@@ -30,6 +30,26 @@ def test_select_again_is_up_to_date_without_loading(world, memory, account, live
     assert list(live.columns.uids) == [1, 2, 3, 4]
 
 
+def test_other_workers_see_it_open_before_it_is_read_and_until_the_last_session_has_left():
+    events = []
+    world = World(
+        opening=lambda _mailbox: events.append("opening"),
+        opened=lambda _mailbox: events.append("opened"),
+        closed=lambda _mailbox: events.append("closed"),
+    )
+    account = world.account()
+    task = Task(account.select("INBOX"))
+    assert events == []
+    world.settle()
+    live = task.result()
+    assert events == ["opening", "opened"]
+    assert world.do(account.select("INBOX")) is live
+    account.release(live)
+    assert events == ["opening", "opened", "opening"]
+    account.release(live)
+    assert events == ["opening", "opened", "opening", "closed"]
+
+
 def test_select_what_is_not_there(world, account):
     with pytest.raises(NoSuchMailbox):
         world.do(account.select("none"))
