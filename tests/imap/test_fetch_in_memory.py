@@ -10,7 +10,7 @@ import pytest
 from mailserver.imap.fetch.plan import CHUNK
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account.store import MaildirStore
-from mailserver.store.maildir.mailbox import mailbox as maildir_mailbox
+from mailserver.store.maildir.mailbox import small_reads
 from tests.fakes import Client
 from tests.imap.fetching import ask, live_mailbox
 from tests.imap.sessions import logged_in, services
@@ -58,7 +58,7 @@ def test_what_is_in_memory_is_answered_as_by_the_thread(
     client = client_of(tmp_path)
     ask(client, b"FETCH 1:* RFC822.SIZE")
     with monkeypatch.context() as patch:
-        patch.setattr(maildir_mailbox, "page_cache", lambda: None)
+        patch.setattr(small_reads, "page_cache", lambda: None)
         expected = [ask(client, b"FETCH %d %b" % (seq, items)) for seq in range(1, len(TEXTS) + 1)]
     live_mailbox(client).account.message_cache.forget_mailbox(live_mailbox(client))
     assert [ask(client, b"FETCH %d %b" % (seq, items)) for seq in range(1, len(TEXTS) + 1)] == expected

@@ -13,32 +13,25 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox, StoreUnavailable
+from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox
 from mailserver.message.summary import Summary
 from mailserver.store.flags import FlagChange
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
-from mailserver.store.maildir.disk.page_cache import page_cache
 from mailserver.store.maildir.format import pop3_fields, uidlist
 from mailserver.store.maildir.format.filename import is_own
-from mailserver.store.maildir.format.message_file import (
-    PlainFile,
-    open_file,
-    read_cached,
-    read_cached_header,
-    read_small,
-)
+from mailserver.store.maildir.format.message_file import PlainFile, open_file
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import intent
-from mailserver.store.maildir.home.file_names import GROUP
 from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.mailbox.contents import FEW, LITTLE, READ_AHEAD, contents
 from mailserver.store.maildir.mailbox.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.mailbox.flag_rename import store_flags
 from mailserver.store.maildir.mailbox.maildir_search_source import MaildirSearchSource
 from mailserver.store.maildir.mailbox.recent import claim
+from mailserver.store.maildir.mailbox.small_reads import SmallReads
 from mailserver.store.maildir.mailbox.summary_reader import SummaryReader
 from mailserver.store.maildir.mailbox.transfer import transfer
 from mailserver.store.maildir.sync import scan
@@ -68,9 +61,7 @@ class MaildirMailbox:
         self._ahead: dict[int, Entry] = {}
         self._ahead_end = 0
         self._stride = 1
-        self._file_names = home.settings.file_names
-        # Accounts that are copies of one another have the same GUIDs.
-        self._names_key = home.root, state.names_key
+        self._small_reads = SmallReads(home, state)
 
     @property
     def id(self) -> MailboxId:
@@ -254,45 +245,11 @@ class MaildirMailbox:
 
     def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
         """Read the first of these messages, up to `limit` octets in all."""
-        key = self._state().key
-        paths = self._paths()
-        places = (os.path.join(paths.new, ""), os.path.join(paths.cur, ""))
-        found: list[tuple[UID, bytes]] = []
-        for uid, place, name, size in self._files(key, uids):
-            if uid != uids[len(found)]:
-                break
-            try:
-                data = read_small(places[place] + os.fsdecode(name), size, limit)
-            except (FileNotFoundError, StoreUnavailable):
-                break
-            if data is None:
-                break
-            limit -= len(data)
-            found.append((uid, data))
-        return found
+        return self._small_reads.whole(self._state().key, self._paths(), uids, limit)
 
     def read_cached(self, uid: UID, size: int | None, only_header: bool) -> bytes | None:
-        """Read a message whole, or its header, from what is in memory; nothing here waits. The name is as `_files` kept it."""
-        name = self._file_names.find(self._names_key, uid)
-        cache = page_cache()
-        if not name or cache is None:
-            return None
-        path = b"%b/%b" % (self._paths().encoded, name)
-        return read_cached_header(cache, path) if only_header else read_cached(cache, path, size)
-
-    def _files(self, key: int, uids: Sequence[UID]) -> list[tuple[UID, int, bytes, int | None]]:
-        """Return the files of these messages (rising); keep their names, and those of their neighbours, for `read_cached`."""
-        names, mailbox = self._file_names, self._names_key
-        more = names.lacks(mailbox, uids) if uids else None
-        files = self._read(lambda index: index.messages.files_of(key, more or uids))
-        found = [(uid, names.name_of(place, name)) for uid, place, name, _size in files]
-        if more is None:
-            if len(found) <= GROUP:
-                names.change(mailbox, found)
-            return files
-        names.keep(mailbox, more, found)
-        wanted = set(uids)
-        return [file for file in files if file[0] in wanted]
+        """Read a message whole, or its header, from what is in memory; nothing here waits."""
+        return self._small_reads.cached(self._paths(), uid, size, only_header=only_header)
 
     def all_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
         """Yield the messages as sent, without those that are gone or unreadable. The caller may stop after a few."""
