@@ -195,6 +195,7 @@ class LiveAccounts:
     def close(self) -> list[Awaitable[None]]:
         """Close every account at the end of the service, after its last operation. Return what to wait for."""
         self.open_indexes.stop()
+        self.message_cache.stop()
         return [waiting for live in tuple(self._accounts.values()) if (waiting := self._close(live)) is not None]
 
     def _close(self, live: LiveAccount) -> Awaitable[None] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import MessageFile
@@ -44,10 +44,10 @@ class MessageCache:
         *,
         octets: int = 16 << 20,
         files: int = 64,
-        call_later: Callable[[float, Callable[[], None]], object] = _never,
+        call_later: Callable[[float, Callable[[], None]], Any] = _never,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without `call_later` files are closed only when others take their places."""
+        """Without `call_later`, which returns an object with `cancel()`, files are closed only when others take their places."""
         self.octets = octets
         """The bound of cached octets. It may change at any time, as `files` may."""
         self.files = files
@@ -58,7 +58,7 @@ class MessageCache:
         self._texts: OrderedDict[_Key, bytes] = OrderedDict()
         self._summaries: OrderedDict[_Key, Summary] = OrderedDict()
         self._files: OrderedDict[_Key, tuple[MessageFile, LiveMailbox, float]] = OrderedDict()
-        self._waking = False
+        self._timer: Any = None
 
     @property
     def files_kept(self) -> int:
@@ -127,20 +127,24 @@ class MessageCache:
         self._files[key] = file, live, self._seconds() + KEPT_OPEN
         while len(self._files) > self.files:
             self._close(next(iter(self._files)))
-        if self._files and not self._waking:
-            self._waking = True
-            self._call_later(KEPT_OPEN, self._expire)
+        if self._files and self._timer is None:
+            self._timer = self._call_later(KEPT_OPEN, self._expire)
 
     def _expire(self) -> None:
-        self._waking = False
+        self._timer = None
         now = self._seconds()
         while self._files:
             key, (_, _, until) = next(iter(self._files.items()))
             if until > now:
-                self._waking = True
-                self._call_later(until - now, self._expire)
+                self._timer = self._call_later(until - now, self._expire)
                 return
             self._close(key)
+
+    def stop(self) -> None:
+        """Cancel the timer, at the end of the service. Repeating it is harmless."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _close(self, key: _Key) -> None:
         file, live, _ = self._files.pop(key)

@@ -149,6 +149,16 @@ def test_files_are_closed_a_minute_after_they_were_read(clock: Clock) -> None:
     assert again.closed == 1
 
 
+def test_no_timer_is_left_after_the_end_of_the_service(clock: Clock) -> None:
+    cache, live = made(clock), Mailbox()
+    file = File()
+    cache.give_file(live, 1, file)
+    cache.stop()
+    assert clock.getDelayedCalls() == []
+    cache.forget_mailbox(live)
+    assert file.closed == 1
+
+
 def test_files_of_expunged_messages_are_closed(clock: Clock) -> None:
     cache, live = made(clock), Mailbox()
     file, late, twice = File(), File(), File()
