@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 from mailserver.imap.wire.reader import Reader
 
@@ -34,9 +34,14 @@ class ArgumentCache:
             value = parse(reader)
             reader.read_end()
             return value
-        if len(rest) > LONGEST:
-            return _read(parse, rest)
-        return cast("T", self._cached(parse, rest))
+        return self.read_text(parse, rest)
+
+    def read_text(self, parse: Callable[[Reader], T], text: bytes) -> T:
+        """Do the same with the whole text, in which no literal is."""
+        if len(text) > LONGEST:
+            return _read(parse, text)
+        value: T = self._cached(parse, text)  # a cast() would be a call
+        return value
 
     @property
     def known(self) -> int:

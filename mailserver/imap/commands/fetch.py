@@ -6,12 +6,14 @@ UID FETCH with OK (RFC 3501 6.4.8).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
+from mailserver.imap.fetch.cached import single_response
 from mailserver.imap.fetch.pipelined import answer_alike
 from mailserver.imap.fetch.plan import FetchBatchSize, FetchPlan, Item, Need, gather
 from mailserver.imap.fetch.response import FetchResponse
@@ -50,6 +52,8 @@ MACROS: Final = {
 }
 
 _UID: Final = ITEMS["UID"]
+_ONE: Final = re.compile(rb" ([1-9][0-9]{0,8}) (.+)", re.DOTALL)
+"""The arguments of a command that names one message."""
 
 
 def read_items(reader: Reader) -> tuple[Item, ...]:
@@ -93,6 +97,8 @@ def _read_uid_plan(reader: Reader) -> FetchPlan:
 async def fetch(session: Session, command: Command) -> str | None:
     """FETCH, UID FETCH (RFC 3501 6.4.5, 6.4.8)."""
     reader = command.reader
+    if (one := _ONE.match(reader.text or b"")) is not None and _answer_one(session, command, int(one[1]), one[2]):
+        return None
     reader.read_sp()
     sequence_set = reader.read_sequence_set()
     reader.read_sp()
@@ -113,6 +119,19 @@ async def fetch(session: Session, command: Command) -> str | None:
     if session.input.buffered and not command.uid and tail is not None:
         session.after_reply(partial(_answer_alike, session, plan, tail))
     return None
+
+
+def _answer_one(session: Session, command: Command, number: int, tail: bytes) -> bool:
+    """Answer a command that names one message, where `single_response` can. Raises: BadSyntax, LimitReached for its items."""
+    uid, selected = command.uid, session.mailbox
+    plan = session.services.argument_cache.read_text(_read_uid_plan if uid else _read_plan, tail)
+    response = single_response(selected, plan, number, uid=uid)
+    if response is None:
+        return False
+    session.channel.write(response)
+    if not uid and session.input.buffered:
+        session.after_reply(partial(_answer_alike, session, plan, tail))
+    return True
 
 
 async def _answer_alike(session: Session, plan: FetchPlan, tail: bytes) -> None:

@@ -47,6 +47,8 @@ FORMATS: Final = {
     b"RFC822.SIZE": b"RFC822.SIZE %d",
 }
 """The formats of items from columns; all others are their label and octets."""
+_PLACES: Final = {b"FLAGS": 1, b"UID": 2, b"RFC822.SIZE": 3, b"INTERNALDATE": 4}
+"""See `FetchPlan.column_places`."""
 
 
 @frozen
@@ -64,6 +66,12 @@ class FetchPlan:
     """The only things that need a file are whole messages, and nothing needs a summary."""
     common_section: Section | None = field(init=False)
     """WHOLE or HEADER, if that is all that it needs beside columns."""
+    is_header: bool = field(init=False)
+    """That section is HEADER."""
+    is_single: bool = field(init=False)
+    """Columns and the common section are all that it needs."""
+    column_places: tuple[int, ...] = field(init=False)
+    """The columns of a response in its order, as places in: sequence numbers, flags, UIDs, sizes, dates."""
     literal_cells: tuple[int, ...] = field(init=False)
     """The cells of `whole_line`, the sequence number's included, at which the length of a literal stands."""
     needs_summary: bool = field(init=False)
@@ -84,6 +92,7 @@ class FetchPlan:
     measured: bool = field(init=False)
     """Sizes or dates are asked for."""
     has_flags: bool = field(init=False)
+    has_dates: bool = field(init=False)
 
     @line.default
     def _line(self) -> bytes:
@@ -116,6 +125,18 @@ class FetchPlan:
     def _common_section(self) -> Section | None:
         sections = {item.section for item in self.items if item.need is not Need.COLUMN}
         return next((each for each in (WHOLE, HEADER) if sections == {each}), None)
+
+    @is_header.default
+    def _is_header(self) -> bool:
+        return self.common_section == HEADER
+
+    @is_single.default
+    def _is_single(self) -> bool:
+        return self.common_section is not None or all(item.need is Need.COLUMN for item in self.items)
+
+    @column_places.default
+    def _column_places(self) -> tuple[int, ...]:
+        return (0, *(_PLACES[item.label] for item in self.items if item.label in _PLACES))
 
     @literal_cells.default
     def _literal_cells(self) -> tuple[int, ...]:
@@ -164,6 +185,10 @@ class FetchPlan:
     @has_flags.default
     def _has_flags(self) -> bool:
         return any(item.label == b"FLAGS" for item in self.items)
+
+    @has_dates.default
+    def _has_dates(self) -> bool:
+        return any(item.label == b"INTERNALDATE" for item in self.items)
 
     @measured.default
     def _measured(self) -> bool:

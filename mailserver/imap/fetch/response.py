@@ -1,7 +1,8 @@
 """FETCH responses: from memory, from the index, from files (RFC 3501 7.4.2).
 
 An item needs memory only (FLAGS, UID, INTERNALDATE, RFC822.SIZE), a row of the index (ENVELOPE, BODY, BODYSTRUCTURE, the
-usual header fields), or a file. There are four ways:
+usual header fields), or a file. `cached.single_response` answers one message whose data is in memory; for all else there are
+four ways:
 
 *   Columns are formatted on the reactor's thread: one format string for hundreds of messages.
 *   The index and files are read in the account's thread, until about CHUNK octets are ready or a few hundredths of a
@@ -117,18 +118,11 @@ class FetchResponse:
 
     def columns(self, rows: Rows) -> list[Sequence[object]]:
         """The values for the plan's line of those messages, where it needs nothing but columns."""
-        columns: list[Sequence[object]] = [rows.seqs]
-        for item in self._plan.items:
-            match item.label:
-                case b"FLAGS":
-                    columns.append(self._flags(rows))
-                case b"UID":
-                    columns.append(rows.uids)
-                case b"RFC822.SIZE":
-                    columns.append(rows.sizes)
-                case b"INTERNALDATE":
-                    columns.append(list(map(writer.date_time, rows.dates)))
-        return columns
+        plan = self._plan
+        flags = self._flags(rows) if plan.has_flags else ()
+        dates = list(map(writer.date_time, rows.dates)) if plan.has_dates else ()
+        columns: tuple[Sequence[object], ...] = (rows.seqs, flags, rows.uids, rows.sizes, dates)
+        return list(map(columns.__getitem__, plan.column_places))
 
     def _flags(self, rows: Rows) -> list[bytes]:
         """The flag lists. A new keyword is announced first."""

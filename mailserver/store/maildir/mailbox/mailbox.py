@@ -249,7 +249,9 @@ class MaildirMailbox:
 
     def read_cached(self, uid: UID, size: int | None, only_header: bool) -> bytes | None:
         """Read a message whole, or its header, from what is in memory; nothing here waits."""
-        return self._small_reads.cached(self._paths(), uid, size, only_header=only_header)
+        home = self._home  # `_paths` would be two calls more
+        paths = home.paths(home.names.get(self._id, self._name))
+        return self._small_reads.cached(paths, uid, size, only_header=only_header)
 
     def all_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
         """Yield the messages as sent, without those that are gone or unreadable. The caller may stop after a few."""
