@@ -41,6 +41,16 @@ def test_a_mailbox_with_the_same_slot_keeps_the_mark() -> None:
     assert not table.may_be_open(other, 0)
 
 
+def test_a_mark_that_is_removed_before_the_mailbox_is_open_is_noticed() -> None:
+    table, other = OpenMailboxTable(bytearray(SLOTS), 0), _same_slot(BOX)
+    table.mark(other)
+    assert table.opened(other)
+    table.mark(BOX)
+    table.closed(other)
+    assert not table.opened(BOX)
+    assert table.may_be_open(BOX, 0)
+
+
 def test_a_worker_clears_the_marks_of_its_predecessor_alone() -> None:
     memory = bytearray(2 * SLOTS)
     OpenMailboxTable(memory, 0).opened(BOX)

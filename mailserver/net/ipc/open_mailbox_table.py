@@ -57,11 +57,13 @@ class OpenMailboxTable:
         """Set the mark before the mailbox is read; on any thread. `opened` follows."""
         self._memory[self._own + crc32(mailbox) % SLOTS] = 1
 
-    def opened(self, mailbox: MailboxId) -> None:
-        """Keep the mark until `closed`."""
+    def opened(self, mailbox: MailboxId) -> bool:
+        """Keep the mark until `closed`. Return False if it was removed after `mark`: then the mailbox must be read again."""
         slot = crc32(mailbox) % SLOTS
         self._open[slot] = self._open.get(slot, 0) + 1
+        was_marked = self._memory[self._own + slot] != 0
         self._memory[self._own + slot] = 1
+        return was_marked
 
     def closed(self, mailbox: MailboxId) -> None:
         """Remove the mark, unless another open mailbox has it too."""

@@ -133,7 +133,11 @@ class LiveAccount:
         Nothing in it is \\Recent then.
         """
         live = self._names.get(name)
-        if live is None or not live.is_current(name):
+        if live is None:
+            return None
+        if live.users == 0:
+            self._accounts.opening(live.id)
+        if not live.is_current(name):
             return None
         live.claims.add(range(0), live.columns.uid_next)
         self._enter(live)

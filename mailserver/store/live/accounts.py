@@ -23,8 +23,9 @@ def notify_nobody(_user: str, _mailbox: MailboxId) -> None:
     """`notify_others` if there are no other workers."""
 
 
-def keep_private(_mailbox: MailboxId) -> None:
+def keep_private(_mailbox: MailboxId) -> bool:
     """`opening`, `opened` and `closed` if there are no other workers."""
+    return True
 
 
 @frozen
@@ -57,9 +58,9 @@ class LiveAccounts:
         make_runner: Callable[[], StoreRunner],
         *,
         notify_others: Callable[[str, MailboxId], None] = notify_nobody,
-        opening: Callable[[MailboxId], None] = keep_private,
-        opened: Callable[[MailboxId], None] = keep_private,
-        closed: Callable[[MailboxId], None] = keep_private,
+        opening: Callable[[MailboxId], object] = keep_private,
+        opened: Callable[[MailboxId], bool] = keep_private,
+        closed: Callable[[MailboxId], object] = keep_private,
         watch: Callable[[LiveMailbox], None] = lambda _live: None,
         leave: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
@@ -74,8 +75,8 @@ class LiveAccounts:
     ) -> None:
         """Callbacks, and bounds that may change at any time.
 
-        `opening`: a mailbox is about to be read, in an account's thread; `opened`: its first session is there, and other
-        workers' pokes are wanted; `closed`: its last session has left.
+        `opening`: a mailbox is about to be read, on any thread; `opened`: its first session is there, and other workers' pokes
+        are wanted; it returns False if one may have been missed since `opening`. `closed`: its last session has left.
         `watch`: a session has opened the mailbox; `leave`: the last session has left it; `unwatch`: it is not kept
         either. `pause`: a change of many messages begins in it; `resume`: it is over. `scans` reads mailboxes with very
         many new files; without it they are read in the account's thread. `open_indexes` has the bound of accounts with and
@@ -153,8 +154,10 @@ class LiveAccounts:
     def watch(self, live: LiveMailbox) -> None:
         """Watch a mailbox that has its first session now."""
         self._open.setdefault(live.id, []).append(live)
-        self._opened(live.id)
+        missed = not self._opened(live.id)
         self._watch(live)
+        if missed:
+            live.poked()
 
     def leave(self, live: LiveMailbox) -> None:
         """Stop watching a mailbox whose last session has left. The next session reads from disk what changed."""

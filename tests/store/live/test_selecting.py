@@ -34,7 +34,7 @@ def test_other_workers_see_it_open_before_it_is_read_and_until_the_last_session_
     events = []
     world = World(
         opening=lambda _mailbox: events.append("opening"),
-        opened=lambda _mailbox: events.append("opened"),
+        opened=lambda _mailbox: events.append("opened") or True,
         closed=lambda _mailbox: events.append("closed"),
     )
     account = world.account()
@@ -48,6 +48,30 @@ def test_other_workers_see_it_open_before_it_is_read_and_until_the_last_session_
     assert events == ["opening", "opened", "opening"]
     account.release(live)
     assert events == ["opening", "opened", "opening", "closed"]
+
+
+def test_a_poke_that_may_have_been_missed_before_a_mailbox_was_open_is_made_up_for():
+    seen = True
+    world = World(opened=lambda _mailbox: seen)
+    account = world.account()
+    live = world.do(account.select("INBOX"))
+    assert not live.stale
+    account.release(live)
+    seen = False
+    assert world.do(account.select("INBOX")) is live
+    assert live.stale
+
+
+def test_a_mailbox_without_a_session_is_marked_before_it_is_compared(monkeypatch):
+    events = []
+    world = World(opening=lambda _mailbox: events.append("opening"))
+    account = world.account()
+    live = world.do(account.select("INBOX"))
+    account.release(live)
+    events.clear()
+    monkeypatch.setattr(LiveMailbox, "is_current", lambda _self, _name: events.append("compared") or True)
+    assert account.select_at_once("INBOX") is live
+    assert events == ["opening", "compared"]
 
 
 def test_select_what_is_not_there(world, account):
