@@ -14,7 +14,8 @@ from mailserver.message.render import summarise
 from mailserver.store.flags import FlagChange
 from mailserver.store.index.messages import Messages
 from mailserver.store.maildir.account.store import MaildirStore
-from mailserver.store.maildir.disk.page_cache import LARGEST, page_cache
+from mailserver.store.maildir.disk import page_cache as page_cache_module
+from mailserver.store.maildir.disk.page_cache import LARGEST, file_system_type, page_cache
 from mailserver.store.maildir.format.message_file import HEAD, read_cached, read_cached_header, to_crlf
 from mailserver.store.maildir.home.file_names import GROUP, FileNames
 
@@ -109,6 +110,19 @@ def test_an_account_that_is_a_copy_has_names_of_its_own(mailbox, tmp_path):
     other.read_whole([1], 1 << 20)
     assert texts_of(mailbox) == [to_crlf(text) for text in TEXTS]
     assert texts_of(other) == [to_crlf(text) for text in reversed(TEXTS)]
+
+
+@pytest.mark.parametrize("kind", [0x65735546, 0x6969])
+def test_nothing_is_read_where_an_open_may_wait_for_others(mailbox, kind, monkeypatch):
+    monkeypatch.setattr(page_cache_module, "file_system_type", lambda _path: kind)
+    for _ in range(2):
+        assert mailbox.read_whole([2], 1000) == [(2, TEXTS[1])]
+        assert texts_of(mailbox) == [None] * len(TEXTS)
+
+
+def test_the_type_of_a_file_system():
+    assert file_system_type("/proc") == 0x9FA0
+    assert file_system_type("/nowhere") == 0
 
 
 def test_a_size_that_a_name_wrongly_claims_is_not_copied(tmp_path):

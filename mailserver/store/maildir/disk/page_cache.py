@@ -1,7 +1,8 @@
 """Reads of files that the kernel has in memory whole: they never wait for a disk, so the reactor's thread may make them.
 
 openat2(2) with RESOLVE_CACHED (Linux 5.12) opens a path only if the dentry cache has all of it, and preadv2(2) with
-RWF_NOWAIT reads only what the page cache has. A file system that may have to ask another machine refuses both.
+RWF_NOWAIT reads only what the page cache has. But a file system of another machine, or of another process (FUSE), may be
+asked even for such an open: nothing is read here of one that `may_wait` knows.
 
 Each call takes a microsecond or two. Python's own functions would release Python's lock for it, and wait up to a switch
 interval (5 ms) to get it back from a busy thread. So libc is called with the lock held (`PyDLL`).
@@ -24,6 +25,24 @@ _RESOLVE_CACHED: Final = 0x20
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _HOW: Final = struct.pack("QQQ", _FLAGS, 0, _RESOLVE_CACHED)
 """A struct open_how."""
+
+
+_REMOTE: Final = frozenset(
+    {
+        0x6969,  # NFS
+        0x65735546,  # FUSE
+        0x517B, 0xFE534D42, 0xFF534D42,  # SMB
+        0x01021997,  # 9P
+        0x00C36400,  # Ceph
+        0x5346414F, 0x6B414653, 0x73757245,  # AFS, Coda
+        0x0BD00BD0, 0x01161970, 0x7461636F, 0x47504653,  # Lustre, GFS2, OCFS2, GPFS
+        0x786F4256,  # VirtualBox
+    }
+)  # fmt: skip
+"""File systems by their magic numbers (statfs(2))."""
+_libc: Final = ctypes.CDLL(None)
+_STATFS: Final = 512
+"""Octets that have room for a struct statfs; the type comes first."""
 
 
 class PageCache:
@@ -91,3 +110,16 @@ def page_cache() -> PageCache | None:
     except (AttributeError, OSError):
         return None
     return found if found.is_supported() else None
+
+
+def file_system_type(path: str) -> int:
+    """Return the magic number of the file system of a directory; 0 if it cannot be determined."""
+    buffer = ctypes.create_string_buffer(_STATFS)
+    if _libc.statfs(os.fsencode(path), buffer) != 0:
+        return 0
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
+
+
+def may_wait(path: str) -> bool:
+    """Tell whether opening a file in this directory may wait for another machine or process. It may wait itself."""
+    return file_system_type(path) in _REMOTE

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from mailserver.errors import StoreUnavailable
 from mailserver.store.index.records import MailboxState
-from mailserver.store.maildir.disk.page_cache import page_cache
+from mailserver.store.maildir.disk.page_cache import may_wait, page_cache
 from mailserver.store.maildir.format.message_file import read_cached, read_cached_header, read_small
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home.file_names import GROUP
@@ -27,11 +27,14 @@ class SmallReads:
         self._names = home.settings.file_names
         # Accounts that are copies of one another have the same GUIDs.
         self._names_key = home.root, state.names_key
+        self._may_wait: bool | None = None
 
     def whole(self, key: int, paths: MailboxPaths, uids: Sequence[UID], limit: int) -> list[tuple[UID, bytes]]:
         """Do `Mailbox.read_whole`; `key` is the mailbox's in the index."""
         places = (os.path.join(paths.new, ""), os.path.join(paths.cur, ""))
         found: list[tuple[UID, bytes]] = []
+        if self._may_wait is None:
+            self._may_wait = may_wait(paths.cur)
         for uid, place, name, size in self._files(key, uids):
             if uid != uids[len(found)]:
                 break
@@ -55,7 +58,9 @@ class SmallReads:
         return read_cached_header(cache, path) if only_header else read_cached(cache, path, size)
 
     def _files(self, key: int, uids: Sequence[UID]) -> list[tuple[UID, int, bytes, int | None]]:
-        """Return the files of these messages (rising), and keep their names."""
+        """Return the files of these messages (rising), and keep their names if `cached` never waits for them."""
+        if self._may_wait:
+            return self._home.read(lambda index: index.messages.files_of(key, uids))
         names, mailbox = self._names, self._names_key
         more = names.lacks(mailbox, uids) if uids else None
         files = self._home.read(lambda index: index.messages.files_of(key, more or uids))
