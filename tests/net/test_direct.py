@@ -188,6 +188,7 @@ def test_those_who_wait_are_taken_in_one_turn_but_not_without_bound(host: str) -
 def test_twisteds_port_takes_no_more_of_them() -> None:
     """By itself it would accept a hundred, and twenty more in each turn of a flood."""
     opened = socket.create_server(("127.0.0.1", 0))
+    opened.setblocking(False)
     address = opened.getsockname()
     reactor = SelectReactor()
     port: Any = listen_by_twisted(opened, Greeters(), reactor)
