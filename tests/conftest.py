@@ -14,7 +14,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests import scheduling
-from tests.server import kill_all
+from tests.server import kill_all, remove_templates
 
 # Hundreds of processes import the same modules: compiled once, they start in half the time.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
@@ -56,6 +56,7 @@ def pytest_collection_finish() -> None:
 def pytest_sessionfinish() -> None:
     """No server outlives the tests, also where one has failed with its server running."""
     kill_all()
+    remove_templates()
 
 
 @pytest.hookimpl(trylast=True)

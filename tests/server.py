@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import functools
@@ -75,6 +74,7 @@ SIMPLE_COMMANDS = (
 """Commands that neither fork nor run a reactor: as a process each takes half a second of a processor to start."""
 _one_command = threading.Lock()
 
+_templates: list[Path] = []
 _started: list[subprocess.Popen[bytes] | ForkedProcess] = []
 
 
@@ -93,7 +93,7 @@ def make_demonstration(directory: Path, base: int, users: int = 0) -> None:
 def _template(users: int) -> Path:
     """A demonstration at ports from 10000, without a wait for the disk, with hashes that cost little."""
     place = Path(tempfile.mkdtemp(prefix="mailserver-tests-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    _templates.append(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _descriptor: None)
         patch.setattr(schemes, "LIGHT", schemes.Argon2Cost(memory_kib=64, passes=1))
@@ -107,6 +107,12 @@ def _template(users: int) -> Path:
 def preloaded() -> Preloaded:
     """The one of this process."""
     return Preloaded()
+
+
+def remove_templates() -> None:
+    """What copies were made of."""
+    for place in _templates:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def kill_all() -> None:
