@@ -27,7 +27,7 @@ PATIENCE: Final = 30
 """Checks that find an account busy before it is maintained all the same."""
 SHARE: Final = 1 / 3
 """Share of one processor's time, for a burst of work."""
-BURST: Final = 10.0
+BURST: Final = 30.0
 """Seconds of a processor that are spent at SHARE before LASTING_SHARE holds. They come back at that rate."""
 LASTING_SHARE: Final = 1 / 50
 _LEAST_PAUSE: Final = 0.002

@@ -124,6 +124,9 @@ def test_a_burst_of_work_is_followed_by_a_small_share_of_the_time(clock: Clock, 
     while upkeep.spent < BURST:
         clock.wake()
     assert clock.now < 1.5 * BURST / SHARE
+    while clock.now < 2 * BURST / SHARE:
+        clock.wake()
+    assert upkeep.spent < BURST + clock.now * LASTING_SHARE + slice_
     assert upkeep.due == 1
     begun, spent = clock.now, upkeep.spent
     while clock.now < begun + 300:
