@@ -25,7 +25,7 @@ QUIET: Final = 1.0
 """Seconds without an operation before maintenance starts."""
 PATIENCE: Final = 30
 """Checks that find an account busy before it is maintained all the same."""
-SHARE: Final = 1 / 3
+SHARE: Final = 1 / 10
 """Share of one processor's time, for a burst of work."""
 BURST: Final = 30.0
 """Seconds of a processor that are spent at SHARE before LASTING_SHARE holds. They come back at that rate."""

@@ -105,13 +105,13 @@ def test_a_used_account_is_looked_after_once_it_is_quiet(clock: Clock, upkeep: M
 
 
 def test_after_each_slice_comes_a_pause(clock: Clock, upkeep: Maintenance) -> None:
-    account: Any = Account((0.0, 0.05), (0.0, 0.0), (0.0, 0.2))
+    account: Any = Account((0.0, 0.02), (0.0, 0.0), (0.0, 0.08))
     upkeep.wake(account)
     clock.wake()
     for _ in range(4):
         clock.wake()
     assert account.slices == 4
-    assert clock.slept[2:] == pytest.approx([0.05 * (1 / SHARE - 1), 0.002, 0.2 * (1 / SHARE - 1)])
+    assert clock.slept[2:] == pytest.approx([0.02 * (1 / SHARE - 1), 0.002, 0.08 * (1 / SHARE - 1)])
     assert clock.done == 1
 
 
@@ -237,7 +237,7 @@ def test_it_ends_with_the_service(clock: Clock, upkeep: Maintenance) -> None:
 
 
 def test_accounts_take_turns_and_pauses(clock: Clock, upkeep: Maintenance) -> None:
-    busy: Any = Account(*[(0.0, 0.1)] * 40)
+    busy: Any = Account(*[(0.0, 0.03)] * 40)
     waits: Any = Account((5.0, 0.001), (None, 0.0))
     upkeep.wake(busy)
     upkeep.wake(waits)
