@@ -1,8 +1,9 @@
 """Which worker may have which mailbox open: memory that all workers share, so that a change pokes only those.
 
-A worker has a row of SLOTS octets; an octet is 1 while a mailbox is open whose id has that slot. So a mark may be one too
-many, which costs a poke, and is never one too few: a worker sets it before it reads the mailbox, and a worker that changes
-a mailbox looks after the commit. Either the reader finds the change, or the other worker finds the mark.
+A worker has a row of SLOTS octets; an octet is 1 while a mailbox is open whose id has that slot. A mark too many costs a
+poke. A mark too few would hide a change until the next comparison: so a worker sets it before it reads the mailbox, a
+worker that changes a mailbox looks after the commit, and `opened` returns False if the mark was removed meanwhile, as its
+slot is shared; then the mailbox is read again. Either the reader finds the change, or the other worker finds the mark.
 
 The master makes the memory. Its size is sealed, as a worker that shrinks it would end all others (SIGBUS).
 """
