@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PORT_BASE ?= 10000
 DIR ?= var/demo
 TESTS ?=
-# Processes of the tests; "auto" is two for each processor, 0 none beside pytest itself (for a debugger).
+# Processes of the tests; "auto" is three for each processor (two in `make quick`); 0: none beside pytest itself (for a debugger).
 JOBS ?= auto
 ALL ?=
 BENCH ?=

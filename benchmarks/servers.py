@@ -235,8 +235,9 @@ class DovecotServer(TestedServer):
         return self.dovecot.root / domain / local / "Maildir"
 
     def forget(self, user: str) -> None:
-        for path in self.maildir(user).glob("dovecot*"):
-            path.unlink()
+        for pattern in ("dovecot*", ".*/dovecot.*"):
+            for path in self.maildir(user).glob(pattern):
+                path.unlink()
 
     def restart(self) -> None:
         self.dovecot.stop()

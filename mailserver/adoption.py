@@ -99,7 +99,7 @@ def _accounts(config: Config) -> Iterator[tuple[str, str | None]]:
 def _homes(config: Config) -> Iterator[tuple[str, str]]:
     """Yield names and home directories of the users files. Their back end reports faults of these."""
     for backend in config.auth.backends:
-        kind, _colon, path = backend.partition(":")
+        kind, _colon, path = backend.use.partition(":")
         if kind != "file":
             continue
         try:

@@ -23,18 +23,21 @@ class MailError(Exception):
     pop3_code: ClassVar[str | None] = None
     text: ClassVar[str] = "the request cannot be carried out"
 
+    ref: str = ""
+    """Id of a refused login, which ends the sentence for the client; empty: none."""
+
     def __init__(self, text: str | None = None) -> None:
         super().__init__(text or self.text)
 
     @property
     def sentence(self) -> str:
         """The sentence for the client."""
-        return str(self.args[0])
+        return f"{self.args[0]} (ref {self.ref})" if self.ref else str(self.args[0])
 
     @property
     def reason(self) -> str:
         """The reason for the log."""
-        return self.sentence
+        return str(self.args[0])
 
 
 class BadSyntax(MailError):
@@ -43,6 +46,13 @@ class BadSyntax(MailError):
     imap_status = "BAD"
     smtp_reply = (501, "5.5.4")
     text = "syntax error"
+
+
+class UIDRequired(BadSyntax):
+    """Message numbers, in a session that has only UIDs (RFC 9586)."""
+
+    imap_code = "UIDREQUIRED"
+    text = "message numbers are off: use UIDs"
 
 
 class UnknownCommand(BadSyntax):
@@ -67,6 +77,13 @@ class TooBig(MailError):
     text = "larger than the limit"
 
 
+class UnknownEncoding(MailError):
+    """A transfer encoding that is not known, or binary content that cannot be stored (RFC 3516 4.3, 4.4)."""
+
+    imap_code = "UNKNOWN-CTE"
+    text = "the transfer encoding is not known"
+
+
 class LimitReached(MailError):
     """A limit of this server is reached (RFC 5530 LIMIT)."""
 
@@ -82,6 +99,27 @@ class MailboxFull(LimitReached):
     imap_code = "OVERQUOTA"
     smtp_reply = (452, "4.2.2")
     text = "the mailbox is full"
+
+
+class TooManyAnnotations(LimitReached):
+    """A mailbox or account would have too many annotations (RFC 5464 4.3)."""
+
+    imap_code = "METADATA TOOMANY"
+    text = "too many annotations"
+
+
+class OverQuota(LimitReached):
+    """The account would have more mail than its quota (RFC 9208 4.3.1 OVERQUOTA, RFC 3463 X.2.2)."""
+
+    imap_code = "OVERQUOTA"
+    smtp_reply = (452, "4.2.2")
+    text = "the quota of this account is used up"
+
+
+class OverQuotaForGood(OverQuota):
+    """The same where the sender must not try again (RFC 5321 4.2.3)."""
+
+    smtp_reply = (552, "5.2.2")
 
 
 class PrivacyRequired(MailError):
@@ -111,7 +149,7 @@ class AuthFailed(MailError):
     @property
     def reason(self) -> str:
         """See MailError."""
-        return self._reason or self.sentence
+        return self._reason or super().reason
 
 
 class AuthorizationFailed(MailError):
@@ -214,7 +252,7 @@ class StorageFailure(MailError):
     @property
     def reason(self) -> str:
         """See MailError. With the system's error, which names the file and is not for clients."""
-        return self.sentence if self.__cause__ is None else f"{self.sentence}: {self.__cause__}"
+        return super().reason if self.__cause__ is None else f"{super().reason}: {self.__cause__}"
 
 
 class NoSpace(StorageFailure):
@@ -257,6 +295,27 @@ class NoSuchUser(MailError):
     imap_code = "NONEXISTENT"
     smtp_reply = (550, "5.1.1")
     text = "no such user here"
+
+
+class AddressLoop(MailError):
+    """An address whose aliases lead back to it (RFC 3463 X.4.6)."""
+
+    smtp_reply = (554, "5.4.6")
+    text = "the aliases of this address lead round in a loop"
+
+
+class TooManyEnds(MailError):
+    """An address that leads to more mailboxes than one message may have (RFC 3463 X.5.3)."""
+
+    smtp_reply = (452, "4.5.3")
+    text = "this address leads to too many mailboxes"
+
+
+class LeadsElsewhere(MailError):
+    """An address whose mail would have to leave, where nothing carries it."""
+
+    smtp_reply = (550, "5.7.1")
+    text = "this address leads to another server, and mail is not passed on from here"
 
 
 class SenderRefused(MailError):

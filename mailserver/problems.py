@@ -12,6 +12,7 @@ from mailserver.config.directories import check_directories
 from mailserver.config.model import Config, Problem
 from mailserver.config.socket_rights import check_sockets
 from mailserver.config.trusted_files import check_trusted
+from mailserver.imap.search import criteria
 from mailserver.pop3 import uidl
 from mailserver.smtp import postmaster_check
 from mailserver.tls.context import private_names
@@ -24,6 +25,7 @@ def check_named(config: Config) -> list[Problem]:
         *check_trusted(config),
         *backend_check.check(config),
         *uidl.check(config),
+        *criteria.check(config),
         *postmaster_check.check(config),
         *check_directories(config),
         *check_sockets(config),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address
 from os import PathLike
 from typing import Final, NamedTuple, NewType
@@ -22,6 +23,13 @@ UIDValidity = NewType("UIDValidity", int)
 
 MailboxId = NewType("MailboxId", bytes)
 """The 16-byte GUID of a mailbox, as in the header of its dovecot-uidlist."""
+
+
+@lru_cache(maxsize=1024)
+def account_id(user: str) -> MailboxId:
+    """The id that stands for a user's whole account among those of mailboxes, in pokes between workers."""
+    return MailboxId(blake2b(user.encode("utf-8", "surrogateescape"), digest_size=16, person=b"account").digest())
+
 
 UNKNOWN_SIZE: Final = 0xFFFFFFFF
 """In a size column: not yet read from the file."""
@@ -60,6 +68,37 @@ def client_of(address: IPv4Address | IPv6Address | None) -> str:
             return str(address.ipv4_mapped)
         return str(IPv6Address(int(address) >> 64 << 64)) + "/64"
     return str(address)
+
+
+UNLIMITED: Final = 2**63 - 1
+"""In a `Quota`: no limit, whatever holds for other accounts."""
+
+
+class Quota(NamedTuple):
+    """Limits of the mail of one account (RFC 9208 5). None where nothing is said, which is no limit either."""
+
+    storage: int | None = None
+    """Octets of the messages as sent."""
+    messages: int | None = None
+    mailboxes: int | None = None
+
+    def or_else(self, other: Quota) -> Quota:
+        """Return these limits, and those of the other where nothing is said here."""
+        return Quota(*(theirs if mine is None else mine for mine, theirs in zip(self, other, strict=True)))
+
+    @property
+    def limits_messages(self) -> bool:
+        """True if messages or their octets are limited."""
+        return self.storage not in {None, UNLIMITED} or self.messages not in {None, UNLIMITED}
+
+
+class Usage(NamedTuple):
+    """The content of an account, as a `Quota` limits it."""
+
+    storage: int
+    """Octets of the messages as sent; estimated for messages of other programs that have not been read."""
+    messages: int
+    mailboxes: int
 
 
 class Secret:

@@ -7,18 +7,22 @@ import gc
 import os
 import socket
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests import scheduling
+from tests import compiling, scheduling
 from tests.server import kill_all, remove_templates
 
 # Hundreds of processes import the same modules: compiled once, they start in half the time.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 sys.dont_write_bytecode = False
+
+PROTOCOLS = ("tests/imap/", "tests/pop3/", "tests/smtp/")
+"""Folders of tests that sync no file."""
 
 # The same examples in each run, and as long a time for one as it takes: no test fails for what was drawn this once, or
 # for what else the machine does. `make soak` draws others.
@@ -39,18 +43,29 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     return scheduling.ModuleScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """In several processes, each compiles a part of the modules."""
+    # Nothing of what is made here is garbage.
+    gc.disable()
+    given = getattr(session.config, "workerinput", None)
+    if given is not None:
+        compiling.share_work(session.config, int(given["workerid"].removeprefix("gw")), int(given["workercount"]))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In several processes, slow folders come first."""
+    """In several processes, waiting and computing modules alternate."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: scheduling.rank(item.nodeid))
+        places = {unit: number for number, unit in enumerate(scheduling.order(item.nodeid for item in items))}
+        items.sort(key=lambda item: places[scheduling.unit(item.nodeid)])
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Ten thousand tests are there to the end: no collection of garbage looks through them again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:
@@ -65,6 +80,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     # A process of pytest-xdist waits here for the others, which end it.
     if not hasattr(config, "workerinput"):
         faulthandler.dump_traceback_later(120, exit=True, file=2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_sync(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In tests of protocols nothing waits for the disk: what a crash leaves is the subject of others."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.nodeid.startswith(PROTOCOLS):
+            for name in ("fsync", "fdatasync"):
+                patch.setattr(os, name, lambda _descriptor: None)
+        yield
 
 
 @pytest.fixture

@@ -13,15 +13,20 @@ import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import attrs
+from attrs import frozen
 
-from mailserver.auth.interfaces import Abilities, LoginContext, User
-from mailserver.errors import AuthFailed, AuthorizationFailed, ConnectionLost
+from mailserver.auth import resolution
+from mailserver.auth.interfaces import Abilities, DomainEntry, Entry, LoginContext, Resolution, User
+from mailserver.errors import AuthFailed, AuthorizationFailed, ConnectionLost, MailError
+from mailserver.explain.refs import new_ref
 from mailserver.sasl.mechanism import Certified, Claim, Credentials
 from mailserver.sasl.scram_keys import ScramKeys, derive
 from mailserver.session.channel import ConnectionInfo, TLSInfo, Wake
+from mailserver.session.deflate import DeflateStream
+from tests.refs import without_refs
 
 T = TypeVar("T")
 
@@ -83,7 +88,9 @@ class FakeChannel:
         self.reading: tuple[float, bool] | None = None
         self.sleeping: float | None = None
         self.login_error: Exception | None = None
+        self.logout_error: Exception | None = None
         self.timers: list[FakeTimer] = []
+        self.deflate: DeflateStream | None = None
 
     @property
     def info(self) -> ConnectionInfo:
@@ -98,8 +105,14 @@ class FakeChannel:
 
     async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
         while True:
+            if self.deflate is not None and (data := self.deflate.read()):
+                return data
             if self.input:
-                return self.input.popleft()
+                data = self.input.popleft()
+                if self.deflate is None:
+                    return data
+                self.deflate.feed(data)
+                continue
             if self.ended or self.closed:
                 raise ConnectionLost
             if pokes and self.poked:
@@ -113,7 +126,7 @@ class FakeChannel:
     def write(self, data: bytes) -> None:
         assert isinstance(data, bytes | bytearray | memoryview), f"wrote {type(data)}"
         if not self.ended:
-            self.output += data
+            self.output += data if self.deflate is None else self.deflate.compress(data)
 
     async def drain(self) -> None:
         self.drains += 1
@@ -125,6 +138,13 @@ class FakeChannel:
         if self.input:  # what arrived before the handshake is no ClientHello
             self.closed = True
             raise ConnectionLost
+
+    @property
+    def compressed(self) -> bool:
+        return self.deflate is not None
+
+    def start_compression(self) -> None:
+        self.deflate = DeflateStream()
 
     async def sleep(self, seconds: float) -> None:
         self.sleeping = self.time + seconds
@@ -140,10 +160,17 @@ class FakeChannel:
     def poke(self) -> None:
         self.poked = True
 
-    def logged_in(self, user: str) -> None:
+    def logged_in(self, user: str, credential: str = "", delegate: str = "") -> None:
+        del credential
+        self.delegate = delegate
         if self.login_error:
             raise self.login_error
         self.user = user
+
+    def logged_out(self) -> None:
+        self.user = None
+        if self.logout_error:
+            raise self.logout_error
 
     def channel_binding(self) -> bytes | None:
         return BINDING if self.facts.tls is not None else None
@@ -207,6 +234,10 @@ class Client:
             self.send(data[at : at + 1])
 
     def take(self) -> bytes:
+        """What the session has written since the last call, without ids of refused logins."""
+        return without_refs(self.take_unmasked())
+
+    def take_unmasked(self) -> bytes:
         """What the session has written since the last call."""
         output = bytes(self.channel.output)
         self.channel.output.clear()
@@ -258,11 +289,18 @@ class DirectRunner:
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
         self.runs += 1
-        return _answer(operation)
+        return Finished(operation())
 
 
-async def _answer(operation: Callable[[], T]) -> T:
-    return operation()
+@frozen
+class Finished(Generic[T]):
+    """An awaitable of a result that is there; nobody need await it."""
+
+    result: T
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        yield from ()
+        return self.result
 
 
 class FakeAuthenticator:
@@ -273,8 +311,14 @@ class FakeAuthenticator:
     ) -> None:
         self.users = {"anna@example.test": "secret", "bert@example.org": "secret2"} if users is None else users
         self.domains = domains
+        self.entries: dict[str, Entry] = {}
+        self.domain_entries: dict[str, DomainEntry] = {}
         self.error: Exception | None = None
         self.contexts: list[LoginContext] = []
+        self.refusals: list[tuple[str, str, str, str]] = []
+        """Id, typed name, method and protocol of each refused login."""
+        self.accepted_logins: list[tuple[str, str, str]] = []
+        """User, method and protocol of each login that was let in."""
         self.can = Abilities(frozenset(), certificates=False)
         self.exposures: list[tuple[str, bytes, str, str]] = []
         """Name, password, method and protocol of each that came in clear text."""
@@ -287,6 +331,14 @@ class FakeAuthenticator:
         if self.error:
             raise self.error
         return derive(hash_name, self.users.get(name.lower(), "nobody's").encode(), b"salt of 16 octet", 4096)
+
+    def refused(self, error: MailError, name: str, method: str, context: LoginContext) -> str:
+        error.ref = new_ref()
+        self.refusals.append((error.ref, name, method, context.protocol))
+        return error.ref
+
+    def accepted(self, user: User, method: str, context: LoginContext) -> None:
+        self.accepted_logins.append((user.name, method, context.protocol))
 
     async def login(self, claim: Claim, context: LoginContext) -> User:
         self.contexts.append(context)
@@ -320,11 +372,50 @@ class FakeAuthenticator:
     def is_local_domain(self, domain: str) -> bool:
         return domain.lower() in self.domains
 
+    async def senders_of(self, address: str) -> frozenset[str]:
+        if self.error:
+            raise self.error
+        entry = self.entries.get(address.lower())
+        own = frozenset({address.lower()} & set(self.users))
+        return own if entry is None else own | entry.senders
 
-def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that waits for nothing."""
+    async def separator_of(self, domain: str, separator: str) -> str:
+        known = await self.find_domain(domain)
+        return separator if known is None or known.detail is None else known.detail
+
+    async def serves_domain(self, domain: str) -> bool:
+        if self.error:
+            raise self.error
+        return self.is_local_domain(domain) or await self.find_domain(domain.lower()) is not None
+
+    async def find_user(self, name: str) -> User | None:
+        return await self.find(name)
+
+    async def find_address(self, name: str) -> Entry | None:
+        return self.entries.get(name)
+
+    async def find_domain(self, name: str) -> DomainEntry | None:
+        return self.domain_entries.get(name)
+
+    async def resolve(self, address: str, separator: str) -> Resolution:
+        if self.error:
+            raise self.error
+        return await resolution.resolve(self, address.lower(), separator, written=address)
+
+    async def may_send_as(self, user: User, address: str) -> bool:
+        if self.error:
+            raise self.error
+        entry = self.entries.get(address)
+        if address == user.name or address in user.addresses or (entry is not None and user.name in entry.senders):
+            return True
+        found = await self.find(address) if self.is_local_domain(address.rpartition("@")[2]) else None
+        return found is not None and found.name == user.name
+
+
+def run_now(coroutine: Awaitable[T]) -> T:
+    """The result of a coroutine, or of another awaitable, that waits for nothing."""
     try:
-        coroutine.send(None)
+        next(coroutine.__await__())
     except StopIteration as stop:
-        return stop.value
+        return cast("T", stop.value)
     raise AssertionError("the coroutine waits")

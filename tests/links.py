@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from mailserver.net.ipc.message_schema import Json, structure_text, to_text
-from mailserver.net.ipc.open_mailbox_table import SLOTS, OpenMailboxTable
+from mailserver.net.ipc.open_mailbox_table import ROW, OpenMailboxTable
 from mailserver.net.ipc.worker_messages import (
     BroadcastBody,
     WorkerMessage,
@@ -48,6 +48,7 @@ class FakeLink:
         self.answers: dict[str, Callable[[Json], Deferred[Json]]] = {}
         self.reports: list[WorkerMessage] = []
         self.known_loaders: list[Callable[[bytes], None]] = []
+        self.ban_appliers: list[Callable[[Any], None]] = []
         self._links = links
 
     def report(self, message: WorkerMessage) -> None:
@@ -60,6 +61,9 @@ class FakeLink:
 
     def on_known_networks(self, load: Callable[[bytes], None]) -> None:
         self.known_loaders.append(load)
+
+    def on_bans(self, apply: Callable[[Any], None]) -> None:
+        self.ban_appliers.append(apply)
 
     @property
     def poke_send(self) -> dict[int, socket.socket]:
@@ -99,7 +103,7 @@ class Links:
 
     def __init__(self, count: int) -> None:
         self.living: dict[int, FakeLink] = {}
-        self.memory = bytearray(MOST * SLOTS)
+        self.memory = bytearray(MOST * ROW)
         self.queue: deque[tuple[FakeLink, type[Any], int, int, str]] = deque()
         for number in range(count):
             self.living[number] = FakeLink(self, number)

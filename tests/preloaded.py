@@ -1,8 +1,9 @@
 """Servers forked from a process that has loaded their modules, which saves most of what a start costs.
 
 A process of pytest starts one of these and sends it each command line of `twistd`. The fork becomes a child of pytest,
-and runs twistd from its first line. A server with workers has a second fork beside it that becomes the zygote. Nothing
-else differs from a start by exec, which `tests.server.Server` does for those that must be started so.
+and runs twistd from its first line. A server with workers has a second fork beside it that becomes the zygote. Processes
+that check passwords are forks of the server. Nothing else differs from a start by exec, which `tests.server.Server` does
+for those that must be started so.
 
 python -m tests.preloaded DESCRIPTOR PADDING
 """
@@ -23,12 +24,14 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
+    "mailserver.auth.schemes.hash_process",
     "mailserver.tap",
     "mailserver.config.socket_rights",
     "mailserver.http.services",
@@ -45,8 +48,11 @@ MODULES = (
 """What the master, the zygote and a server without workers load at their start."""
 PADDING = "." * 1000
 """Room in the command line, for those of the forks."""
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNS = 0x20000
 ZYGOTE = "mailserver.zygote"
+HASH_PROCESS = "mailserver.auth.schemes.hash_process"
 
 
 class ForkedProcess:
@@ -100,13 +106,44 @@ class Preloaded:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
 
     def start(
-        self, command: Sequence[str], directory: Path, environment: Mapping[str, str], output: int, *, zygote: bool
+        self,
+        command: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str],
+        output: int,
+        *,
+        zygote: bool,
+        before: Sequence[str] = (),
     ) -> ForkedProcess:
-        """Fork a server; `zygote`: with a process beside it that it uses as its zygote."""
-        request = [command, str(directory), dict(environment), zygote]
+        """Fork a server; `zygote`: with a process beside it that it uses as its zygote.
+
+        `before`: what stands before the command, and `can_do`.
+        """
+        request = [list(before), command, str(directory), dict(environment), zygote]
         with self._lock, adopting():
             send(self._connection, request, [output])
             return ForkedProcess(int.from_bytes(read(self._connection, 4), "big"))
+
+
+def can_do(before: Sequence[str]) -> bool:
+    """Whether a fork can do what these words do, which stand before its command: enter a mount namespace, or make one."""
+    match before:
+        case [] | ["nsenter", "--target", _, "--mount"] | ["unshare", "--mount", "sh", "-ec", _, "sh"]:
+            return True
+    return False
+
+
+def change_mounts(before: Sequence[str]) -> None:
+    """Do what nsenter(1) and unshare(1) do at these words."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    match before:
+        case ["nsenter", _, target, _]:
+            with open(f"/proc/{target}/ns/mnt") as namespace:
+                assert libc.setns(namespace.fileno(), CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+        case ["unshare", _, _, _, script, name]:
+            assert libc.unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+            subprocess.run(["sh", "-ec", script, name, "true"], check=True)
 
 
 @contextlib.contextmanager
@@ -230,6 +267,52 @@ def become_zygote(connection: socket.socket) -> NoReturn:
     raise SystemExit(0)
 
 
+def fork_hash_processes() -> None:
+    """Have this process, and those forked from it, fork where they would start a process that checks passwords."""
+    spawn = os.posix_spawnp
+
+    def take(path: str, arguments: list[str], environment: Mapping[str, str], **how: Any) -> int:
+        if arguments[1:] != ["-P", "-m", HASH_PROCESS]:
+            return spawn(path, arguments, environment, **how)
+        pid = os.fork()
+        if not pid:
+            try:
+                become_hash_process(arguments, environment, how["file_actions"])
+            except BaseException:
+                os.write(2, traceback.format_exc().encode())
+            finally:
+                # Whatever the server has not flushed yet is the server's.
+                os._exit(0)
+        return pid
+
+    os.posix_spawnp = take  # type: ignore[assignment]
+
+
+def become_hash_process(
+    arguments: Sequence[str], environment: Mapping[str, str], file_actions: Sequence[tuple[int, ...]]
+) -> None:
+    """Keep of the server what exec would keep, and check passwords until the input ends."""
+    gc.disable()
+    # Which a process that has changed its user is no more, until it calls exec.
+    assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    for kind, *descriptors in file_actions:
+        if kind == os.POSIX_SPAWN_DUP2:
+            os.dup2(descriptors[0], descriptors[1])
+        else:
+            with contextlib.suppress(OSError):
+                os.close(descriptors[0])
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(environment)
+    set_command_line(arguments)
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+    importlib.import_module(HASH_PROCESS).main()
+
+
 def main() -> None:
     """Load the modules and serve; in each fork, run twistd."""
     connection = socket.socket(fileno=int(sys.argv[1]))
@@ -237,12 +320,14 @@ def main() -> None:
     for module in MODULES:
         importlib.import_module(module)
     assert "twisted.internet.reactor" not in sys.modules, "all forks would share its descriptors"
+    fork_hash_processes()
     gc.collect()
     gc.freeze()
     request = serve(connection)
     if request is None:
         return
-    command, directory, environment, zygote = request
+    before, command, directory, environment, zygote = request
+    change_mounts(before)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)

@@ -39,17 +39,23 @@ LONG = (
     "tests/imap/test_fetch_bounds.py",
     "tests/imap/test_fetch_large.py",
     "tests/imap/test_fetch_sections.py",
+    "tests/imap/test_fetch_single.py",
     "tests/message/test_header_size.py",
     "tests/message/test_hostile.py",
+    "tests/message/test_matcher.py",
+    "tests/message/test_preview.py",
+    "tests/message/test_sort_keys.py",
     "tests/net/test_acme.py",
     "tests/net/test_pinned_sources.py",
     "tests/net/test_private_ca.py",
+    "tests/net/test_turn_limit.py",
     "tests/net/test_versions.py",
     "tests/notify/test_two_processes.py",
     "tests/probe/test_faults.py",
     "tests/store/maildir/test_dovecot.py",
     "tests/store/maildir/text_index/test_damage.py",
     "tests/store/maildir/text_index/test_text_index.py",
+    "tests/store/test_columns.py",
     "tests/store/test_crash.py",
     "tests/store/test_faults.py",
     "tests/store/test_machine.py",
@@ -61,18 +67,23 @@ LONG = (
     "tests/store/test_powercut.py",
     "tests/store/test_scan_pool.py",
     "tests/store/test_two_processes.py",
+    "tests/test_deflate.py",
     "tests/test_packaging.py",
     "tests/test_server.py",
     "tests/tls/test_acme_hostile.py",
+    "tests/tls/test_ca_profile.py",
     "tests/tls/test_certificate_crash.py",
     "tests/tls/test_many_names.py",
     "tests/tls/test_policy_reload.py",
+    "tests/tls/test_private_ca.py",
     "tests/tls/test_private_names.py",
 )
 """Modules of sweeps and of large inputs, which take many seconds: `make test` runs them."""
 FOR_ALL = ("setup.cfg", "constraints.txt", "requirements")
 """Files and folders that concern every test."""
 MARKS = "not slow and not interop"
+PROCESSES = 2 * len(os.sched_getaffinity(0))
+"""The number for `-n auto`: unit tests compute, and each further process collects all of them once more."""
 
 
 def git(*arguments: str) -> list[str]:
@@ -142,7 +153,8 @@ def main() -> int:
         print(f"{len(chosen)} test modules for what has changed since {BASE}; ALL=1 runs all")
     ignored = [f"--ignore={path}" for path in (*(f"tests/{folder}" for folder in WITH_SERVERS), *LONG)]
     command = [sys.executable, "-m", "pytest", "-m", MARKS, *ignored, *options, *chosen]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    environment = {"PYTEST_XDIST_AUTO_NUM_WORKERS": str(PROCESSES), **os.environ}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

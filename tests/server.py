@@ -24,7 +24,7 @@ from click.testing import CliRunner
 
 from mailserver.auth.schemes import schemes
 from mailserver.cli import main
-from tests.preloaded import ForkedProcess, Preloaded
+from tests.preloaded import ForkedProcess, Preloaded, can_do
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFSETS = {
@@ -68,7 +68,7 @@ os.execvp(sys.argv[end], sys.argv[end:])
 
 
 SIMPLE_COMMANDS = (
-    *("acme", "ca", "cert", "check", "clients", "exposures", "kick", "reload", "status", "tls", "who"),
+    *("acme", "bans", "ca", "cert", "check", "clients", "exposures", "kick", "reload", "status", "tls", "who"),
     *("user add", "user disable", "user enable", "user list", "user password"),
 )
 """Commands that neither fork nor run a reactor: as a process each takes half a second of a processor to start."""
@@ -78,9 +78,13 @@ _templates: list[Path] = []
 _started: list[subprocess.Popen[bytes] | ForkedProcess] = []
 
 
-def make_demonstration(directory: Path, base: int, users: int = 0) -> None:
-    """What `mailserver demo` makes, as a copy of what it has made once in this process."""
-    template, taken = _template(users), directory.stat().st_mode if directory.exists() else None
+def make_demonstration(directory: Path, base: int, users: int = 0, *, in_directory: bool = False) -> None:
+    """What `mailserver demo` makes, as a copy of what it has made once in this process.
+
+    Its users are in a users file, which tests edit, or `in_directory`.
+    """
+    template = _template(users, in_directory=in_directory)
+    taken = directory.stat().st_mode if directory.exists() else None
     shutil.copytree(template, directory, dirs_exist_ok=True, symlinks=True)
     if taken is not None:
         directory.chmod(taken & 0o7777)
@@ -90,7 +94,7 @@ def make_demonstration(directory: Path, base: int, users: int = 0) -> None:
 
 
 @functools.cache
-def _template(users: int) -> Path:
+def _template(users: int, *, in_directory: bool) -> Path:
     """A demonstration at ports from 10000, without a wait for the disk, with hashes that cost little."""
     place = Path(tempfile.mkdtemp(prefix="mailserver-tests-"))
     _templates.append(place)
@@ -98,7 +102,7 @@ def _template(users: int) -> Path:
         patch.setattr(os, "fsync", lambda _descriptor: None)
         patch.setattr(schemes, "LIGHT", schemes.Argon2Cost(memory_kib=64, passes=1))
         arguments = ["demo", "--dir", str(place / "demo"), "--port-base", "10000", "--users", str(users)]
-        done = CliRunner().invoke(main, arguments)
+        done = CliRunner().invoke(main, arguments if in_directory else [*arguments, "--users-file"])
     assert done.exit_code == 0, done.output
     return place / "demo"
 
@@ -166,10 +170,11 @@ class Server:
         workers: int | None = None,
         follow: bool = False,
         preloaded: bool = PRELOADED,
+        in_directory: bool = False,
     ) -> None:
-        """`edit` replaces text of the demonstration's configuration, `append` stands behind it.
+        """`in_directory`: its users are in a directory, not in a users file. `edit` replaces text of the demonstration's configuration, `append` stands behind it.
 
-        `preloaded`: forked as `tests.preloaded` says, unless it needs another command before twistd, or a PYTHONPATH of its own. `workers` other than WORKERS. `follow` certificates on disk without a reload. In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
+        `preloaded`: forked as `tests.preloaded` says, unless it needs another command before twistd than its `can_do` has, or a PYTHONPATH of its own. `workers` other than WORKERS. `follow` certificates on disk without a reload. In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
         """
         self.dir = directory
         self._preloaded = preloaded
@@ -186,7 +191,7 @@ class Server:
         self.log_path = self.output_path
         """Where the server was told to log."""
         directory.mkdir(parents=True, exist_ok=True)
-        make_demonstration(directory, self.base, users)
+        make_demonstration(directory, self.base, users, in_directory=in_directory)
         workers = WORKERS if workers is None else workers
         edits = {"[server]\n": f'[server]\nworkers = {workers}\ntransport = "{TRANSPORT}"\n'}
         if not follow:
@@ -304,9 +309,13 @@ class Server:
     def _launch(self) -> subprocess.Popen[bytes] | ForkedProcess:
         command = self.command()
         with self.output_path.open("ab") as log:
-            if self._preloaded and command[0] == TWISTD and "PYTHONPATH" not in self.extra:
+            start = command.index(TWISTD)
+            before = command[:start]
+            if self._preloaded and can_do(before) and "PYTHONPATH" not in self.extra:
                 single = re.search(r"^workers = 0$", self.config.read_text(), re.MULTILINE) is not None
-                return preloaded().start(command, self.dir, self.environment(), log.fileno(), zygote=not single)
+                return preloaded().start(
+                    command[start:], self.dir, self.environment(), log.fileno(), zygote=not single, before=before
+                )
             return subprocess.Popen(
                 command,
                 cwd=self.dir,

@@ -21,18 +21,30 @@ RANDOM = (
     "tests/store/test_view.py",
     "tests/store/live/test_machine.py",
     "tests/store/test_two_processes.py",
+    "tests/imap/test_condstore.py",
+    "tests/imap/test_convergence.py",
+    "tests/imap/test_fetch_pipelined.py",
+    "tests/imap/test_fetch_single.py",
+    "tests/imap/test_resync_histories.py",
+    "tests/message/test_header_size.py",
+    "tests/store/test_search.py",
 )
 EXHAUSTIVE = (
+    "tests/auth/test_schemes.py",
+    "tests/imap/test_transcripts.py",
     "tests/store/test_crash.py",
     "tests/store/test_powercut.py",
     "tests/store/test_faults.py",
     "tests/store/maildir/text_index/test_damage.py",
+    "tests/store/maildir/text_index/test_text_index.py",
     "tests/workers/test_certificates.py",
     "tests/workers/test_kill.py",
     "tests/stress/test_stress.py",
     "tests/interop/test_imaptest.py",
     "tests/interop/test_testssl.py",
     "tests/hostile/test_costs.py",
+    "tests/hostile/test_fetch.py",
+    "tests/hostile/test_messages.py",
 )
 
 

@@ -18,7 +18,7 @@ from mailserver.auth.service import LoginService
 from mailserver.auth.throttling.login_throttle import LoginThrottle
 from mailserver.auth.throttling.penalties import Penalties
 from mailserver.errors import PrivacyRequired
-from mailserver.imap.session import CLEARTEXT_LOGINS
+from mailserver.imap.error_counts import CLEARTEXT_LOGINS
 from mailserver.imap.session import Session as ImapSession
 from mailserver.net.connection.connection import Connection
 from mailserver.net.ipc.event_counters import EventCounters

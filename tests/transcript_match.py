@@ -72,7 +72,11 @@ def match(pattern: list, response: list, bound: Bindings) -> Bindings | None:
     if pattern and isinstance(pattern[0], str) and pattern[0].lower() in STATUSES and len(pattern) == 1:
         response = response[:1]
     kind = [value.lower() if isinstance(value, str) else "" for value in response]
-    if len(response) == 3 and len(pattern) == 3 and kind[0 if kind[0] == "status" else 1] in ("fetch", "status"):
+    if (
+        len(response) == 3
+        and len(pattern) == 3
+        and kind[0 if kind[0] == "status" else 1] in ("fetch", "uidfetch", "status")
+    ):
         head = _sequence(pattern[:2], response[:2], bound)
         if isinstance(pattern[2], list) and isinstance(response[2], list):
             return None if head is None else _pairs(pattern[2], response[2], head)
@@ -120,6 +124,11 @@ def _value(wanted: object, value: object, bound: Bindings, *, as_set: bool) -> B
         if name in bound:
             return bound if _same(bound[name], value) else None
         return {**bound, name: value}
+    if isinstance(wanted, str) and re.fullmatch(
+        r"(?:[0-9]+|\$[a-z][a-z0-9]*)(?:[:,](?:[0-9]+|\$[a-z][a-z0-9]*))+", wanted
+    ):
+        # A set of numbers with bound values in it.
+        wanted = substituted(wanted.encode("ascii"), bound).decode("ascii")
     if isinstance(wanted, list):
         if not isinstance(value, list) or isinstance(wanted, Bracketed) != isinstance(value, Bracketed):
             return None

@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Sequence
 
 from tests.transcript import Connection, Mismatch, Running, Step, Text, Transcript
 from tests.transcript_lines import pop3_command, smtp_command
 from tests.transcript_match import Bindings, match, match_all, parse, split_responses, substituted
+
+
+class DeflatedConnection:
+    """A connection on which COMPRESS is active (RFC 4978)."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    def send(self, data: bytes) -> None:
+        self._connection.send(self._deflater.compress(data) + self._deflater.flush(zlib.Z_SYNC_FLUSH))
+
+    def receive(self, *, patient: bool) -> bytes:
+        data = b""
+        while not data and (received := self._connection.receive(patient=patient)):
+            data = self._inflater.decompress(received)
+        return data
+
+    def wait(self, seconds: float) -> None:
+        self._connection.wait(seconds)
+
+    def hang_up(self) -> None:
+        self._connection.hang_up()
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed
 
 
 def run(transcript: Transcript, connections: Sequence[Connection]) -> None:
@@ -76,6 +105,8 @@ def _command(step: Step, running: Running, bound: Bindings) -> Bindings:
         pending += parts[at + 1]
     running.connection.send(pending + parts[-1] + b"\r\n")
     responses += _until(running, (tag + b" ",))
+    if parts[0].upper() == tag.upper() + b" COMPRESS DEFLATE" and responses[-1].startswith(tag + b" OK "):
+        running.connection = DeflatedConnection(running.connection)
     return _judge(step, responses[-1][len(tag) + 1 :], responses[:-1], bound)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks.scenarios import changes, deliveries, fetches, searches, sessions
+from benchmarks.scenarios import changes, deliveries, fetches, orders, resync, searches, sessions
 
 SCENARIOS = (
     *sessions.SCENARIOS,
     *fetches.SCENARIOS,
+    *resync.SCENARIOS,
     *searches.SCENARIOS,
+    *orders.SCENARIOS,
     *changes.SCENARIOS,
     *deliveries.SCENARIOS,
 )

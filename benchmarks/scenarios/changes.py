@@ -1,13 +1,14 @@
-"""STORE, APPEND, COPY, MOVE, EXPUNGE, and mailboxes: LIST, CREATE, DELETE."""
+"""STORE, APPEND, COPY, MOVE, EXPUNGE, and mailboxes: LIST, LIST-STATUS, CREATE, DELETE."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from benchmarks.accounts import SIZES, Accounts
 from benchmarks.client import Imap
 from benchmarks.mail import FOLDERS
-from benchmarks.scenarios.scenario import KIB_4, KIB_100, Scenario, Work
+from benchmarks.scenarios.scenario import KIB_4, KIB_100, Scenario, Work, forget
 from benchmarks.servers import TestedServer
 
 BATCH = 300
@@ -115,6 +116,38 @@ def list_mailboxes(side: TestedServer, accounts: Accounts) -> Iterator[int | Non
     client.close()
 
 
+_LIST_STATUS = b'LIST "" "*" RETURN (STATUS (MESSAGES UNSEEN UIDNEXT UIDVALIDITY))'
+
+
+def _count_statuses(answer: bytes) -> None:
+    assert answer.count(b"* STATUS ") == answer.count(b"* LIST (") == FOLDERS + 1, answer.count(b"* STATUS ")
+
+
+def list_status_first(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
+    # All mailboxes but INBOX have their UIDs from an earlier time.
+    client = accounts.imap(side, accounts.folders, select=False)
+    client.command(_LIST_STATUS)
+    client.close()
+    forget(side, accounts, accounts.folders)
+    client = accounts.imap(side, accounts.folders, select=False)
+    yield None
+    _count_statuses(client.command(_LIST_STATUS))
+    yield 1
+    client.close()
+
+
+def list_status(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
+    client = accounts.imap(side, accounts.folders, select=False)
+    client.command(_LIST_STATUS)
+    time.sleep(1.1)  # what was made just now proves nothing yet
+    client.command(_LIST_STATUS)
+    yield None
+    for _ in range(20):
+        _count_statuses(client.command(_LIST_STATUS))
+    yield 20
+    client.close()
+
+
 def create(side: TestedServer, accounts: Accounts) -> Iterator[int | None]:
     client = accounts.imap(side, accounts.scratch, select=False)
     yield None
@@ -150,6 +183,8 @@ SCENARIOS = (
     Scenario("MOVE of 300", move, needs=("scratch",)),
     Scenario("EXPUNGE of 300", expunge, 0.29, needs=("scratch",)),
     Scenario("LIST of 300", list_mailboxes, needs=("folders",)),
+    Scenario("LIST-STATUS of 300, first", list_status_first, 0.12, needs=("folders", "warm")),
+    Scenario("LIST-STATUS of 300", list_status, 0.5, needs=("folders",)),
     Scenario("CREATE", create, needs=("scratch",)),
     Scenario("DELETE", delete, needs=("scratch",)),
 )

@@ -13,8 +13,15 @@ from zope.interface.verify import verifyObject
 from mailserver.auth.backends.guard import CALL_TIMEOUT
 from mailserver.auth.interfaces import (
     NEW,
+    DomainEntry,
+    Entry,
+    IAddresses,
+    IAppPasswords,
     IAuthBackend,
+    IChanges,
+    IDelegates,
     IHashedPasswords,
+    IOwnAddresses,
     IPasswordsOnly,
     IReadsAhead,
     IReloadable,
@@ -126,6 +133,11 @@ async def _interfaces(trial: _Trial) -> None:
         IPasswordsOnly,
         IReloadable,
         IReadsAhead,
+        IAddresses,
+        IOwnAddresses,
+        IAppPasswords,
+        IDelegates,
+        IChanges,
     ):
         if interface is IAuthBackend or interface.providedBy(trial.backend):
             try:
@@ -242,6 +254,36 @@ async def _certificates(trial: _Trial) -> None:
     _demand(found is False, f"the answer for a user that does not exist any more is {found!r}, not False")
 
 
+async def _addresses(trial: _Trial) -> None:
+    trial.demand_offer(IAddresses)
+    stranger = f"{secrets.token_hex(8)}.test"
+    for name in (f"x@{stranger}", f"@{stranger}", secrets.token_hex(8), "x" * 255, "%", "'"):
+        found = await trial.ask(trial.backend.find_address, name)
+        _demand(found is None, f"an address is found for {name!r}")
+    domain = await trial.ask(trial.backend.find_domain, stranger)
+    _demand(domain is None, "a domain is found that nobody has")
+    entry = await trial.ask(trial.backend.find_address, trial.name)
+    _demand(entry is None or _is_entry(entry), f"the answer for the user's own name is {entry!r}")
+    domain = await trial.ask(trial.backend.find_domain, trial.name.rpartition("@")[2])
+    _demand(domain is None or isinstance(domain, DomainEntry), f"the answer for the user's domain is {domain!r}")
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, Entry) and all(
+        isinstance(each, str) and each == each.lower() for each in (*entry.targets, *entry.senders)
+    )
+
+
+async def _app_passwords(trial: _Trial) -> None:
+    trial.demand_offer(IAppPasswords)
+    for probe in (secrets.token_hex(32), "0" * 64, "", "%", "x" * 1000):
+        found = trial.backend.find_app_password(probe)
+        _demand(found is None, "an app password is found that nobody has, or it does not answer at once")
+    for credential in (secrets.token_hex(8), "", "%"):
+        found = trial.backend.app_password(credential, User(trial.name))
+        _demand(found is None, "an app password of the user is found that it has not")
+
+
 async def _reloads(trial: _Trial) -> None:
     trial.demand_offer(IReloadable)
     await trial.ask(trial.backend.reload)
@@ -259,4 +301,6 @@ _PROMISES: tuple[tuple[str, Callable[[_Trial], Awaitable[None]]], ...] = (
     ("its SCRAM keys belong to the right password", _scram),
     ("it decides correctly on logins by certificate", _certificates),
     ("it can reload its data", _reloads),
+    ("it knows addresses, and none that nobody has", _addresses),
+    ("it finds app passwords at once, and none that nobody has", _app_passwords),
 )

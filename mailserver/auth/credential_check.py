@@ -7,33 +7,36 @@ a dummy takes the time of a hash, as for a wrong password.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from mailserver.auth.backends.guard import GuardedBackend
+from mailserver.auth.backend_calls import answer, ask, keys_of, with_asking
 from mailserver.auth.interfaces import (
     ANYBODY,
     Asking,
+    FoundAppPassword,
     Hasher,
+    IAppPasswords,
     IAuthBackend,
     IHashedPasswords,
     IPasswordsOnly,
-    IScramKeys,
     ITrustsCertificates,
+    Limits,
     LoginContext,
     User,
 )
-from mailserver.auth.restrictions import Names, certificate_fault, network_fault
-from mailserver.auth.schemes import schemes
+from mailserver.auth.renewal import Renewals
+from mailserver.auth.restrictions import Names, certificate_fault, entry_fault, limits_fault
+from mailserver.auth.sources import Source, find_app_password
 from mailserver.auth.throttling.verified_passwords import VerifiedPasswords
+from mailserver.config.model import BackendUse
+from mailserver.explain.names import shown_name
+from mailserver.explain.trace import Rule, Trace
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
-from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret
-
-T = TypeVar("T")
 
 
 @frozen
@@ -43,8 +46,12 @@ class _Result:
     user: User | None
     reason: str = ""
     """For the log, where there is no user."""
+    rule: Rule = Rule.OTHER
+    """The rule behind the reason."""
     reused: bool = False
     """Nothing was hashed, as the password was right recently."""
+    entry: tuple[IAuthBackend, str] | None = None
+    """The back end, and the stored entry that the password is right for."""
 
 
 class CredentialCheck:
@@ -52,20 +59,23 @@ class CredentialCheck:
 
     def __init__(
         self,
-        backends: Sequence[IAuthBackend],
+        sources: Sequence[Source],
         hasher: Hasher,
         names: Names,
         checked: VerifiedPasswords,
         *,
         weak_schemes: bool,
+        renewals: Renewals | None = None,
     ) -> None:
-        """`weak_schemes`: verify entries of weak schemes."""
-        self._listing = [each for each in backends if not IPasswordsOnly.providedBy(each)]
-        self._passwords_only = [each for each in backends if IPasswordsOnly.providedBy(each)]
+        """`weak_schemes`: verify entries of weak schemes. `renewals`: makes weaker ones anew."""
+        self._listing = [each for each in sources if not IPasswordsOnly.providedBy(each.backend)]
+        self._passwords_only = [each for each in sources if IPasswordsOnly.providedBy(each.backend)]
+        self._with_app_passwords = [each for each in self._listing if IAppPasswords.providedBy(each.backend)]
         self._hasher = hasher
         self._names = names
         self._checked = checked
-        self._weak_schemes = weak_schemes
+        self._entry_fault = partial(entry_fault, weak_schemes=weak_schemes)
+        self._renewals = renewals
 
     async def check(
         self, claim: Claim, candidates: Sequence[str], context: LoginContext, asking: Asking, *, again: bool = False
@@ -77,29 +87,94 @@ class CredentialCheck:
         """
         match claim:
             case Credentials(password=password):
-                result = await self._check_password(candidates, password, asking, keep=True)
+                result = await self._check_password(candidates, password, asking, context.trace, keep=True)
             case ScramProof():
-                result = await self._check_proof(candidates, claim, asking)
+                result = await self._check_proof(candidates, claim, asking, context)
             case Certified():
                 result = await self._check_certificate(candidates, context, asking)
         user = result.user
         if user is None:
+            context.trace.rule = result.rule
             return None, result.reason
+        context.trace.user = user.name
         # Restrictions are checked only now: an earlier refusal would reveal the user.
-        fault = network_fault(user, context) or await certificate_fault(self._names, self.find, user, context)
+        by_password = not user.credential and not isinstance(claim, Certified)
+        fault = await self._restriction(user, context, by_password=by_password)
         if not fault:
+            if result.entry and self._renewals is not None and isinstance(claim, Credentials):
+                self._renewals.add(result.entry[0], user, result.entry[1], claim.password)
             return user, ""
+        context.trace.was_right = True
         if result.reused and not again and isinstance(claim, Credentials):
             await self.check_dummy(claim.password, asking)
         return None, fault
+
+    async def by_app_password(
+        self, claim: Claim, candidates: Sequence[str], context: LoginContext
+    ) -> tuple[User | None, str]:
+        """Return the user of an app password that may be used here; or None, and the reason if there is such a one.
+
+        It takes one look-up, and nothing that looks like an app password can be guessed. Raises: AuthUnavailable.
+        """
+        if isinstance(claim, ScramProof) and claim.fits and claim.credential:
+            result = await self._check_proof(candidates, claim, ANYBODY, context)
+            fault, context.trace.rule = result.reason, result.rule
+            if result.user is not None:
+                fault = await self._restriction(result.user, context, by_password=False)
+            return (None, fault) if fault else (result.user, "")
+        named = self.find_app_password(candidates, claim.password) if isinstance(claim, Credentials) else None
+        if named is None:
+            return None, ""
+        found, _backend = named
+        context.trace.user = found.user.name
+        fault = await self._app_password_fault(found, context)
+        return (None, fault) if fault else (found.user, "")
+
+    def find_app_password(self, candidates: Sequence[str], password: Secret) -> tuple[FoundAppPassword, object] | None:
+        """Find an app password of one of these users, wherever it may be used, and its back end. Raises: AuthUnavailable."""
+        return find_app_password(self._with_app_passwords, candidates, password)
+
+    async def _app_password_fault(self, found: FoundAppPassword, context: LoginContext) -> str:
+        if found.protocols is not None and context.protocol not in found.protocols:
+            context.trace.rule = Rule.PROTOCOL
+            return f"the app password {found.label} of {found.user.name} is not for {context.protocol}"
+        return await self._restriction(found.user, context, by_password=False)
+
+    async def _restriction(self, user: User, context: LoginContext, *, by_password: bool) -> str:
+        """The reason of a refusal, whose rule the trace gets; empty if there is none."""
+        fault = limits_fault(user, context, by_password=by_password)
+        context.trace.rule = Rule.PROTOCOL if user.limits.allows(context.peer) else Rule.NETWORK
+        if not fault:
+            context.trace.rule = Rule.CERTIFICATE
+            fault = await certificate_fault(self._names, self.find, user, context)
+        return fault
+
+    async def restrictions(self, candidates: Sequence[str], context: LoginContext) -> list[tuple[Rule, str]] | None:
+        """All that would refuse the right main password of a user, for the administrator; None if no back end lists the user.
+
+        Raises: AuthUnavailable.
+        """
+        found = await self.find(candidates, ANYBODY, context.trace)
+        if found is None:
+            return None
+        user = found[0]
+        with_networks = evolve(user, limits=Limits(networks=user.limits.networks))
+        with_protocols = evolve(user, limits=evolve(user.limits, networks=None))
+        faults = [
+            (Rule.OTHER, "") if self._back_end_verifies(found) else self._entry_fault(self._stored(found), user),
+            (Rule.NETWORK, limits_fault(with_networks, context, by_password=True)),
+            (Rule.PROTOCOL, limits_fault(with_protocols, context, by_password=True)),
+            (Rule.CERTIFICATE, await certificate_fault(self._names, self.find, user, context)),
+        ]
+        return [(rule, fault) for rule, fault in faults if fault]
 
     def was_right_recently(self, candidates: Sequence[str]) -> bool:
         """Was a password of one of these users right recently?"""
         return self._checked.has_any(candidates)
 
-    async def was_right(self, claim: Claim, candidates: Sequence[str], asking: Asking) -> bool:
+    async def was_right(self, claim: Claim, candidates: Sequence[str], asking: Asking, trace: Trace) -> bool:
         """Was the claim right recently, and may it still be? Hashes nothing. Raises: AuthUnavailable."""
-        found = await self.find(candidates, asking)
+        found = await self.find(candidates, asking, trace)
         user = User(candidates[0]) if found is None else found[0]
         match claim:
             case Credentials(password=password) if password.reveal():
@@ -121,52 +196,89 @@ class CredentialCheck:
 
     async def owner(self, candidates: Sequence[str], password: Secret, asking: Asking) -> User | None:
         """Return the user whose password it is, without remembering it. Raises: AuthUnavailable."""
-        return (await self._check_password(candidates, password, asking, keep=False)).user
+        named = self.find_app_password(candidates, password)
+        if named is not None:
+            # The load of the pool must not show that there is such an app password.
+            await self.check_dummy(password, asking)
+            return named[0].user
+        return (await self._check_password(candidates, password, asking, Trace(), keep=False)).user
 
-    async def find(self, candidates: Sequence[str], asking: Asking = ANYBODY) -> tuple[User, IAuthBackend] | None:
+    async def find(
+        self, candidates: Sequence[str], asking: Asking = ANYBODY, trace: Trace | None = None
+    ) -> tuple[User, IAuthBackend] | None:
         """Find the first candidate that a back end lists, and that back end. Raises: AuthUnavailable."""
+        found = await self._find_source(candidates, asking, trace)
+        return None if found is None else found[:2]
+
+    async def _find_source(
+        self, candidates: Sequence[str], asking: Asking, trace: Trace | None
+    ) -> tuple[User, IAuthBackend, BackendUse] | None:
+        listing = [each for each in self._listing if each.serves(candidates)]
         for name in candidates:
-            for each in self._listing:
-                backend = _with_asking(each, asking)
-                user = await _answer(backend.find_user(name))
+            for each in listing:
+                backend = with_asking(each.backend, asking)
+                user = await ask(backend, "find", lambda b=backend, n=name: b.find_user(n), trace)  # type: ignore[misc]
                 if user is not None:
-                    return user, backend
+                    if trace is not None:
+                        trace.user = user.name
+                    return user, backend, each.use
         return None
 
     async def _check_password(
-        self, candidates: Sequence[str], password: Secret, asking: Asking, *, keep: bool
+        self, candidates: Sequence[str], password: Secret, asking: Asking, trace: Trace, *, keep: bool
     ) -> _Result:
         """Check the password with exactly one hash. `keep`: remember a right password."""
         if not password.reveal():
-            return _Result(None, "the client sent an empty password")
-        found = await self.find(candidates, asking)
+            return _Result(None, "the client sent an empty password", Rule.EMPTY)
+        source = await self._find_source(candidates, asking, trace)
+        found = None if source is None else source[:2]
         if found is None and self._listing:
             await self.check_dummy(password, asking)
-            return _Result(None, _unknown(candidates))
+            return _Result(None, _unknown(candidates), Rule.UNKNOWN_USER)
         # If no back end lists users, the name is used as given, and the password decides.
         user = User(candidates[0]) if found is None else found[0]
         stored = self._stored(found)
         reused = False
         if self._back_end_verifies(found):
-            reason = await self._ask_back_ends(found, user, password, asking)
+            verifying = self._verifying(source, candidates)
+            seconds = min((each.use.cache for each in verifying), default=0.0)
+            reused = self._checked.contains(user.name, "", password, within=seconds)
+            rule, reason = Rule.WRONG, ""
+            if not reused:
+                reason = await self._ask_back_ends(verifying, user, password, asking, trace, is_user=found is not None)
         else:
-            reason = self._stored_fault(stored, user)
+            rule, reason = self._entry_fault(stored, user)
             reused = not reason and self._checked.contains(user.name, stored or "", password)
             if reason:
                 await self.check_dummy(password, asking)
             elif not reused and not await self._hasher.verify(stored or "", password, asking.share, asking.rank):
-                reason = f"wrong password for {user.name}"
-            elif self._stored(found) != stored:
-                # A hash takes time: if the user was disabled or got another password meanwhile, the old one is refused.
-                reason = f"the entry of {user.name} was changed while the password was checked"
+                rule, reason = Rule.WRONG, f"wrong password for {user.name}"
+            elif not await self._is_still_right(found, stored or "", password, asking):
+                rule, reason = Rule.CHANGED, f"the entry of {user.name} changed while the password was checked"
         if reason:
             if not stored and self._checked.contains(user.name, "", password):
                 # The password was right recently: it was changed in the back end.
                 self._checked.forget(user.name)
-            return _Result(None, reason)
+            return _Result(None, reason, rule)
         if keep and not reused:
             self._checked.add(user.name, stored or "", password)
-        return _Result(user, reused=reused)
+        entry = (found[1], stored) if found is not None and stored else None
+        return _Result(user, reused=reused, entry=entry)
+
+    async def _is_still_right(
+        self, found: tuple[User, IAuthBackend] | None, stored: str, password: Secret, asking: Asking
+    ) -> bool:
+        """Is a right password still right, if the user was disabled or got another entry while it was hashed?
+
+        The entry may be another one of the same password (`renewal`).
+        """
+        after = self._stored(found)
+        if after == stored:
+            return True
+        if found is None or self._entry_fault(after, found[0])[1]:
+            return False
+        right = await self._hasher.verify(after or "", password, asking.share, asking.rank)
+        return right and self._stored(found) == after
 
     @staticmethod
     def _stored(found: tuple[User, IAuthBackend] | None) -> str | None:
@@ -181,56 +293,74 @@ class CredentialCheck:
             return not self._listing
         return not IHashedPasswords.providedBy(found[1]) or (self._stored(found) == "" and bool(self._passwords_only))
 
+    def _verifying(
+        self, source: tuple[User, IAuthBackend, BackendUse] | None, candidates: Sequence[str]
+    ) -> list[Source]:
+        """The back ends that may verify the password of a user, in their order."""
+        if source is not None and not IHashedPasswords.providedBy(source[1]):
+            return [Source(source[1], source[2])]
+        return [each for each in self._passwords_only if each.serves(candidates)]
+
+    @staticmethod
     async def _ask_back_ends(
-        self, found: tuple[User, IAuthBackend] | None, user: User, password: Secret, asking: Asking
+        verifying: Sequence[Source], user: User, password: Secret, asking: Asking, trace: Trace, *, is_user: bool
     ) -> str:
         """Have back ends verify the password. Return the reason of a refusal, empty if it is right."""
-        if found is not None and not IHashedPasswords.providedBy(found[1]):
-            right = await _answer(found[1].verify_password(user, password))
-            return "" if right else f"wrong password for {user.name}, or the user is disabled"
-        for backend in self._passwords_only:
-            if await _answer(_with_asking(backend, asking).verify_password(user, password)):
+        for each in verifying:
+            checker = with_asking(each.backend, asking)
+            if await ask(checker, "verify", lambda c=checker: c.verify_password(user, password), trace):  # type: ignore[misc]
                 return ""
-        return f"wrong password for {user.name}, or there is no such user"
+        if any(not IPasswordsOnly.providedBy(each.backend) for each in verifying):
+            return f"wrong password for {user.name}, or the user is disabled"
+        # If no back end lists users, the name is as typed.
+        return f"wrong password for {shown_name(user.name, is_user=is_user)}, or there is no such user"
 
-    def _stored_fault(self, stored: str | None, user: User) -> str:
-        """The reason why no password matches a stored entry, for the log; empty if one may."""
-        if stored is None:
-            return f"{user.name} is disabled"
-        if not stored:
-            return f"{user.name} has no password"
-        try:
-            scheme = schemes.parse(stored).scheme
-        except schemes.BadHash as error:
-            return f"the stored password of {user.name} cannot be used: {error}"
-        if scheme.is_weak and not self._weak_schemes:
-            return f"the password of {user.name} is stored by {scheme.name}, and weak_schemes of [auth] is false"
-        return ""
-
-    async def _check_proof(self, candidates: Sequence[str], proof: ScramProof, asking: Asking) -> _Result:
+    async def _check_proof(
+        self, candidates: Sequence[str], proof: ScramProof, asking: Asking, context: LoginContext
+    ) -> _Result:
         """Return the user whose keys the exchange used, if the proof is right."""
-        found = await self.find(candidates, asking)
+        found = await self.find(candidates, asking, context.trace)
         if found is None:
-            return _Result(None, _unknown(candidates))
+            return _Result(None, _unknown(candidates), Rule.UNKNOWN_USER)
         user, backend = found
         keys = await keys_of(found, proof.hash_name)
         if keys is None:
             if IHashedPasswords.providedBy(backend) and cast("IHashedPasswords", backend).password_hash(user) is None:
-                return _Result(None, f"{user.name} is disabled")
+                return _Result(None, f"{user.name} is disabled", Rule.DISABLED)
             return _Result(
                 None,
                 f"{user.name} is disabled, or has no SCRAM-{proof.hash_name} keys that belong to the password:"
                 f" `mailserver user password {user.name}` makes them",
+                Rule.NO_KEYS,
             )
         if not proof.fits or proof.keys != keys:
-            return _Result(None, f"wrong password for {user.name}")
+            return _Result(None, f"wrong password for {user.name}", Rule.WRONG)
+        if proof.credential:
+            return self._result_of_app_password(proof.credential, user, backend, context)
         self._checked.add(user.name, f"SCRAM-{proof.hash_name}", Secret(keys.stored_key))
         return _Result(user)
 
+    @staticmethod
+    def _result_of_app_password(credential: str, user: User, backend: IAuthBackend, context: LoginContext) -> _Result:
+        """The user, let in by an app password that was proved, if it is for this protocol."""
+        found = None
+        if IAppPasswords.providedBy(backend):
+            found = cast("IAppPasswords", backend).app_password(credential, user)
+        if found is None:
+            return _Result(
+                None, f"an app password of {user.name} was revoked, or expired, while it was checked", Rule.EXPIRED
+            )
+        if found.protocols is not None and context.protocol not in found.protocols:
+            return _Result(
+                None, f"the app password {found.label} of {user.name} is not for {context.protocol}", Rule.PROTOCOL
+            )
+        return _Result(found.user)
+
     async def _check_certificate(self, candidates: Sequence[str], context: LoginContext, asking: Asking) -> _Result:
         """Return the user that the certificate names, if it may log in."""
-        reason, found = "", await self.find(candidates, asking)
+        rule, found = Rule.CERTIFICATE, await self.find(candidates, asking, context.trace)
         if found is None:
+            rule = Rule.UNKNOWN_USER
             reason = f"the certificate is valid and names {candidates[-1]}, which is not a user here"
         else:
             user, backend = found
@@ -242,41 +372,27 @@ class CredentialCheck:
                     f"the certificate is valid for {context.host or 'the default host'}, but {user.name} is of a domain"
                     " with another client_ca, client_crl or client_user"
                 )
-            elif not await _answer(cast("ITrustsCertificates", backend).may_log_in(user)):
-                reason = f"the certificate is valid, but its user {user.name} is disabled"
+            elif not await answer(cast("ITrustsCertificates", backend).may_log_in(user)):
+                rule, reason = Rule.DISABLED, f"the certificate is valid, but its user {user.name} is disabled"
             else:
                 return _Result(user)
         shown = "" if context.certificate is None else f"; the client presented {context.certificate.label}"
-        return _Result(None, f"{reason}{shown}")
+        return _Result(None, f"{reason}{shown}", rule)
 
     async def check_dummy(self, password: Secret, asking: Asking) -> None:
         """Hash a dummy, as for the password of an existing user. Raises: TooManyLogins, AuthUnavailable."""
-        for backend in self._listing:
-            if IHashedPasswords.providedBy(backend):
-                dummy = cast("IHashedPasswords", backend).typical_hash()
+        for each in self._listing:
+            if IHashedPasswords.providedBy(each.backend):
+                dummy = each.backend.typical_hash()
                 if dummy:
                     await self._hasher.verify(dummy, password, asking.share, asking.rank)
                     return
 
 
-async def keys_of(found: tuple[User, IAuthBackend], hash_name: str) -> ScramKeys | None:
-    """The SCRAM keys of a user; None if there are none. Raises: AuthUnavailable."""
-    user, backend = found
-    if not IScramKeys.providedBy(backend):
-        return None
-    keys: ScramKeys | None = await _answer(cast("IScramKeys", backend).scram_keys(user, hash_name))
-    return keys
-
-
-def _with_asking(backend: IAuthBackend, asking: Asking) -> IAuthBackend:
-    return cast("IAuthBackend", backend.with_asking(asking)) if isinstance(backend, GuardedBackend) else backend
-
-
-async def _answer(given: T | Awaitable[T]) -> T:
-    """The answer of a back end, awaited if necessary."""
-    return await given if inspect.isawaitable(given) else given
-
-
 def _unknown(candidates: Sequence[str]) -> str:
-    """The reason for the log: no such user."""
-    return f"there is no user {' or '.join(candidates)}"
+    """The reason for the log: no such user. A name without a domain may be a password, typed into the wrong field."""
+    typed = candidates[0]
+    if shown_name(typed) == typed:
+        return f"there is no user {typed}"
+    completed = f", with or without @{candidates[-1].partition('@')[2]}" if len(candidates) > 1 else ""
+    return f"there is no user of the typed name {shown_name(typed)}{completed}"

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Final, Protocol
+from math import inf
+from typing import Final, Protocol, TypeAlias
 
 from attrs import field, frozen
 from zope.interface import Attribute, Interface
 
+from mailserver.errors import MailError
+from mailserver.explain.trace import Trace
 from mailserver.sasl.mechanism import Claim, Credentials
 from mailserver.sasl.scram_keys import ScramKeys
-from mailserver.types import Secret
+from mailserver.types import Quota, Secret
 
 LOCAL_NETWORK: Final = "local"
 """The network of clients without an address: those of a Unix socket."""
@@ -24,10 +27,23 @@ LOCAL_NETWORK: Final = "local"
 
 @frozen
 class Limits:
-    """Restrictions of one user. A field is None where there is none."""
+    """Restrictions of one user."""
 
     networks: tuple[str, ...] | None = None
-    """Networks and addresses that the user may log in from; LOCAL_NETWORK for Unix sockets. A malformed one matches nobody."""
+    """Networks and addresses that the user may log in from; LOCAL_NETWORK for Unix sockets. A malformed one matches nobody.
+    None: all networks."""
+    quota: Quota = Quota()
+    """Limits of the user's own; where it says nothing, those of the configuration hold."""
+    protocols: frozenset[str] | None = None
+    """Protocols that the user may log in by: "imap", "pop3", "submission". None: all."""
+    password_protocols: frozenset[str] | None = None
+    """Protocols that the main password works for. None: all. App passwords have their own."""
+
+    def allow_protocol(self, protocol: str, *, by_password: bool) -> bool:
+        """May the user log in by that protocol, by its main password or in another way?"""
+        if self.protocols is not None and protocol not in self.protocols:
+            return False
+        return not by_password or self.password_protocols is None or protocol in self.password_protocols
 
     def allows(self, peer: IPv4Address | IPv6Address | None) -> bool:
         """May the user log in from that address? An IPv4-mapped address counts as IPv4; None is a Unix socket."""
@@ -61,6 +77,10 @@ class User:
     addresses: frozenset[str] = field(factory=frozenset)
     """Addresses it may send as besides its own name, lower case."""
     limits: Limits = Limits()
+    credential: str = ""
+    """The app password that it has logged in with; empty: the main password or a certificate."""
+    delegate: str = ""
+    """The account that has logged in as this user, with its own password; empty: the user itself."""
 
 
 @frozen
@@ -78,12 +98,20 @@ class LoginContext:
     """The circumstances of a login attempt, besides the credentials."""
 
     protocol: str
-    """"imap", "pop3" or "submission"."""
+    """"imap", "pop3" or "submission"; "auth" for another service of a server that asks at a socket."""
     peer: IPv4Address | IPv6Address | None
     host: str | None
     """The configured host whose certificate was served (`TLSInfo.host`), for names without a domain."""
     session_id: str
     certificate: ShownCertificate | None = None
+    answer_within: float = inf
+    """Seconds after which nobody waits for the answer: delays and waits for a turn end then."""
+    server_name: str | None = None
+    """The name that the client asked for by SNI."""
+    tls: str = ""
+    """The version of TLS; empty without it."""
+    trace: Trace = field(factory=Trace, eq=False, repr=False)
+    """The record of the attempt, which the login service fills."""
 
 
 class IAuthBackend(Interface):
@@ -170,6 +198,128 @@ class IReadsAhead(IReloadable):
         """Read the data in advance. Called in a thread before `reload`, which should then be fast. Raises nothing."""
 
 
+@frozen
+class SessionsOf:
+    """Some of the sessions of a user, which must end."""
+
+    user: str
+    """Its name; "@example.test" for all users of a domain."""
+    credential: str | None = None
+    """Only those that were let in by this app password; empty: by the main password or a certificate."""
+    limits: Limits | None = None
+    """Only those that these limits would not let in."""
+    delegate: str = ""
+    """Only those that this account has as the user, by its own password; empty: those of the user's passwords."""
+
+
+ChangedUsers: TypeAlias = frozenset[str | SessionsOf]
+"""Names of users, whose sessions all must end, and parts of the sessions of others."""
+
+
+@frozen
+class FoundAppPassword:
+    """An app password that exists, is not expired, and whose user is not disabled."""
+
+    user: User
+    """With `credential`."""
+    label: str
+    protocols: frozenset[str] | None = None
+    """Where it may be used; None: everywhere."""
+
+
+class IAppPasswords(Interface):
+    """Optional: users have app passwords, random ones that no slow hash protects (`auth.app_passwords`)."""
+
+    def find_app_password(probe: str) -> FoundAppPassword | None:
+        """The one with that SHA-256, in hexadecimal. Answers at once, by one look-up. Raises: AuthUnavailable."""
+
+    def app_password(credential: str, user: User) -> FoundAppPassword | None:
+        """The user's one with that identifier. Answers at once. Raises: AuthUnavailable."""
+
+
+class IChanges(Interface):
+    """Optional: the back end knows which users have changed."""
+
+    def changed_users() -> ChangedUsers | None:
+        """The users, since the last call, whose sessions must end: deleted, disabled, renamed, another password or networks.
+
+        None: it may be anybody, as after a restored copy. Empty at the first call. Called once a second on the reactor's
+        thread: it should cost microseconds. Raises nothing.
+        """
+
+
+@frozen
+class Entry:
+    """An address that is no user's own name: where its mail goes, and who may send as it."""
+
+    targets: tuple[str, ...]
+    """Addresses, lower case, in their order. A name of a user here, of another entry, or of an address elsewhere."""
+    senders: frozenset[str] = frozenset()
+    """Names of the users that may send as it."""
+
+
+@frozen
+class DomainEntry:
+    """What a back end knows of a domain. The domain is local, whether the configuration has it or not."""
+
+    alias_of: str | None = None
+    """The domain that all its addresses stand for."""
+    detail: str | None = None
+    """The separator of details in its addresses; empty: there are none; None: that of the configuration."""
+    enabled: bool = True
+    """A disabled domain gets no mail."""
+
+
+@frozen
+class Resolution:
+    """Where the mail of one address goes. Something of `local` and `elsewhere` is there."""
+
+    local: tuple[tuple[User, str], ...]
+    """Users here, each with the detail of the address (RFC 5233), which may be empty."""
+    elsewhere: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    """How it was found, a sentence for each step, for the administrator."""
+
+
+class IAddresses(Interface):
+    """Optional: the back end knows addresses besides the names of users. All names are passed in lower case."""
+
+    def find_address(name: str) -> Entry | Awaitable[Entry | None] | None:
+        """The entry of exactly that address; "@example.test" asks for the catch-all of a domain. Never without a detail.
+
+        Raises: AuthUnavailable if it cannot be determined now.
+        """
+
+    def find_domain(name: str) -> DomainEntry | Awaitable[DomainEntry | None] | None:
+        """What is known of a domain. Raises: AuthUnavailable if it cannot be determined now."""
+
+
+class IDelegates(Interface):
+    """Optional: some users of the back end may log in as others (master users)."""
+
+    def may_act_for(delegate: str, user: str, domain: str) -> bool | Awaitable[bool]:
+        """May a user of this back end, whose password was right, log in as another, who may be of another back end?
+
+        `domain`: the user's, empty where it has none. Raises: AuthUnavailable if it cannot be determined now.
+        """
+
+
+class IBlocking(Interface):
+    """Optional: the methods block their thread, for instance in a library for a database.
+
+    Those that may answer by an awaitable are called in threads of the back end's own, several at once; an awaitable that they
+    return is awaited on the reactor's thread. The others (`password_hash`, `typical_hash`, `typical_scram`, `changed_users`,
+    `reload`) are called on the reactor's thread, and must answer from memory.
+    """
+
+
+class IOwnAddresses(Interface):
+    """Optional: finds users by the addresses that they have besides their names (`User.addresses`)."""
+
+    def find_owners(address: str) -> frozenset[str] | Awaitable[frozenset[str]]:
+        """The names of the users that have that address (lower case). Raises: AuthUnavailable if it cannot be determined now."""
+
+
 class IAuthBackendMaker(Interface):
     """The description of a back end in a file of twisted/plugins/, found by `name`."""
 
@@ -230,6 +380,15 @@ class Authenticator(Protocol):
         Raises: AuthUnavailable.
         """
 
+    def refused(self, error: MailError, name: str, method: str, context: LoginContext) -> str:
+        """Record a refused login and return its id, which the error's sentence ends in from now on.
+
+        `name` is as typed; empty where the client has sent none. Sessions call `session.login_refusal`. Raises nothing.
+        """
+
+    def accepted(self, user: User, method: str, context: LoginContext) -> None:
+        """Record a login that was let in. Raises nothing."""
+
     async def login(self, claim: Claim, context: LoginContext) -> User:
         """Verify a claim, with the delays of repeated failures.
 
@@ -247,5 +406,28 @@ class Authenticator(Protocol):
     async def find(self, address: str) -> User | None:
         """Find the user of an address, for delivery (without detail handling). Raises: AuthUnavailable."""
 
+    async def resolve(self, address: str, separator: str) -> Resolution:
+        """Where the mail of an address (any case) goes. `separator`: of details, where the domain has none of its own.
+
+        The detail keeps its case.
+
+        Raises: NoSuchUser, AddressLoop, TooManyEnds, AuthUnavailable.
+        """
+
+    async def may_send_as(self, user: User, address: str) -> bool:
+        """May the user send as that address? Raises: AuthUnavailable."""
+
+    async def senders_of(self, address: str) -> frozenset[str]:
+        """The names of the users that may send as an address (any case). Raises: AuthUnavailable."""
+
+    async def separator_of(self, domain: str, separator: str) -> str:
+        """The separator of details in a domain, `separator` where it has none of its own. Empty: there are no details.
+
+        Raises: AuthUnavailable.
+        """
+
+    async def serves_domain(self, domain: str) -> bool:
+        """Is mail for that domain (any case) kept here, by the configuration or a back end? Raises: AuthUnavailable."""
+
     def is_local_domain(self, domain: str) -> bool:
-        """Is mail for that domain (any case) kept here?"""
+        """Is it (any case) a domain of the configuration?"""

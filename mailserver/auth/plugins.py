@@ -20,7 +20,7 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 import twisted.plugins
-from mailserver.auth.interfaces import NEW, Hasher, IAuthBackend, IAuthBackendMaker
+from mailserver.auth.interfaces import NEW, Hasher, IAddresses, IAuthBackend, IAuthBackendMaker
 from mailserver.config.model import Problem
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
@@ -64,7 +64,7 @@ class _RefusingHasher:
 
 
 def find_backend(specification: str, hasher: Hasher) -> Any:
-    """Make the back end of `NAME:ARGUMENT`, and verify that it provides IAuthBackend.
+    """Make the back end of `NAME:ARGUMENT`, and verify that it provides IAuthBackend, or IAddresses alone.
 
     Raises: UnknownBackend; BrokenBackend (its module cannot be imported, has no make_backend, refuses its argument with
     a ValueError, fails in another way, or makes something else).
@@ -82,11 +82,16 @@ def _make(module: ModuleType, argument: str, hasher: Hasher) -> Any:
     except Exception as error:
         raise BrokenBackend(_words(module, error)) from error
     try:
-        verifyObject(IAuthBackend, backend)
+        verifyObject(IAddresses if is_source_of_addresses(backend) else IAuthBackend, backend)
     except Invalid as error:
         sentence = " ".join(str(error).split())
         raise BrokenBackend(f"{module.__name__} did not make a back end: {sentence}") from error
     return backend
+
+
+def is_source_of_addresses(backend: object) -> bool:
+    """Has it addresses, and no users?"""
+    return bool(IAddresses.providedBy(backend)) and not IAuthBackend.providedBy(backend)
 
 
 def _words(module: ModuleType, error: Exception) -> str:

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from attrs import frozen
 
 from mailserver.auth.interfaces import LoginContext, User
+from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import BadName, normalise
+from mailserver.explain.trace import Rule
 
-Find = Callable[[Sequence[str]], Awaitable[object | None]]
-"""Finds the user of the first name that exists; None if none does."""
+Find = Callable[[Sequence[str]], Awaitable[tuple[User, object] | None]]
+"""Finds the user of the first name that exists, and its back end; None if none does."""
 
 
 @frozen
@@ -46,12 +48,40 @@ class Names:
         return user.name.partition("@")[2] or self.default_domain
 
 
-def network_fault(user: User, context: LoginContext) -> str:
-    """The reason why the user may not log in from the client's address, for the log; empty if it may."""
-    if user.limits.allows(context.peer):
+def entry_fault(stored: str | None, user: User, *, weak_schemes: bool) -> tuple[Rule, str]:
+    """The rule and the reason, for the log, why no password matches a stored entry; an empty reason if one may."""
+    if stored is None:
+        return Rule.DISABLED, f"{user.name} is disabled"
+    if not stored:
+        return Rule.UNSET, f"{user.name} has no password"
+    try:
+        scheme = schemes.parse(stored).scheme
+    except schemes.BadHash as error:
+        return Rule.UNUSABLE, f"the stored password of {user.name} cannot be used: {error}"
+    if scheme.is_weak and not weak_schemes:
+        return (
+            Rule.WEAK_SCHEME,
+            f"the password of {user.name} is stored by {scheme.name}, and weak_schemes of [auth] is false",
+        )
+    return Rule.OTHER, ""
+
+
+def limits_fault(user: User, context: LoginContext, *, by_password: bool) -> str:
+    """The reason why the user may not log in from the client's address, or by the protocol, for the log; empty if it may.
+
+    `by_password`: it has proved its main password.
+    """
+    limits = user.limits
+    if not limits.allows(context.peer):
+        listed = ",".join(limits.networks or ())
+        return (
+            f"{user.name} may not log in from {context.peer or 'a Unix socket'}: its allow_nets is {listed or 'empty'}"
+        )
+    if limits.allow_protocol(context.protocol, by_password=by_password):
         return ""
-    listed = ",".join(user.limits.networks or ())
-    return f"{user.name} may not log in from {context.peer or 'a Unix socket'}: its allow_nets is {listed or 'empty'}"
+    if limits.allow_protocol(context.protocol, by_password=False):
+        return f"the password is right, but for {context.protocol} {user.name} needs an app password"
+    return f"{user.name} may not log in by {context.protocol}"
 
 
 async def certificate_fault(names: Names, find: Find, user: User, context: LoginContext) -> str:
@@ -84,6 +114,5 @@ async def _is_named(names: Names, find: Find, user: User, context: LoginContext)
     if "@" not in user.name and name == f"{user.name}@{names.default_domain}":
         return True
     candidates = names.candidates(name, context.host)
-    if user.name not in candidates:
-        return False
-    return await find(candidates[: candidates.index(user.name)]) is None
+    found = await find(candidates) if user.name in candidates else None
+    return found is not None and found[0].name == user.name

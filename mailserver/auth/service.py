@@ -26,8 +26,12 @@ from typing import Any, Final, NoReturn, cast
 
 import attrs
 
-from mailserver.auth.credential_check import CredentialCheck, keys_of
+from mailserver.auth.addresses import Addresses
+from mailserver.auth.backend_calls import keys_of
+from mailserver.auth.credential_check import CredentialCheck
+from mailserver.auth.delegation import delegated_user, split_claim, split_name
 from mailserver.auth.exposure.checker import ExposedPassword, ExposureChecker
+from mailserver.auth.exposure.revocation import Revocations
 from mailserver.auth.interfaces import (
     GUESSING,
     Abilities,
@@ -38,14 +42,26 @@ from mailserver.auth.interfaces import (
     IScramKeys,
     ITrustsCertificates,
     LoginContext,
+    Resolution,
     TypicalScram,
     User,
 )
+from mailserver.auth.login_records import login_record, refusal_record
+from mailserver.auth.plugins import is_source_of_addresses
+from mailserver.auth.renewal import Renewals
 from mailserver.auth.restrictions import Names
 from mailserver.auth.schemes.passwd import BadName, normalise
-from mailserver.auth.throttling.login_throttle import LoginAttempt, LoginThrottle, pairs_of
+from mailserver.auth.sources import Source
+from mailserver.auth.throttling.banned_clients import BannedClients
+from mailserver.auth.throttling.guess_counts import Guess, peer_text
+from mailserver.auth.throttling.login_throttle import REFUSAL_DELAY, LoginAttempt, LoginThrottle, pairs_of
 from mailserver.auth.throttling.verified_passwords import VerifiedPasswords
-from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, Cancelled, TooManyLogins
+from mailserver.config.model import BackendUse
+from mailserver.errors import AuthFailed, AuthUnavailable, Cancelled, MailError, TooManyLogins
+from mailserver.explain.log import LoginLog
+from mailserver.explain.names import shown_name
+from mailserver.explain.refs import new_ref
+from mailserver.explain.trace import Rule
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import HASHES, ROUNDS, SALT, ScramKeys
 from mailserver.types import Secret
@@ -55,6 +71,10 @@ MIN_FAILURE_TIME: Final = 0.25
 
 EXPOSED_ASKING: Final = Asking("exposed", GUESSING)
 """Class and share of the checks of exposed passwords."""
+
+
+def ignore_guess(_guess: Guess) -> None:
+    """Count no guesses."""
 
 
 class LoginService:
@@ -72,26 +92,51 @@ class LoginService:
         weak_schemes: bool = False,
         exposures: ExposureChecker | None = None,
         checked: VerifiedPasswords | None = None,
+        show_refs: bool = True,
+        uses: Sequence[BackendUse] = (),
+        banned: BannedClients | None = None,
+        on_guess: Callable[[Guess], None] = ignore_guess,
+        log: LoginLog | None = None,
+        renewals: Renewals | None = None,
+        revocations: Revocations | None = None,
+        delegate_separator: str = "",
     ) -> None:
-        """`backends`: providers of IAuthBackend, asked in this order.
+        """`backends`: providers of IAuthBackend, or of IAddresses alone, asked in this order.
 
         `secret`: up to 64 octets for the salts of unknown users, the same in all processes and after a restart, as real
         salts are; random if None. `scram_for_some`: offer SCRAM though some users have no keys. `weak_schemes`: verify
         entries of weak schemes. `exposures`: checks passwords that came in clear text; None: they are not checked.
-        `checked`: passwords that were right recently; an empty table if None.
+        `checked`: passwords that were right recently; an empty table if None. `show_refs`: clients see the ids of refusals.
+        `uses`: settings of each of `backends`; empty: all have the defaults.
+        `banned`: clients whose attempts are refused; none if None. `on_guess` is called with each wrong guess.
+        `log`: keeps what `mailserver explain` and `mailserver last` show; None: nothing is kept.
+        `renewals`: makes weaker hashes anew. `revocations`: revokes app passwords that came in clear text.
+        `delegate_separator`: between the names of a user and its delegate, in one; empty: none.
         """
-        provided: list[IAuthBackend] = [IAuthBackend(each) for each in backends]
+        provided: list[IAuthBackend] = [IAuthBackend(each) for each in backends if not is_source_of_addresses(each)]
         listing = [each for each in provided if not IPasswordsOnly.providedBy(each)]
         self._with_scram = [cast("IScramKeys", each) if IScramKeys.providedBy(each) else None for each in listing]
         self._trusts_certificates = any(map(ITrustsCertificates.providedBy, listing))
         if checked is None:
             checked = VerifiedPasswords(throttle.clock)
-        self._check = CredentialCheck(provided, hasher, names, checked, weak_schemes=weak_schemes)
+        settings = list(uses) or [BackendUse("")] * len(backends)
+        sources = [Source(*pair) for pair in zip(backends, settings, strict=True)]
+        with_users = [each for each in sources if not is_source_of_addresses(each.backend)]
+        self._check = CredentialCheck(with_users, hasher, names, checked, weak_schemes=weak_schemes, renewals=renewals)
         self._names = names
         self._throttle = throttle
+        self._addresses = Addresses(
+            sources, self.find, self.is_local_domain, lambda: throttle.sleep(0), names.default_domain
+        )
+        self._separator = delegate_separator
         self._secret = secret or secrets.token_bytes(32)
         self._scram_for_some = scram_for_some
         self._exposures = exposures
+        self._revocations = revocations
+        self._show_refs = show_refs
+        self._banned = BannedClients() if banned is None else banned
+        self._on_guess = on_guess
+        self._log = log
 
     def abilities(self) -> Abilities:
         """Credentials that can succeed besides passwords."""
@@ -99,33 +144,70 @@ class LoginService:
 
     async def scram_keys(self, name: str, hash_name: str, context: LoginContext) -> ScramKeys:
         """The user's keys, or keys that no proof matches. Raises: AuthUnavailable."""
+        name, _user = split_name(name, self._separator)
         try:
             candidates = self._names.candidates(normalise(name), context.host)
         except BadName:
             candidates = [name]
-        found = await self._check.find(candidates, self._throttle.asking(candidates, context.peer))
+        context.trace.names = tuple(candidates)
+        found = await self._check.find(candidates, self._throttle.asking(candidates, context.peer), context.trace)
         keys = None if found is None else await keys_of(found, hash_name)
         return keys or self._dummy_keys(candidates[-1], hash_name)
 
+    def refused(self, error: MailError, name: str, method: str, context: LoginContext) -> str:
+        """See Authenticator."""
+        ref = _ref_of(context)
+        if self._show_refs:
+            error.ref = ref
+        if self._log is not None:
+            self._log.refused(refusal_record(error, ref, name, method, context))
+        return ref
+
+    def accepted(self, user: User, method: str, context: LoginContext) -> None:
+        """See Authenticator."""
+        if self._log is not None:
+            self._log.logged_in(login_record(user, method, context))
+
     async def login(self, claim: Claim, context: LoginContext) -> User:
-        """Verify a claim. Raises: AuthFailed, AuthorizationFailed, AuthUnavailable, TooManyLogins."""
+        """Verify a claim. Raises: AuthFailed, AuthUnavailable, TooManyLogins."""
         started = self._throttle.clock()
+        if self._banned.is_banned(context.peer):
+            # A server that asks for its clients, or a session that begins to end.
+            context.trace.rule = Rule.BANNED
+            await self._throttle.sleep(min(REFUSAL_DELAY, context.answer_within))
+            raise TooManyLogins
         evidence = _evidence(claim)
+        claim = split_claim(claim, self._separator)
         try:
             name = normalise(claim.name)
         except BadName as error:
             # No account can have this name: the missing hash reveals nothing.
-            await self._fail(self._throttle.failed(("",), context.peer, evidence), started, str(error))
+            context.trace.rule = Rule.BAD_NAME
+            delay = self._throttle.failed(("",), context.peer, evidence)
+            self._report_guess(claim, claim.name, context)
+            await self._fail(min(delay, context.answer_within), started, str(error))
         candidates = self._names.candidates(name, context.host)
-        attempt = self._throttle.begin(candidates, context.peer, evidence)
+        context.trace.names = tuple(candidates)
+        attempt = self._throttle.begin(candidates, context.peer, evidence, context.answer_within)
         refusal_delay: float | None = None
         try:
-            user = await self._reuse_verified(claim, candidates, context, attempt)
+            # Who has an app password is not slowed, from whatever network, under whatever attack.
+            user, barred = await self._check.by_app_password(claim, candidates, context)
+            barred_by = context.trace.rule
             if user is None:
-                await attempt.wait_turn()
+                user = await self._reuse_verified(claim, candidates, context, attempt)
+            if user is None:
+                try:
+                    await attempt.wait_turn()
+                finally:
+                    context.trace.waited = self._throttle.clock() - started
                 user, reason = await self._check.check(claim, candidates, context, attempt.asking)
+                if barred:
+                    reason, context.trace.rule = barred, barred_by
             if user is None:
                 delay = attempt.failed()
+                if not barred:
+                    self._report_guess(claim, candidates[-1], context)
             else:
                 attempt.succeeded()
         except TooManyLogins:
@@ -136,12 +218,14 @@ class LoginService:
         finally:
             attempt.end()
         if refusal_delay is not None:
-            await self._sleep_until(started + refusal_delay)
+            await self._sleep_until(started + min(refusal_delay, context.answer_within))
             raise TooManyLogins
         if user is None:
-            await self._fail(delay, started, reason)
+            context.trace.delay = max(min(delay, context.answer_within), MIN_FAILURE_TIME)
+            await self._fail(min(delay, context.answer_within), started, reason)
         if not _is_self(claim.authorization, {user.name, *candidates}):
-            raise AuthorizationFailed
+            acting = await delegated_user(self._check, self._names, claim, candidates, context)
+            user = attrs.evolve(acting, credential=user.credential)
         return self._with_own_address(user)
 
     async def _reuse_verified(
@@ -150,10 +234,11 @@ class LoginService:
         """Return the user, ahead of the attempt's turn, if the claim was right recently and still is."""
         if not self._check.was_right_recently(candidates) or not await attempt.take_lookup():
             return None
-        if not await self._check.was_right(claim, candidates, attempt.asking):
+        if not await self._check.was_right(claim, candidates, attempt.asking, context.trace):
             return None
         attempt.lookup_succeeded()
         user, _reason = await self._check.check(claim, candidates, context, attempt.asking, again=True)
+        context.trace.calls.clear()
         return user
 
     def exposed(
@@ -164,7 +249,7 @@ class LoginService:
         if self._exposures is None or not password.reveal():
             return
         try:
-            name = normalise(credentials.name)
+            name = normalise(split_claim(credentials, self._separator).name)
         except BadName:
             return
         candidates = self._names.candidates(name, context.host)
@@ -179,8 +264,20 @@ class LoginService:
                 verify=lambda: self._check.owner(candidates, password, EXPOSED_ASKING),
                 check_dummy=lambda: self._check.check_dummy(Secret(b"none"), EXPOSED_ASKING),
                 report=tell,
+                revoke=lambda: self._revoke(candidates, password, context),
             )
         )
+
+    async def _revoke(self, candidates: Sequence[str], password: Secret, context: LoginContext) -> bool:
+        """Revoke an exposed app password. Return False if the administrator must. Raises: AuthUnavailable."""
+        named = self._check.find_app_password(candidates, password)
+        if named is None:
+            # Another process has revoked it.
+            return True
+        if self._revocations is None:
+            return False
+        peer = "" if context.peer is None else str(context.peer)
+        return await self._revocations.revoke(named[1], named[0].user, context.protocol, peer)
 
     async def find(self, address: str) -> User | None:
         """Find the user of an address, for delivery; SNI does not matter. Raises: AuthUnavailable."""
@@ -196,14 +293,50 @@ class LoginService:
         found = await self._check.find(candidates)
         return None if found is None else self._with_own_address(found[0])
 
+    async def resolve(self, address: str, separator: str) -> Resolution:
+        """See Authenticator."""
+        return await self._addresses.resolve(address, separator)
+
+    async def may_send_as(self, user: User, address: str) -> bool:
+        """See Authenticator."""
+        return await self._addresses.may_send_as(user, address)
+
+    async def senders_of(self, address: str) -> frozenset[str]:
+        """See Authenticator."""
+        return await self._addresses.senders_of(address)
+
+    async def separator_of(self, domain: str, separator: str) -> str:
+        """See Authenticator."""
+        return await self._addresses.separator_of(domain, separator)
+
+    async def serves_domain(self, domain: str) -> bool:
+        """See Authenticator."""
+        return await self._addresses.serves_domain(domain)
+
     def is_local_domain(self, domain: str) -> bool:
-        """Is mail for that domain (any case) kept here?"""
+        """Is it (any case) a domain of the configuration?"""
         return domain.lower() in self._names.domains
 
     async def _fail(self, delay: float, started: float, reason: str = "") -> NoReturn:
         """Wait until the answer to a failure is due. Raises: AuthFailed, always."""
         await self._sleep_until(started + max(delay, MIN_FAILURE_TIME))
         raise AuthFailed(reason)
+
+    def _report_guess(self, claim: Claim, name: str, context: LoginContext) -> None:
+        if context.trace.was_right:
+            return
+        # Two proofs of one wrong password differ, so of each name they count as one.
+        evidence = Secret(name.encode("utf-8", "surrogatepass")) if isinstance(claim, ScramProof) else _evidence(claim)
+        self._on_guess(
+            Guess(
+                peer=peer_text(context.peer),
+                name=name,
+                shown=shown_name(claim.name, is_user=bool(context.trace.user)),
+                digest=self._throttle.penalties.digest(evidence).hex(),
+                protocol=context.protocol,
+                id=_ref_of(context),
+            )
+        )
 
     async def _sleep_until(self, time: float) -> None:
         rest = time - self._throttle.clock()
@@ -240,6 +373,12 @@ class LoginService:
             return user
         own = f"{user.name}@{self._names.default_domain}"
         return attrs.evolve(user, addresses=user.addresses | {own})
+
+
+def _ref_of(context: LoginContext) -> str:
+    """The id of the attempt's refusal; a guess has it before the client's answer is due."""
+    context.trace.ref = context.trace.ref or new_ref()
+    return context.trace.ref
 
 
 def _evidence(claim: Claim) -> Secret:

@@ -36,7 +36,7 @@ def list_backends(configuration: Path, *, as_json: bool) -> None:
     """List the installed back ends, with their arguments, and whether the configuration uses them."""
     # With an invalid configuration none is in use: the administrator may be looking for the right name here.
     config, _problems = load.load(configuration)
-    named = {each.partition(":")[0] for each in config.auth.backends} if config is not None else set()
+    named = {each.name for each in config.auth.backends} if config is not None else set()
     # Not the argument in the configuration, which may contain a password.
     rows = [(maker.name, maker.usage, maker.name in named) for maker in known_backends()]
     if as_json:

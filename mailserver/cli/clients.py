@@ -16,7 +16,7 @@ from mailserver.cli.options import config_option, load_or_fail, suggestion
 from mailserver.config.model import Config
 from mailserver.idn import ascii_name
 from mailserver.ledger.database import DAY, Damage, Ledger, LedgerUnavailable
-from mailserver.ledger.entry import SeenEntry
+from mailserver.ledger.entry import SeenEntry, mechanism_of
 from mailserver.ledger.impact import (
     Affected,
     Change,
@@ -153,7 +153,7 @@ def _unknown(
     # The ledger has these IMAP and POP3 commands beside the mechanisms.
     own_mechanisms = [*dict.fromkeys([*config.auth.mechanisms, "LOGIN", "USER"])]
     for mechanism in mechanisms:
-        if mechanism not in own_mechanisms and not any(each.mechanism == mechanism for each in entries):
+        if mechanism not in own_mechanisms and not any(mechanism_of(each) == mechanism for each in entries):
             words = f"no client can log in by {mechanism}{suggestion(mechanism, own_mechanisms)}"
             yield "--drop-mechanism", words
 

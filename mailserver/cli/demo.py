@@ -5,21 +5,36 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import click
 import tomlkit
 
 from mailserver.auth.schemes import schemes
+from mailserver.cli.account_stores import DirectoryStore
 from mailserver.cli.ca_options import expected_errors
-from mailserver.cli.demonstration import OFFSETS, USERS, Demonstration, make, named_users, sites_of
+from mailserver.cli.demonstration import (
+    ADDRESSES,
+    OFFSETS,
+    USERS,
+    Demonstration,
+    make,
+    named_users,
+    sites_of,
+    store_of,
+)
+from mailserver.directory import addresses
+from mailserver.directory.model import AddressKind, DirectoryUnavailable, Refused
 
 CHANGED = "(changed since)"
 """Printed instead of a password that differs from accounts.txt."""
+MOST_ADDRESSES = 10
+"""Aliases, and targets of one, that are printed."""
 
 
 def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
-    """Describe how to connect: client settings of each domain, three commands to copy, and the administrator's command."""
+    """Describe how to connect: client settings of each domain, commands to copy, and the administrator's command."""
     base = demonstration.port_base
     ports = {protocol: base + offset for protocol, offset in OFFSETS.items()}
     lines = [
@@ -28,20 +43,31 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
         "If a program must resolve the host names, add this line to /etc/hosts:",
         f"127.0.0.1 {' '.join(host for domain in USERS for host in (f'mail.{domain}', *sites_of(domain)))}",
     ]
+    others = _addresses(demonstration)
+    of_first = others.get(next(iter(USERS)), [])
     for domain, local_parts in USERS.items():
         users = [f"{each}@{domain}" for each in local_parts]
         lines += _settings(domain, f"mail.{domain}", ports, users[:1])
         lines += [f"  User        {name}  {accounts[name]}" for name in users]
+        lines += others.pop(domain, [])
     for domain, host in _later_domains(demonstration):
         users = [name for name in _users(demonstration) if name.endswith(f"@{domain}")]
         lines += _settings(domain, host, ports, users[:1])
         lines += [f"  User        {name}" for name in users] or [f"  User        none yet: user add NAME@{domain}"]
+        lines += others.pop(domain, [])
     named = list(named_users())
     if len(accounts) > len(named):
         lines += ["", f"{len(accounts) - len(named)} more accounts are in {demonstration.accounts}"]
     first, second = list(USERS)[:2]
     reader, writer = f"{USERS[first][0]}@{first}", f"{USERS[second][1]}@{second}"
     authority = shlex.quote(str(demonstration.authority))
+    send = (
+        f"swaks --server 127.0.0.1 --port {ports['submission']} --tls --tls-sni mail.{second} --tls-verify"
+        f" --tls-verify-target mail.{second} --tls-ca-path {authority} --auth PLAIN --auth-user {writer}"
+        f" --auth-password='{accounts[writer]}' --from {writer}"
+    )
+    # The alias and the group, unless somebody removed them.
+    shared = [each.name for each in ADDRESSES if any(each.name in line.split() for line in of_first)][:2]
     lines += [
         "",
         "Try it (copy these; each is one line):",
@@ -56,22 +82,36 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
             f" --user '{reader}:{accounts[reader]}' 'imaps://mail.{first}:{ports['imaps']}/INBOX;MAILINDEX=1'"
         ),
         "",
-        (
-            f"swaks --server 127.0.0.1 --port {ports['submission']} --tls --tls-sni mail.{second} --tls-verify"
-            f" --tls-verify-target mail.{second} --tls-ca-path {authority} --auth PLAIN --auth-user {writer}"
-            f" --auth-password='{accounts[writer]}' --from {writer} --to {reader} --header 'Subject: Hello from {second}'"
-        ),
+        f"{send} --to {reader} --header 'Subject: Hello from {second}'",
         "",
+        *_with_app_password(demonstration, first, ports["imaps"]),
+        *([f"{send} --to {','.join(shared)} --header 'Subject: To all of you'", ""] if shared else []),
         f"Configuration for Thunderbird: https://autoconfig.{first}:{ports['https']}/mail/config-v1.1.xml",
         f"Instructions to trust the authority in mail programs: http://127.0.0.1:{ports['http']}/ca",
         f"Metrics for Prometheus: http://127.0.0.1:{ports['metrics']}/metrics (and /health)",
         "",
-        "The administrator's command (try also `who`, `user list` and `show` instead of `status`):",
+        "The administrator's command (try also `who`, `user list`, `alias list` and `show` instead of `status`):",
         "",
         _administration(demonstration),
         "",
     ]
     return "\n".join(lines)
+
+
+def _with_app_password(demonstration: Demonstration, domain: str, port: int) -> list[str]:
+    """A login with the app password of a new demonstration."""
+    try:
+        user, _, password = demonstration.app_password.read_text("utf-8").strip().partition(":")
+    except OSError:
+        return []
+    authority = shlex.quote(str(demonstration.authority))
+    return [
+        (
+            f"curl -sS --cacert {authority} --resolve mail.{domain}:{port}:127.0.0.1 --user '{user}:{password}'"
+            f" 'imaps://mail.{domain}:{port}/INBOX;MAILINDEX=1' # with the app password phone"
+        ),
+        "",
+    ]
 
 
 def _settings(domain: str, host: str, ports: Mapping[str, int], user: Iterable[str]) -> list[str]:
@@ -97,8 +137,23 @@ def _later_domains(demonstration: Demonstration) -> Iterator[tuple[str, str]]:
 
 
 def _users(demonstration: Demonstration) -> list[str]:
-    """All names of the users file."""
-    return [line.partition(":")[0] for line in demonstration.users.read_text("utf-8").splitlines()]
+    """All names of users."""
+    return [entry.name for entry in store_of(demonstration).entries()]
+
+
+def _addresses(demonstration: Demonstration) -> dict[str, list[str]]:
+    """Lines about the aliases and groups, by domain. A users file has none."""
+    lines: dict[str, list[str]] = {}
+    store = store_of(demonstration)
+    if isinstance(store, DirectoryStore):
+        with store.opened() as database:
+            for kind in (AddressKind.ALIAS, AddressKind.GROUP):
+                for each in islice(addresses.addresses(database, kind), MOST_ADDRESSES):
+                    domain = each.name.rpartition("@")[2]
+                    names = [target.name.removesuffix(f"@{domain}") for target in each.targets[:MOST_ADDRESSES]]
+                    word = f"{kind.value.capitalize():11}"
+                    lines.setdefault(domain, []).append(f"  {word} {each.name}  leads to {', '.join(names)}")
+    return lines
 
 
 def _administration(demonstration: Demonstration) -> str:
@@ -110,24 +165,30 @@ def _administration(demonstration: Demonstration) -> str:
 
 def _changed(demonstration: Demonstration, accounts: Mapping[str, str]) -> Iterator[str]:
     """Names of printed users whose password was changed, for example by `mailserver user password`."""
-    for line in demonstration.users.read_text("utf-8").splitlines():
-        name, _, fields = line.partition(":")
-        if name in set(named_users()):
+    named = set(named_users())
+    for entry in store_of(demonstration).entries():
+        if entry.name in named:
             try:
-                same = schemes.verify(fields.partition(":")[0], accounts[name].encode("utf-8"))
+                same = schemes.verify(entry.stored, accounts[entry.name].encode("utf-8"))
             except schemes.BadHash:
                 same = False
             if not same:
-                yield name
+                yield entry.name
 
 
 @click.command("demo")
 @click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), default=Path("var/demo"))
 @click.option("--port-base", type=click.IntRange(1, 60000), default=10000, help="Ports are this plus 143, 993, ...")
 @click.option("--users", "extra_users", type=click.IntRange(0, 100_000), default=0, help="More users: u000, u001, ...")
-def demo(directory: Path, port_base: int, extra_users: int) -> None:
-    """Make a demonstration: CA, two domains, users, mail, configuration. Existing files are kept."""
+@click.option(
+    "--users-file", is_flag=True, help="Keep the users of a new demonstration in a users file, without aliases."
+)
+def demo(directory: Path, port_base: int, extra_users: int, *, users_file: bool) -> None:
+    """Make a demonstration: CA, two domains, users, aliases, mail, configuration. Existing files are kept."""
     demonstration = Demonstration(directory.resolve(), port_base)
     with expected_errors():
-        accounts = make(demonstration, extra_users)
+        try:
+            accounts = make(demonstration, extra_users, users_file=users_file)
+        except (DirectoryUnavailable, Refused) as error:
+            raise click.ClickException(str(error)) from error
     click.echo(describe(demonstration, accounts | dict.fromkeys(_changed(demonstration, accounts), CHANGED)))

@@ -14,18 +14,18 @@ import shutil
 import socket
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tomlkit
 from attrs import frozen
 
-from mailserver.auth.schemes import schemes
-from mailserver.auth.schemes.scram_fields import make_fields, replace_fields
+from mailserver.cli import demonstration_accounts
+from mailserver.cli.account_stores import AccountStore
 from mailserver.cli.samples import now, sample_messages
+from mailserver.cli.users_file import UsersFile
 from mailserver.config.kinds import PORTS
+from mailserver.directory.model import AddressKind, StoredAddress, Target
 from mailserver.message.render import summarise
-from mailserver.sasl.scram_keys import LEAST_ROUNDS
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.system.atomic_file import replace_file, sync_directory
 from mailserver.tls.ca import private_ca
@@ -39,6 +39,23 @@ USERS: Mapping[str, Sequence[str]] = {
     "example.org": ("anna", "david", "emma"),
 }
 """Domain -> its users. The same local part in both shows that they are separate."""
+
+ADDRESSES: Sequence[StoredAddress] = (
+    StoredAddress("info@example.test", AddressKind.ALIAS, (Target("anna@example.test"), Target("ben@example.test"))),
+    StoredAddress(
+        "team@example.test",
+        AddressKind.GROUP,
+        tuple(Target(f"{local}@example.test", may_send=False) for local in USERS["example.test"]),
+    ),
+    StoredAddress("office@example.org", AddressKind.ALIAS, (Target("emma@example.org"),)),
+)
+"""Addresses of a new directory that are no users."""
+
+_BACKENDS: Mapping[str, str] = {
+    "directory": "Users, aliases and groups; `mailserver user`, `alias` and `group` change them.",
+    "file": "Dovecot's passwd-file format; `mailserver user` edits it, and it is reread when it changes.",
+}
+"""The comment of each kind of back end."""
 
 
 @frozen
@@ -70,8 +87,18 @@ class Demonstration:
 
     @property
     def users(self) -> Path:
-        """The users file."""
+        """The users file of a demonstration that has one instead of a directory."""
         return self.directory / "users"
+
+    @property
+    def directory_file(self) -> Path:
+        """The directory of accounts."""
+        return self.directory / "accounts" / "directory.db"
+
+    @property
+    def app_password(self) -> Path:
+        """app-password.txt: `user:password`, made with a new directory."""
+        return self.directory / "app-password.txt"
 
     def certificate(self, host: str) -> tuple[Path, Path]:
         """Certificate and key of a host."""
@@ -79,20 +106,29 @@ class Demonstration:
         return stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
 
 
-def make(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
-    """Make the missing files. Return the accounts, name -> password, in the file's order. Raises: OSError, CaFault."""
+def make(demonstration: Demonstration, extra_users: int, *, users_file: bool = False) -> dict[str, str]:
+    """Make the missing files. Return the accounts, name -> password, in the file's order.
+
+    `users_file`: a new demonstration gets a users file instead of a directory. Raises: OSError, CaFault,
+    DirectoryUnavailable, Refused.
+    """
     directory = demonstration.directory
     for each in (directory, *(directory / name for name in ("certs", "mail", "run", "state"))):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_certificates(demonstration)
     accounts = _make_accounts(demonstration, extra_users)
-    _make_users(demonstration, accounts)
+    store = store_of(demonstration, users_file=users_file)
+    is_new = demonstration_accounts.make_users(store, accounts, ADDRESSES)
+    if is_new:
+        owner = next(iter(named_users()))
+        made = demonstration_accounts.make_app_password(store, owner)
+        replace_file(demonstration.app_password, f"{owner}:{made}\n".encode("ascii"))
     for name in named_users():
         _make_maildir(directory / "mail", name)
     if demonstration.configuration.exists():
         _move_ports(demonstration)
     else:
-        text = _configuration_text(demonstration, with_ipv6=_has_ipv6())
+        text = _configuration_text(demonstration, store, with_ipv6=_has_ipv6())
         replace_file(demonstration.configuration, text.encode("utf-8"), mode=0o644)
     return accounts
 
@@ -113,6 +149,13 @@ def named_users() -> Iterator[str]:
     for domain, local_parts in USERS.items():
         for local in local_parts:
             yield f"{local}@{domain}"
+
+
+def store_of(demonstration: Demonstration, *, users_file: bool = False) -> AccountStore:
+    """The accounts of a demonstration. `users_file`: those of a new one are in a users file."""
+    return demonstration_accounts.store_of(
+        demonstration.configuration, demonstration.users, demonstration.directory_file, users_file=users_file
+    )
 
 
 def _make_certificates(demonstration: Demonstration) -> None:
@@ -172,25 +215,6 @@ def _make_accounts(demonstration: Demonstration, extra_users: int) -> dict[str, 
 def _password() -> str:
     """A password of letters and digits (95 bits): a double click selects it, and it needs no quoting."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
-
-
-def _make_users(demonstration: Demonstration, accounts: Mapping[str, str]) -> None:
-    text = demonstration.users.read_text("utf-8") if demonstration.users.exists() else ""
-    there = {line.partition(":")[0] for line in text.splitlines()}
-    missing = [name for name in accounts if name not in there]
-    if not missing:
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = pool.map(lambda name: _make_user(name, accounts[name].encode("utf-8")), missing)
-        lines = list(made)
-    replace_file(demonstration.users, (text + "".join(lines)).encode("utf-8"))
-
-
-def _make_user(name: str, password: bytes) -> str:
-    """A line of the users file with a cheap hash, as the demonstration's passwords cannot be guessed."""
-    stored = schemes.make(password, cost=schemes.LIGHT)
-    extra = replace_fields("", make_fields(stored, password, ("SHA-256",), rounds=LEAST_ROUNDS))
-    return f"{name}:{stored}::::::{extra}\n"
 
 
 def _make_maildir(root: Path, name: str) -> None:
@@ -254,12 +278,13 @@ def _move_ports(demonstration: Demonstration) -> None:
         replace_file(demonstration.configuration, changed.encode("utf-8"))
 
 
-def _configuration_text(demonstration: Demonstration, *, with_ipv6: bool) -> str:
+def _configuration_text(demonstration: Demonstration, store: AccountStore, *, with_ipv6: bool) -> str:
     def quoted(value: object) -> str:
         return tomlkit.item(str(value)).as_string()
 
     directory = demonstration.directory
     first = next(iter(USERS))
+    kind = "file" if isinstance(store, UsersFile) else "directory"
     user = _caller()
     addresses = '["127.0.0.1", "::1"]' if with_ipv6 else '["127.0.0.1"]'
     parts = [
@@ -280,8 +305,8 @@ root = {quoted(directory / "mail")}
 postmaster = {quoted(f"{USERS[first][0]}@{first}")}
 
 [auth]
-# Dovecot's passwd-file format; `mailserver user` edits it, and it is reread when it changes.
-backends = [{quoted(f"file:{demonstration.users}")}]
+# {_BACKENDS[kind]}
+backends = [{quoted(f"{kind}:{store.path}")}]
 # A name without a domain belongs to the domain of the host name in SNI, else to this one.
 default_domain = "{first}"
 

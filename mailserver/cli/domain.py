@@ -8,10 +8,15 @@ from pathlib import Path
 
 import click
 
+from mailserver.cli.account_stores import author
+from mailserver.cli.accounts import from_configuration
+from mailserver.cli.address_names import opened
 from mailserver.cli.control import reload_server
 from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail
 from mailserver.config import edit, values
 from mailserver.config.model import Config
+from mailserver.directory import address_changes
+from mailserver.directory.model import StoredDomain
 from mailserver.idn import ascii_name
 from mailserver.system.atomic_file import replace_file
 from mailserver.tls.serving import validation
@@ -19,18 +24,32 @@ from mailserver.tls.serving import validation
 
 @click.group("domain", cls=FullHelpGroup)
 def domain() -> None:
-    """Add domains."""
+    """Add, list, show, disable and remove domains, and say where mail to their unknown addresses goes."""
 
 
 @domain.command("add")
 @click.argument("name")
 @click.option("--host", "hosts", multiple=True, help="Host name for its clients; by default mail.NAME. Repeatable.")
+@click.option(
+    "--no-host",
+    is_flag=True,
+    help="Add it to the directory alone: its users connect to the hosts of other domains, and need no certificate.",
+)
 @config_option
-def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
+def add(configuration: Path, name: str, hosts: tuple[str, ...], *, no_host: bool) -> None:
     """Add the domain NAME with a self-signed certificate. A running server loads it."""
     config = load_or_fail(configuration)
     # Validate first: the first host becomes a file name.
     name = _validated(values.host_name, name)
+    if no_host:
+        if hosts:
+            raise click.UsageError("--host and --no-host exclude each other")
+        accounts = from_configuration(configuration)
+        with opened(accounts) as database:
+            new = StoredDomain(name, detail=config.lmtp.detail_separator)
+            address_changes.add_domain(database, author(), new)
+        click.echo(f"added {name} to the directory; its users connect to the hosts of other domains")
+        return
     hosts = tuple(_validated(values.host_pattern, host) for host in hosts) or (f"mail.{name}",)
     stem = configuration.resolve().parent / "certs" / hosts[0].replace("*", "_")
     certificate, key = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")

@@ -9,9 +9,9 @@ import attrs
 import click
 
 from mailserver.auth.schemes.passwd import BadName, normalise
+from mailserver.cli.account_stores import home_of
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail
-from mailserver.cli.users_file import home_of
 from mailserver.errors import NoSuchUser
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account.account import is_account

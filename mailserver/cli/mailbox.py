@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from mailserver.auth.schemes.passwd import BadName, normalise
+from mailserver.cli.account_stores import home_of
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail, suggestion
-from mailserver.cli.users_file import home_of
 from mailserver.config.model import Config
 from mailserver.errors import MailError, NoSuchUser
 from mailserver.imap.wire.mailbox_names import Namespace

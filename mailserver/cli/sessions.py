@@ -48,7 +48,7 @@ def kick(configuration: Path, target: str, reason: str | None) -> None:
     answer = ask_or_fail(configuration, "kick", target=target, **({"reason": reason} if reason is not None else {}))
     kicked: list[dict[str, Any]] = answer.data if isinstance(answer.data, list) else []
     for row in kicked:
-        click.echo(plain(f"{row['session']} {row['user'] or '(not logged in)'} {row['protocol']} {_address(row)}"))
+        click.echo(plain(f"{row['session']} {_user(row) or '(not logged in)'} {row['protocol']} {_address(row)}"))
     finish(answer)
     if not kicked:
         raise click.ClickException(f"no session has that user or id: {target}")
@@ -65,7 +65,7 @@ def finish(answer: Answer) -> None:
 def _cells(row: dict[str, Any], now: float) -> list[str]:
     return [
         str(row["session"]),
-        row["user"] or "",
+        _user(row),
         row["protocol"],
         _address(row),
         row["tls"] or "",
@@ -75,6 +75,11 @@ def _cells(row: dict[str, Any], now: float) -> list[str]:
         octets(row["sent"]),
         str(row["worker"]),
     ]
+
+
+def _user(row: dict[str, Any]) -> str:
+    user = row["user"] or ""
+    return f"{user} by {row['delegate']}" if row.get("delegate") else str(user)
 
 
 def _address(row: dict[str, Any]) -> str:

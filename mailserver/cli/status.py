@@ -78,6 +78,9 @@ def _show(status: dict[str, Any], now: float) -> None:
         click.echo(
             f"warning: users with exposed passwords: {status['exposures']}, see `mailserver exposures list`", err=True
         )
+    if status.get("bans"):  # a server of the previous release sends none
+        click.echo()
+        click.echo(f"banned clients: {status['bans']}, see `mailserver bans list`")
     click.echo()
     print_table(
         ("WORKER", "PID", "STATE", "UP", "SESSIONS", "LOGGED IN", "MEMORY", "FILES"),

@@ -1,4 +1,4 @@
-"""`mailserver user`: the accounts of the users file. The server uses each change within a second."""
+"""`mailserver user`: the accounts of the users file or directory. The server uses each change within a second."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from mailserver.auth.backends.users_file import check
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import PasswdEntry
 from mailserver.auth.schemes.scram_fields import StaleKeys, keys_of, make_fields
+from mailserver.cli.account_stores import AccountStore, DirectoryStore
 from mailserver.cli.accounts import Accounts, on_accounts
+from mailserver.cli.address_names import addresses_only_to, expect_new_aliases
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import FullHelpGroup
 from mailserver.cli.user_mail import (
@@ -85,17 +86,26 @@ def _store(password: str, scheme: str, scram_hashes: Iterable[str]) -> tuple[str
 
 @click.group("user", cls=FullHelpGroup)
 def user() -> None:
-    """Add, list, disable, enable, rename and delete accounts."""
+    """Add, list, show, limit, disable, enable, rename and delete accounts, and set their passwords."""
 
 
 @user.command("add")
 @click.argument("name")
 @click.option("--adopt-mail", is_flag=True, help="Give existing mail in the directory to the new user.")
 @click.option("--fresh", is_flag=True, help="Move existing mail in the directory aside, to a name with the date.")
+@click.option("--alias", "aliases", multiple=True, metavar="ADDRESS", help="A further address of the user. Repeatable.")
 @_with_password
 @on_accounts
 def add(
-    accounts: Accounts, name: str, *, scheme: str, generate: bool, no_scram: bool, adopt_mail: bool, fresh: bool
+    accounts: Accounts,
+    name: str,
+    *,
+    scheme: str,
+    generate: bool,
+    no_scram: bool,
+    adopt_mail: bool,
+    fresh: bool,
+    aliases: tuple[str, ...],
 ) -> None:
     """Add the account NAME (user@domain). The password is asked for, or read from standard input.
 
@@ -106,6 +116,7 @@ def add(
         raise click.UsageError("--adopt-mail and --fresh exclude each other")
     plain = accounts.name(name)
     accounts.expect_new(plain)
+    new_aliases = expect_new_aliases(accounts, aliases)
     config, place = accounts.config, None
     if config is not None:
         place = place_of(config, plain, "")
@@ -119,8 +130,13 @@ def add(
     stored, scram = _store(password, scheme, () if no_scram else accounts.scram_hashes)
     if config is not None and place is not None and fresh:
         click.echo(f"moved the mail in {place} to {move_aside(config, plain, '')}")
-    accounts.file.add(plain, stored, scram)
+    if isinstance(accounts.file, DirectoryStore):
+        accounts.file.add(plain, stored, scram, new_aliases)
+    else:
+        accounts.file.add(plain, stored, scram)
     click.echo(f"added {plain}" + (f", with the mail in {place}" if adopt_mail and place is not None else ""))
+    if new_aliases:
+        click.echo(f"mail to {', '.join(sorted(new_aliases))} goes to {plain}, who may send as it")
     reload_users(config)
 
 
@@ -130,6 +146,7 @@ def add(
 @on_accounts
 def change_password(accounts: Accounts, name: str, scheme: str, generate: bool, no_scram: bool) -> None:
     """Set another password for NAME. It is asked for, or read from standard input."""
+    accounts = accounts.holding(name)
     plain = accounts.existing(name).name
     password = ask_password(generate=generate)
     accounts.file.set_password(plain, *_store(password, scheme, () if no_scram else accounts.scram_hashes))
@@ -144,21 +161,45 @@ def change_password(accounts: Accounts, name: str, scheme: str, generate: bool, 
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @on_accounts
 def list_users(accounts: Accounts, *, as_json: bool) -> None:
-    """List the accounts: name, password scheme, and whether it may log in.
+    """List the accounts of all back ends that hold some: name, password scheme, whether it may log in, and where it is kept.
 
     Problems of single lines are printed on standard error, as by `mailserver check`.
     """
-    rows = [(entry.name, _scheme_of(entry), not entry.disabled) for entry in accounts.file.entries()]
+    rows: dict[str, tuple[str, bool, str]] = {}
+    hidden: list[str] = []
+    for store in accounts.stores:
+        for entry in _entries(accounts, store):
+            if entry.name not in rows:
+                rows[entry.name] = _scheme_of(entry), not entry.disabled, str(store.path)
+            elif rows[entry.name][2] != str(store.path):
+                hidden.append(f"{entry.name} of {store.path} is not used, as {rows[entry.name][2]} has that user")
     if as_json:
-        data = [{"user": name, "password": scheme, "enabled": enabled} for name, scheme, enabled in rows]
+        data = [
+            {"user": name, "password": scheme, "enabled": enabled, "kept_in": path}
+            for name, (scheme, enabled, path) in rows.items()
+        ]
         click.echo(json.dumps(data, indent=2))
     else:
+        # Where there is one place, it needs no column.
+        width = 4 if accounts.behind else 3
         print_table(
-            ("USER", "PASSWORD", "STATE"),
-            [(name, scheme, "enabled" if enabled else "disabled") for name, scheme, enabled in rows],
+            ("USER", "PASSWORD", "STATE", "KEPT IN")[:width],
+            [
+                (name, scheme, "enabled" if enabled else "disabled", path)[:width]
+                for name, (scheme, enabled, path) in rows.items()
+            ],
         )
-    for problem in check(accounts.file.path):
-        click.echo(str(problem), err=True)
+    for line in [*hidden, *(str(problem) for store in accounts.stores for problem in store.problems())]:
+        click.echo(line, err=True)
+
+
+def _entries(accounts: Accounts, store: AccountStore) -> Iterator[PasswdEntry]:
+    try:
+        yield from store.entries()
+    except FileNotFoundError:
+        # One of several that has no user yet.
+        if not accounts.behind:
+            raise
 
 
 _KEEP_SESSIONS = click.option("--keep-sessions", is_flag=True, help="Do not end the user's open sessions.")
@@ -188,6 +229,7 @@ def enable(accounts: Accounts, name: str) -> None:
 
 
 def _set_disabled(accounts: Accounts, name: str, *, disabled: bool) -> str:
+    accounts = accounts.holding(name)
     plain = accounts.existing(name).name
     accounts.file.set_disabled(plain, disabled=disabled)
     if not disabled and accounts.existing(plain).disabled:
@@ -206,14 +248,21 @@ def _set_disabled(accounts: Accounts, name: str, *, disabled: bool) -> str:
 @on_accounts
 def delete(accounts: Accounts, name: str, yes: bool, keep_mail: bool, keep_sessions: bool) -> None:
     """Delete the account NAME, end its open sessions, and move its mail aside, with the date in the directory's name."""
+    accounts = accounts.holding(name)
     entry = accounts.existing(name)
     config = accounts.config
+    orphans = addresses_only_to(accounts, entry.name)
     keep_mail = keep_mail or keep_sessions or config is None
     if not yes:
         mail = "stays where it is" if keep_mail else "is moved aside"
+        for line in orphans:
+            click.echo(line)
         click.confirm(f"Delete {entry.name}? Its mail {mail}.", abort=True)
     accounts.file.delete(entry.name)
     click.echo(f"deleted {entry.name}")
+    if yes:
+        for line in orphans:
+            click.echo(line)
     if keep_sessions:
         reload_users(config)
         return
@@ -241,6 +290,7 @@ def rename(accounts: Accounts, old: str, new: str) -> None:
     config = accounts.config
     entry, plain = accounts.existing(old), accounts.name(new)
     accounts.expect_new(plain)
+    accounts = accounts.holding(old)
     if config is None:
         accounts.file.rename(entry.name, plain)
         click.echo(f"renamed {entry.name} to {plain}; its mail stays where it is")

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import click
 from attrs import frozen
 
+from mailserver.auth.backends.users_file import check
 from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
 from mailserver.auth.schemes.scram_fields import replace_fields
-from mailserver.config.model import Config
+from mailserver.config.model import Problem
 from mailserver.system.atomic_file import only_one, replace_file
 
 _NO_KEYS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -45,6 +45,14 @@ class UsersFile:
                 yield parse_line(line)
             except (BadLine, BadName):
                 continue
+
+    def find(self, name: str) -> PasswdEntry | None:
+        """The user of that name; the first of two lines counts. Raises: OSError."""
+        return next((entry for entry in self.entries() if entry.name == name), None)
+
+    def problems(self) -> list[Problem]:
+        """The problems of the file and its lines."""
+        return check(self.path)
 
     def add(self, name: str, stored: str, scram: Mapping[str, str] = _NO_KEYS) -> None:
         """Append a user, with the extra fields of its SCRAM keys. Raises: EntryExists, OSError."""
@@ -131,21 +139,6 @@ class UsersFile:
             return None
         account = pwd.getpwnam(self.owner)
         return account.pw_uid, account.pw_gid
-
-
-def home_of(config: Config, user: str) -> str | None:
-    """The user's home directory, from the first users file that has one. Raises: click.ClickException."""
-    for backend in config.auth.backends:
-        kind, _, argument = backend.partition(":")
-        if kind == "file":
-            try:
-                entries = list(UsersFile(Path(argument), config.server.user).entries())
-            except OSError as error:
-                raise click.ClickException(f"{argument}: {error.strerror}") from error
-            for entry in entries:
-                if entry.name == user and entry.home:
-                    return entry.home
-    return None
 
 
 def _find(lines: list[str], name: str) -> int | None:

@@ -17,16 +17,22 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from mailserver.config import check_listeners, check_names
-from mailserver.config.model import Config, Problem
+from mailserver.config.model import BackendUse, Config, Problem
 from mailserver.config.values import as_toml, nearest
 
 _SPECIAL_USES: Final = ("All", "Archive", "Drafts", "Flagged", "Junk", "Sent", "Trash")
 _LOCATION_FIELDS: Final = ("root", "user", "local", "domain", "home")
 _BACKEND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_SEPARATORS: Final = "*%#!|~^&$="
+"""Characters that divide names. Others stand in many names of users, or are refused in all."""
+_SEPARATOR: Final = re.compile(f"[{re.escape(_SEPARATORS)}]")
+_LOCAL_BACKENDS: Final = ("directory", "file", "virtual")
 
 _MINIMA: Final = (
     ("imap", "timeout", 1800, "RFC 3501 5.4"),
     ("imap", "max_line", 8192, "RFC 7162 4"),
+    ("imap", "metadata_entries", 10, "RFC 5464 4.1"),
+    ("imap", "metadata_size", 1024, "RFC 5464 4.1"),
     ("pop3", "timeout", 600, "RFC 1939 3"),
     ("submission", "timeout", 300, "RFC 5321 4.5.3.2.7"),
     ("submission", "max_recipients", 100, "RFC 5321 4.5.3.1.8"),
@@ -36,6 +42,11 @@ _MINIMA: Final = (
     ("limits", "mailboxes_per_user", 100, "a new account has several folders"),
 )
 """Table, key, minimum, and the RFC or reason for it."""
+
+
+_MOST_METADATA_SIZE: Final = 65536
+_LEAST_MESSAGE_LIMIT: Final = 1000
+_MOST_ID_FIELDS, _LONGEST_ID_FIELD, _LONGEST_ID_VALUE = 30, 30, 1024
 
 
 def check(config: Config, *, partial: frozenset[str] = frozenset()) -> list[Problem]:
@@ -74,6 +85,12 @@ def _mail(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         reason = "two special uses have the same folder" if uses > 1 else "is listed twice"
         yield config.problem("[mail] special_use", as_toml(folder), reason)
     yield from _names(mail.separator, mail.prefix, mail.escape, config)
+
+
+def _quota(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
+    for percent in config.quota.warnings:
+        if percent > 100:
+            yield config.problem("[quota] warnings", str(percent), "must be a percentage, at most 100")
 
 
 def _not_a_folder(folder: str, config: Config) -> str:
@@ -133,15 +150,53 @@ def _location(config: Config) -> Iterator[tuple[str, str]]:
         yield "must contain {user}, {domain} or {home}: users of two domains would share one Maildir", ""
 
 
+def _imap(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
+    """RFC 2971 3.3 bounds an ID, RFC 9738 3 the limits; a rule that hides nothing is a slip."""
+    fields = config.imap.id
+    if len(fields) > _MOST_ID_FIELDS:
+        yield config.problem("[imap] id", "", f"must have at most {_MOST_ID_FIELDS} fields (RFC 2971 3.3)")
+    for name, values in fields.items():
+        value = " ".join(values)
+        if not name or len(name.encode()) > _LONGEST_ID_FIELD:
+            reason = f"a field's name has 1 to {_LONGEST_ID_FIELD} octets (RFC 2971 3.3)"
+            yield config.problem("[imap] id", as_toml(name), reason)
+        if len(value.encode()) > _LONGEST_ID_VALUE or not (name + value).isprintable():
+            reason = f"a field has printable text of at most {_LONGEST_ID_VALUE} octets (RFC 2971 3.3)"
+            yield config.problem("[imap] id", as_toml(value), reason)
+    if config.imap.metadata_size > _MOST_METADATA_SIZE:
+        reason = f"must be at most {_MOST_METADATA_SIZE}"
+        yield config.problem("[imap] metadata_size", as_toml(config.imap.metadata_size), reason)
+    for key, limit in (("message_limit", config.imap.message_limit), ("save_limit", config.imap.save_limit)):
+        if 0 < limit < _LEAST_MESSAGE_LIMIT:
+            reason = f"must be 0, or at least {_LEAST_MESSAGE_LIMIT} (RFC 9738 3)"
+            yield config.problem(f"[imap] {key}", str(limit), reason)
+    if config.imap.message_limit and config.imap.save_limit:
+        reason = "must be 0 with message_limit, which limits COPY and APPEND, too (RFC 9738 3)"
+        yield config.problem("[imap] save_limit", str(config.imap.save_limit), reason)
+    for number, rule in enumerate(config.imap.hide, 1):
+        if not rule.capabilities:
+            place = f"[imap.hide {number}] capabilities"
+            yield config.problem(place, "[]", "needs at least one; remove the table otherwise")
+
+
 def _auth(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
     auth = config.auth
     if not auth.backends:
         yield config.problem("[auth] backends", "[]", 'needs at least one, such as "file:/etc/mailserver/users"')
     for number, backend in enumerate(auth.backends, 1):
-        name, _colon, _argument = backend.partition(":")
-        if not _BACKEND.fullmatch(name):
+        if not _BACKEND.fullmatch(backend.name):
             # It may be a password: it is not shown.
             yield config.problem("[auth] backends", "", f"number {number} must be NAME:ARGUMENT")
+        elif backend.name in _LOCAL_BACKENDS and backend != BackendUse(backend.use, backend.domains):
+            reason = f"{backend.name} answers at once, from this machine: of the settings it can have domains alone"
+            yield config.problem("[auth] backends", "", reason)
+    if auth.master_separator and not _SEPARATOR.fullmatch(auth.master_separator):
+        yield config.problem(
+            "[auth] master_separator",
+            as_toml(auth.master_separator),
+            f"must be empty or one of {' '.join(_SEPARATORS)}",
+            "*",
+        )
     if not auth.mechanisms:
         yield config.problem("[auth] mechanisms", "[]", "needs at least one, such as PLAIN")
     elif not partial & {"domain", "listener"}:
@@ -245,7 +300,9 @@ CHECKS: Final[tuple[Callable[[Config, frozenset[str]], Iterator[Problem]], ...]]
     check_listeners.listeners,
     check_listeners.duplicate_ports,
     _mail,
+    _quota,
     _auth,
+    _imap,
     _minima,
     _relay,
     _lmtp,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from mailserver.config.kinds import SOCKET_ONLY
 from mailserver.config.model import Config, Listener, Problem
 from mailserver.config.values import as_toml
 
@@ -31,6 +32,10 @@ def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
                     "implicit TLS is not supported on a Unix socket",
                     plain,
                 )
+        elif listener.protocol in SOCKET_ONLY:
+            key, value = ("port", str(listener.port)) if listener.port is not None else ("socket", "")
+            reason = f'{listener.protocol} is for Unix sockets alone: set socket = "/run/mailserver/{listener.protocol}", say'
+            yield config.problem(f"{place} {key}", value, reason)
         yield from _socket_rights(config, listener)
         if listener.trusted_authentication_results and listener.protocol != "lmtp":
             reason = "is for lmtp only: header fields of submitted messages are never trusted"
@@ -79,9 +84,10 @@ def _ssl(config: Config, listener: Listener) -> Iterator[Problem]:
     """Check Dovecot's keys by themselves and against the others."""
     place, ssl = f"{listener.place} ssl", listener.ssl
     clear = f"{listener.place} auth_allow_cleartext"
-    if ssl is not None and listener.family == "http":
+    if ssl is not None and (listener.family == "http" or listener.protocol in SOCKET_ONLY):
+        what = "TLS" if listener.protocol in SOCKET_ONLY else "logins"
         yield config.problem(
-            place, as_toml(ssl), f"is for listeners where users log in; {listener.protocol} has no logins"
+            place, as_toml(ssl), f"is for listeners where users log in; {listener.protocol} has no {what}"
         )
     elif ssl == "no" and listener.implicit_tls:
         reason = f"{listener.protocol} has implicit TLS: remove this listener"
@@ -120,7 +126,9 @@ def _no_passwords(listener: Listener) -> str | None:
     """The reason why a listener takes no passwords in clear text; None if it may."""
     if listener.implicit_tls:
         return f"{listener.protocol} has implicit TLS"
-    return f"{listener.protocol} carries no passwords" if listener.protocol in ("lmtp", "http") else None
+    if listener.protocol == "auth":
+        return "auth takes passwords as the other server has got them: whether they came by TLS is decided there"
+    return f"{listener.protocol} carries no passwords" if listener.protocol in ("lmtp", "lookup", "http") else None
 
 
 def duplicate_ports(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
@@ -134,6 +142,8 @@ def duplicate_ports(config: Config, _partial: frozenset[str]) -> Iterator[Proble
                 reason = f"is already the socket of {sockets[path].place}"
                 yield config.problem(f"{listener.place} socket", as_toml(listener.socket), reason)
             sockets.setdefault(path, listener)
+            continue
+        if listener.protocol in SOCKET_ONLY:
             continue
         port = listener.tcp_port
         clash: tuple[str, Listener] | None = None

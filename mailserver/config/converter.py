@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from mailserver.config import kinds, model, values
+from mailserver.config import backend_values, kinds, model, values
 from mailserver.config.schema import TOML_NAMES
 from mailserver.config.values import InvalidValue
 
@@ -28,9 +29,22 @@ _MEANT: Final = {
 """Suggestions for words that are not similar to a choice: other names of protocols, and old TLS versions."""
 
 
-@functools.lru_cache(maxsize=2)
-def make_converter(directory: Path) -> Converter:
-    """Make a converter for `model.Config`. Relative paths refer to `directory`."""
+_directory: ContextVar[Path] = ContextVar("_directory")
+"""The directory that relative paths refer to, while a document is structured."""
+
+
+def structure(document: dict[str, Any], directory: Path) -> model.Config:
+    """Structure a document. Relative paths refer to `directory`. Raises: cattrs.BaseValidationError."""
+    token = _directory.set(directory)
+    try:
+        return _converter().structure(document, model.Config)
+    finally:
+        _directory.reset(token)
+
+
+@functools.cache
+def _converter() -> Converter:
+    """Make the converter for `model.Config`: once, as its code is generated."""
     converter = Converter(detailed_validation=True, forbid_extra_keys=True)
 
     def path(value: Any, _type: Any) -> Path:
@@ -41,7 +55,7 @@ def make_converter(directory: Path) -> Converter:
             raise InvalidValue(
                 "must be a path that begins with / (or is taken from this file's directory); ~ is not expanded"
             )
-        return directory / words
+        return _directory.get() / words
 
     hooks: list[tuple[Any, Callable[[Any, Any], Any]]] = [
         (str, values.text),
@@ -51,6 +65,8 @@ def make_converter(directory: Path) -> Converter:
         (kinds.Port, values.port),
         (kinds.Count, values.at_least_one),
         (kinds.Size, values.at_least_one),
+        (kinds.Limit, values.limit),
+        (kinds.SizeLimit, values.size_limit),
         (kinds.Seconds, values.seconds),
         (kinds.GreetingDelay, values.greeting_delay),
         (kinds.HostName, values.host_name),
@@ -62,6 +78,7 @@ def make_converter(directory: Path) -> Converter:
         (kinds.Network, values.network),
         (kinds.Workers, values.workers),
         (kinds.FileMode, values.file_mode),
+        (model.BackendUse, backend_values.backend_use),
     ]
     for wanted, hook in hooks:
         converter.register_structure_hook(wanted, hook)

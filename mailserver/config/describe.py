@@ -16,13 +16,25 @@ from attrs import Attribute
 
 from mailserver.config import kinds
 from mailserver.config.kinds import PORTS
-from mailserver.config.model import Acme, AcmeDns, Config, Domain, Listener, MtaSts, Relay, Site
+from mailserver.config.model import (
+    Acme,
+    AcmeDns,
+    BackendUse,
+    Config,
+    Domain,
+    DomainQuota,
+    HiddenCapabilities,
+    Listener,
+    MtaSts,
+    Relay,
+    Site,
+)
 from mailserver.config.schema import keys_of
 
 _INTRODUCTION: Final = """\
 Configuration of mailserver, in TOML. A key behind # is optional, and its default is shown.
 Check a changed file with `twistd mailserver --config FILE --check`, which reports every problem at once.
-Relative paths, also in `file:`, are relative to the directory of this file."""
+Relative paths, also in `file:` and `directory:`, are relative to the directory of this file."""
 
 _TABLES: Final = {
     "server": "The service itself.",
@@ -32,9 +44,12 @@ _TABLES: Final = {
     "domain.site": "Further host names of the domain above with a certificate of their own, for web pages for example. A fault "
     "of one certificate does not affect the others.",
     "domain.mta_sts": "The MTA-STS policy of the domain above (RFC 8461), served at mta-sts.DOMAIN over HTTPS.",
+    "domain.quota": "Limits of accounts of the domain above. A user's own, in the users file, come first.",
     "listener": "A port or Unix socket. One table for each; several may have the same protocol.",
     "tls": "TLS settings common to all listeners. They cannot differ between domains.",
     "imap": "IMAP (RFC 3501).",
+    "imap.hide": "Capabilities that are hidden from some clients, accounts or listeners, such as a client with a fault in its use of "
+    "one. A table for each rule; without conditions it is for all.",
     "pop3": "POP3 (RFC 1939).",
     "submission": "Submission of mail by users (RFC 6409).",
     "submission.relay": "The next hop for mail to other domains. Without this table such mail is refused.",
@@ -43,10 +58,30 @@ _TABLES: Final = {
     "acme": "Certificates from an authority with ACME (RFC 8555), such as Let's Encrypt, for domains and sites with `acme = true`. "
     "Needs the extra mailserver[acme].",
     "acme.dns": "Validation by DNS (dns-01).",
+    "quota": "Limits of what each account may keep (RFC 9208); [domain.quota] and fields of the users file come first.",
     "limits": "Limits of resources, so that one client cannot exhaust them for all.",
+    "explain": "Explanations of refused logins, for people whose login does not work.",
+    "bans": "Bans of addresses that guess passwords; one that a user has logged in from is never banned. docs/authentication.md "
+    "describes them.",
     "ledger": "The record of each account's clients. It has no addresses, passwords or mail; docs/tls.md describes it.",
     "cache": "Caches of each worker, which drop the least recently used entries; `mailserver status` shows their usage.",
 }
+
+_SOCKETS_FOR_POSTFIX: Final = (
+    "# Logins at Postfix, whose smtpd is in a chroot (docs/authentication.md):",
+    "#     [[listener]]",
+    '#     protocol = "auth"',
+    '#     socket = "/var/spool/postfix/private/mailserver-auth"',
+    '#     socket_owner = "postfix"',
+    '#     socket_group = "postfix"',
+    "# and domains, addresses and senders for Postfix (docs/accounts.md):",
+    "#     [[listener]]",
+    '#     protocol = "lookup"',
+    '#     socket = "/var/spool/postfix/private/mailserver-lookup"',
+    '#     socket_owner = "postfix"',
+    '#     socket_group = "postfix"',
+)
+"""Listeners that other servers on the machine use, as comments: most machines have no such user."""
 
 _SET: Final = frozenset({("server", "user"), ("domain", "certificate"), ("domain", "key")})
 """Optional keys that the file sets, as a service started as root, or most domains, need them."""
@@ -58,6 +93,8 @@ _MEANINGS: Final = {
     kinds.Port: "port, 1 to 65535",
     kinds.Count: "whole number, at least 1",
     kinds.Size: "octets, at least 1",
+    kinds.Limit: "whole number from 0",
+    kinds.SizeLimit: 'octets from 0, or text with a unit: `"10G"`',
     kinds.Seconds: "seconds, above 0",
     kinds.GreetingDelay: "seconds, 0 to 5",
     kinds.FileMode: "three octal digits, as text",
@@ -68,6 +105,7 @@ _MEANINGS: Final = {
     kinds.HttpUrl: "http URL or empty",
     kinds.Address: "IP address",
     kinds.Network: "IP network",
+    BackendUse: "text `NAME:ARGUMENT`, or a table",
 }
 
 
@@ -82,6 +120,7 @@ def example_file() -> str:
                     # The ports of HTTP are often another server's.
                     absent = "# " if protocol in ("http", "https") else ""
                     lines += ["", f"{absent}[[listener]]", f"{absent}protocol = {_toml(protocol)}"]
+            lines += ["", *_SOCKETS_FOR_POSTFIX]
     return "\n".join(lines) + "\n"
 
 
@@ -94,7 +133,7 @@ def reference() -> str:
         "",
         "The configuration is one TOML file. Unknown keys are errors, and all problems are reported at once: `--check` prints",
         "a line for each, with the table, the key, the value, the correction, and the word probably meant. `--show` prints the",
-        "effective configuration without secrets. Relative paths, also in `file:`, are relative to the directory of the file.",
+        "effective configuration without secrets. Relative paths, also in `file:` and `directory:`, are relative to the directory of the file.",
     ]
     for name, table in _tables():
         lines += ["", f"## {_header(name, table)}", "", _TABLES[name], ""]
@@ -128,12 +167,12 @@ def _nested(hint: Any) -> type | None:
 
 
 def _header(name: str, table: type) -> str:
-    return f"[[{name}]]" if table in (Domain, Listener, Site) else f"[{name}]"
+    return f"[[{name}]]" if table in (Domain, Listener, Site, HiddenCapabilities) else f"[{name}]"
 
 
 def _table_lines(name: str, table: type) -> Iterator[str]:
     # An optional table is commented out, its required keys with their examples.
-    absent = "# " if table in (Relay, Site, MtaSts, Acme, AcmeDns) else ""
+    absent = "# " if table in (Relay, Site, MtaSts, DomainQuota, Acme, AcmeDns, HiddenCapabilities) else ""
     yield f"{absent}{_header(name, table)}"
     hints = get_type_hints(table)
     for key, attribute in keys_of(table).items():

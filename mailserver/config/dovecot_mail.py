@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-_QUOTA: Final = (
-    "nothing: there are no quotas of octets; messages_per_mailbox and mailboxes_per_user of [limits] bound counts, and "
-    "max_message_size of [mail] one message"
-)
 _SIEVE: Final = "nothing: there is no Sieve; mail is filed by the MTA, or by the detail of an address (user+folder)"
 _ACL: Final = "nothing: there are no shared mailboxes and no ACLs; each account is its user's alone"
-_METADATA: Final = "nothing: there is no METADATA; what Dovecot keeps in dovecot-attributes stays there"
+_METADATA: Final = (
+    "nothing: METADATA is always served; what Dovecot keeps in dovecot-attributes stays there, and is not seen"
+)
 _LOCATION: Final = "root and location of [mail]: a template, such as {root}/{domain}/{local}/Maildir, or {home}/Maildir"
 _OWNER: Final = "user and group of [server]: all mail belongs to one system user"
 _BACKEND: Final = "backends of [auth]: a passwd-file is read as it is, file:PATH"
@@ -45,13 +43,19 @@ MAIL: Final[dict[str, str]] = {
     "mmap_disable": _ALWAYS,
     "mail_nfs_storage": _ALWAYS,
     "mail_nfs_index": _ALWAYS,
-    # Features that do not exist here.
-    "quota": _QUOTA,
-    "quota_rule": _QUOTA,
-    "quota_storage_size": _QUOTA,
-    "quota_message_count": _QUOTA,
+    # Limits.
+    "quota_rule": "storage and messages of [quota], in one key each",
+    "quota_storage_size": "storage of [quota]; the field of a users file works as it is",
+    "quota_message_count": "messages of [quota]; the field of a users file works as it is",
+    "quota_mailbox_count": "mailboxes of [quota]; the field of a users file works as it is",
+    "quota_mailbox_message_count": "messages_per_mailbox of [limits], for all users",
+    "quota_storage_grace": "nothing: nothing is added beyond the limit, except by other programs",
+    "quota_storage_extra": "nothing: all folders share the limits",
+    "quota_ignore": "nothing: all folders share the limits",
+    "quota_warning": "warnings of [quota]: the server itself sends the mail",
     "quota_max_mail_size": "max_message_size of [mail]",
-    "quota_full_tempfail": _QUOTA,
+    "quota_full_tempfail": "when_full of [quota]",
+    # Features that do not exist here.
     "sieve": _SIEVE,
     "sieve_script": _SIEVE,
     "acl": _ACL,

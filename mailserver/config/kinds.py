@@ -13,6 +13,12 @@ Count = NewType("Count", int)
 Size = NewType("Size", int)
 """Octets, at least 1."""
 
+Limit = NewType("Limit", int)
+"""A number, or 0 for no limit."""
+
+SizeLimit = NewType("SizeLimit", int)
+"""Octets, or 0 for no limit; also with Dovecot's units, as text: "10G"."""
+
 Seconds = NewType("Seconds", float)
 """A time, above 0 and finite; whole or decimal."""
 
@@ -88,3 +94,6 @@ PORTS: Final = {
 
 IMPLICIT_TLS: Final = frozenset({"imaps", "pop3s", "submissions", "https"})
 """Protocols that begin with the TLS handshake (RFC 8314 3; RFC 9110 4.2.2)."""
+
+SOCKET_ONLY: Final = frozenset({"auth", "lookup"})
+"""Protocols of other servers on this machine, at Unix sockets alone: at a port, every local user could ask."""

@@ -22,7 +22,7 @@ from cattrs import AttributeValidationNote, BaseValidationError, ForbiddenExtraK
 
 from mailserver.config import check, converter, dovecot, not_toml, renamed_keys, values
 from mailserver.config.converter import InvalidElements
-from mailserver.config.model import Config, Domain, Listener, Problem
+from mailserver.config.model import BackendUse, Config, Domain, Listener, Problem
 from mailserver.config.schema import TOML_NAMES, KeyPath, all_tables, hints_of, keys_of, place_of, table_at, value_at
 from mailserver.config.values import InvalidValue
 
@@ -123,9 +123,8 @@ def parse(octets: bytes, path: Path, *, embedded: bool = False) -> ReadConfig:
         document = {name: [] for name in _ARRAYS} | document
     source = path.absolute()
     renamed = renamed_keys.replace_old_names(document, str(source))
-    structure = converter.make_converter(source.parent).structure
     try:
-        config = structure(document, Config)
+        config = converter.structure(document, source.parent)
     except BaseValidationError as group:
         faults = list(_faults(group, ()))
     else:
@@ -133,7 +132,7 @@ def parse(octets: bytes, path: Path, *, embedded: bool = False) -> ReadConfig:
         return ReadConfig(config, (*renamed, *check.check(config, partial=_elsewhere(config))))
     problems = [_problem(str(source), document, where, fault) for where, fault in faults]
     rest, kept = _without(document, faults)
-    config = attrs.evolve(_numbered(structure(rest, Config), kept, source), embedded=embedded)
+    config = attrs.evolve(_numbered(converter.structure(rest, source.parent), kept, source), embedded=embedded)
     broken = {problem.place for problem in problems}
     broken |= {f"[{place}]" for place in broken if not place.startswith("[")}
     reading = ReadConfig(config, (*renamed, *problems), frozenset(broken))
@@ -174,15 +173,17 @@ def _numbered(config: Config, kept: dict[str, list[int]], source: Path) -> Confi
         attrs.evolve(domain, sites=number(domain.sites, None)) for domain in number(config.domains, kept.get("domain"))
     )
     listeners = number(config.listeners, kept.get("listener"))
-    auth = attrs.evolve(config.auth, backends=tuple(_absolute(words, source) for words in config.auth.backends))
+    auth = attrs.evolve(config.auth, backends=tuple(_absolute(each, source) for each in config.auth.backends))
     return attrs.evolve(config, domains=domains, listeners=listeners, auth=auth, source=source)
 
 
-def _absolute(backend: str, source: Path) -> str:
-    """Make the path of a users file absolute. Arguments of other back ends stay unchanged."""
-    path = backend.removeprefix("file:")
+def _absolute(backend: BackendUse, source: Path) -> BackendUse:
+    """Make the path of a users file or directory absolute. Arguments of other back ends stay unchanged."""
+    name, _, path = backend.use.partition(":")
     # ~ is not expanded: the back end refuses it.
-    return f"file:{source.parent / path}" if path != backend and path and not path.startswith("~") else backend
+    if name not in {"directory", "file"} or not path or path.startswith("~"):
+        return backend
+    return backend._replace(use=f"{name}:{source.parent / path}")
 
 
 def _without(

@@ -9,7 +9,7 @@ from typing import Any, Final, get_args, get_type_hints
 
 import attrs
 
-from mailserver.config.model import Config, Domain, Listener, Site
+from mailserver.config.model import Config, Domain, HiddenCapabilities, Listener, Site
 from mailserver.config.values import as_toml
 
 TOML_NAMES: Final = {"domains": "domain", "listeners": "listener", "sites": "site"}
@@ -26,21 +26,25 @@ hints_of = functools.cache(get_type_hints)
 
 def table_at(where: KeyPath) -> type | None:
     """The class of the table at a path, or None where the path leads to no table."""
-    found: Any = Config
+    found: type | None = Config
     for step in where:
         if isinstance(step, int):
             continue
-        if not attrs.has(found):
-            return None
-        hints = hints_of(found)
-        attribute = next((name for name in hints if TOML_NAMES.get(name, name) == step), None)
-        if attribute is None:
-            return None
-        parts = [part for part in (hints[attribute], *get_args(hints[attribute])) if attrs.has(part)]
-        found = parts[0] if parts else None
+        found = _tables_in(found).get(step)
         if found is None:
             return None
-    return found if isinstance(found, type) else None
+    return found
+
+
+@functools.cache
+def _tables_in(table: type) -> dict[str, type]:
+    """The classes of the tables in a table, by their names in the file; cached as `hints_of` is."""
+    found: dict[str, type] = {}
+    for name, hint in hints_of(table).items():
+        parts = [part for part in (hint, *get_args(hint)) if attrs.has(part)]
+        if parts:
+            found[TOML_NAMES.get(name, name)] = parts[0]
+    return found
 
 
 def keys_of(table: type) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def all_tables() -> Iterator[tuple[str, type]]:
         for inner in keys_of(table):
             nested = table_at((top, inner))
             if nested is not None:
-                yield (f"[[{top}.{inner}]]" if nested is Site else f"[{top}.{inner}]"), nested
+                yield (f"[[{top}.{inner}]]" if nested in (Site, HiddenCapabilities) else f"[{top}.{inner}]"), nested
 
 
 def value_at(document: Any, where: KeyPath) -> Any:

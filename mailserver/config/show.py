@@ -7,13 +7,13 @@ from typing import Any
 
 import attrs
 import tomlkit
-from tomlkit.items import AoT, Table
+from tomlkit.items import AoT, InlineTable, Table
 
 from mailserver.config.kinds import Address, Port
-from mailserver.config.model import Config, Listener
+from mailserver.config.model import BackendUse, Config, Listener
 from mailserver.config.schema import keys_of
 
-_PUBLIC_BACKENDS = ("file",)
+_PUBLIC_BACKENDS = ("directory", "file")
 """Back ends whose argument is a path. Arguments of others may contain a password and are not shown."""
 
 
@@ -72,6 +72,13 @@ def _plain(name: str, value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _backend(words: str) -> str:
-    name, colon, _argument = words.partition(":")
-    return words if name in _PUBLIC_BACKENDS or not colon else f"{name}:(hidden)"
+def _backend(backend: BackendUse) -> str | InlineTable:
+    name, colon, _argument = backend.use.partition(":")
+    words = backend.use if name in _PUBLIC_BACKENDS or not colon else f"{name}:(hidden)"
+    if backend == BackendUse(backend.use):
+        return words
+    table = tomlkit.inline_table()
+    table.update({"use": words} | ({"domains": list(backend.domains)} if backend.domains else {}))
+    if name not in _PUBLIC_BACKENDS:
+        table.update({"time": backend.time, "calls": backend.calls, "cache": backend.cache})
+    return table

@@ -1,7 +1,7 @@
 """Access to the Unix sockets of listeners: mode, owner and group of the files, and a description of who can connect.
 
 Connecting requires write permission on the socket's file, and passage through its directories. A program that can
-connect by LMTP can deliver mail from any sender.
+connect by LMTP can deliver mail from any sender; one that can connect to `auth` can guess passwords in the name of any address; one that can connect to `lookup` can ask for any address.
 """
 
 from __future__ import annotations
@@ -10,12 +10,20 @@ import grp
 import os
 import pwd
 from collections.abc import Iterator
+from typing import Final
 
 from attrs import frozen
 
 from mailserver.config.directories import service_identity
 from mailserver.config.model import Config, Listener, Problem, Server
 from mailserver.config.strict_modes import group_name, user_name
+
+_OPEN_TO_ALL: Final = {
+    "lmtp": "deliver mail from any sender",
+    "auth": "guess passwords in the name of any address, and so delay or ban it",
+    "lookup": "learn which addresses exist here, and who gets their mail",
+}
+"""By protocol: what a program can do that can connect."""
 
 
 @frozen
@@ -82,12 +90,12 @@ def _of_listener(config: Config, listener: Listener) -> Iterator[Problem]:
                 "the user that starts the server is not a member of this group: only root can give the socket to it"
             )
             yield config.problem(f"{place} socket_group", f'"{listener.socket_group}"', reason)
-    if listener.protocol != "lmtp":
+    if listener.protocol not in _OPEN_TO_ALL:
         return
     value = f'"{listener.socket_mode}"'
     if rights.mode & 0o002:
         reason = (
-            "lets every user of this machine deliver mail from any sender: give the socket to the group of the transfer"
+            f"lets every user of this machine {_OPEN_TO_ALL[listener.protocol]}: give the socket to the group of the transfer"
             ' agent, socket_group = "postfix" say, with mode "0660"'
         )
         yield config.problem(f"{place} socket_mode", value, reason, warning=True)

@@ -21,6 +21,8 @@ _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HTTP_URL = re.compile(r"http://[A-Za-z0-9.:\[\]-]{1,259}(?:/[!-~]{0,700})?")
 
+_SIZE = re.compile(r"([0-9]{1,18}) ?(?:([kmgt])i?)?b?", re.IGNORECASE | re.ASCII)
+
 _LONGEST_VALUE: Final = 60
 
 MOST_WORKERS: Final = 256
@@ -106,6 +108,36 @@ def at_least_one(value: Any, _type: Any = None) -> int:
     if number > 2**62:
         raise InvalidValue("must be smaller")
     return number
+
+
+def limit(value: Any, _type: Any = None) -> int:
+    """A number, or 0 for no limit."""
+    number = integer(value)
+    if number < 0:
+        raise InvalidValue("must be at least 0, which is no limit")
+    if number > 2**62:
+        raise InvalidValue("must be smaller")
+    return number
+
+
+def size_limit(value: Any, _type: Any = None) -> int:
+    """Octets, or 0 for no limit; a number, or text with a unit."""
+    if not isinstance(value, str):
+        return limit(value)
+    octets = parse_size(value)
+    if octets is None or octets > 2**62:
+        raise InvalidValue('must be octets, or text with a unit of 1024, such as "500M", "10G" or "1T"')
+    return octets
+
+
+def parse_size(words: str) -> int | None:
+    """Parse octets with a unit of 1024, as Dovecot does: 10, 10k, 10M, 10GB, 10TiB; "unlimited" is 0. None: it is none."""
+    if words.lower() == "unlimited":
+        return 0
+    found = _SIZE.fullmatch(words)
+    if found is None:
+        return None
+    return int(found[1]) << 10 * " kmgt".index((found[2] or " ").lower())
 
 
 def workers(value: Any, _type: Any = None) -> int | str:

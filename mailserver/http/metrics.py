@@ -23,7 +23,9 @@ from mailserver.session.cost import Cost
 
 _MAIL: Final = ("imap", "pop3", "submission", "lmtp")
 _USERS: Final = ("imap", "pop3", "submission")
-_ALL: Final = (*_MAIL, "http")
+_LOGINS: Final = (*_USERS, "auth")
+_LOGS_IN: Final = (*_USERS, "http")
+_ALL: Final = (*_MAIL, "auth", "lookup", "http")
 _TLS: Final = ("implicit", "STARTTLS")
 
 
@@ -45,6 +47,9 @@ COUNTERS: Final = {
     "connection": EventCounter("connections", "Accepted connections.", before_tls=True),
     "connection-refused": EventCounter(
         "connections_refused", "Connections refused by a limit, without those that the log omits.", before_tls=True
+    ),
+    "connection-banned": EventCounter(
+        "connections_banned", "Connections of banned clients, refused or ended.", _LOGS_IN, before_tls=True
     ),
     "handshake": EventCounter("tls_handshakes", "Completed TLS handshakes.", kinds=_TLS),
     "tls-failed": EventCounter("tls_handshake_failures", "Failed TLS handshakes.", before_tls=True, kinds=_TLS),
@@ -74,8 +79,8 @@ COUNTERS: Final = {
         before_tls=True,
         kinds=("STARTTLS",),
     ),
-    "login": EventCounter("logins", "Logins.", _USERS),
-    "login-failed": EventCounter("login_failures", "Refused logins.", _USERS),
+    "login": EventCounter("logins", "Logins.", _LOGINS),
+    "login-failed": EventCounter("login_failures", "Refused logins.", _LOGINS),
     "delivery": EventCounter("deliveries", "Messages delivered, one for each recipient.", ("lmtp",)),
     "delivery-failed": EventCounter("delivery_failures", "Refused deliveries.", ("lmtp",)),
     "submission": EventCounter("submissions", "Messages accepted from users.", ("submission",)),
@@ -86,6 +91,9 @@ COUNTERS: Final = {
         "http_requests_at_mail_port", "HTTP requests at the port of a mail protocol.", _MAIL, before_tls=True
     ),
     "storage-failed": EventCounter("storage_failures", "Commands that failed because of the storage.", _MAIL),
+    "quota-refused": EventCounter(
+        "quota_refusals", "Messages and folders refused for the quota of an account.", ("imap", "submission", "lmtp")
+    ),
     "bug": EventCounter("internal_errors", "Commands that failed because of an unexpected error."),
 }
 """Event of the log -> its counter, by protocol and TLS version."""
@@ -110,7 +118,7 @@ GAUGES: Final = {
     "maintenance_milliseconds": ("maintenance_cpu_milliseconds", "Processor time that maintenance has taken."),
     "session_octets": ("session_memory_bytes", "Memory taken since the start, for connections and accounts."),
     "penalties": ("login_penalties", "Pairs of user and network that are delayed after failed logins."),
-    "known_networks": ("known_networks", "Pairs of user and network with a successful login."),
+    "known_networks": ("known_networks", "Networks with a successful login, and pairs of user and network."),
     "memory": ("resident_memory_bytes", "Resident memory of a worker."),
     "descriptors": ("open_fds", "Open file descriptors."),
 }
@@ -170,6 +178,8 @@ def _counters(status: Status) -> Iterator[Metric]:
     restarts = CounterMetricFamily("mailserver_worker_restarts", "Workers that ended and were replaced.")
     restarts.add_metric((), status["restarts"])
     yield restarts
+    words = "Clients (IPv4 addresses, /64 networks of IPv6) that are banned."
+    yield GaugeMetricFamily("mailserver_bans", words, value=status["bans"])
     marked = "Users whose password was sent in clear text, until `mailserver exposures clear`."
     yield GaugeMetricFamily("mailserver_exposed_users", marked, value=status["exposures"])
 

@@ -27,20 +27,20 @@ class ArgumentCache:
     def read(self, parse: Callable[[Reader], T], reader: Reader) -> T:
         """Parse the rest of the command, to its end, by `parse`. Raises: what `parse` raises.
 
-        `parse` is a function of a module, whose value depends on the text alone and never changes.
+        `parse` is a function of a module, whose value depends on the text and its encoding alone, and never changes.
         """
         rest = reader.rest()
         if rest is None:
             value = parse(reader)
             reader.read_end()
             return value
-        return self.read_text(parse, rest)
+        return self.read_text(parse, rest, reader.utf8)
 
-    def read_text(self, parse: Callable[[Reader], T], text: bytes) -> T:
-        """Do the same with the whole text, in which no literal is."""
+    def read_text(self, parse: Callable[[Reader], T], text: bytes, utf8: bool = False) -> T:
+        """Do the same with the whole text, in which no literal is. `utf8`: see Reader."""
         if len(text) > LONGEST:
-            return _read(parse, text)
-        value: T = self._cached(parse, text)  # a cast() would be a call
+            return _read(parse, text, utf8)
+        value: T = self._cached(parse, text, utf8)  # a cast() would be a call
         return value
 
     @property
@@ -49,8 +49,8 @@ class ArgumentCache:
         return self._cached.cache_info().currsize
 
 
-def _read(parse: Callable[[Reader], T], text: bytes) -> T:
-    reader = Reader([text])
+def _read(parse: Callable[[Reader], T], text: bytes, utf8: bool) -> T:
+    reader = Reader([text], utf8=utf8)
     value = parse(reader)
     reader.read_end()
     return value

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from attrs import field, frozen
 
-from mailserver.errors import NoSuchMailbox
+from mailserver.config.model import Imap
+from mailserver.errors import MailError, NoSuchMailbox
+from mailserver.imap.capabilities import Capability
 from mailserver.imap.wire.reader import Reader
 from mailserver.session.command_table import DuplicateCommand, source_path
 from mailserver.session.cost import Cost
@@ -65,10 +67,8 @@ class CommandSpec:
     run: Run
     uses_sequence_numbers: bool = False
     """No EXPUNGE may be sent at its end, unless it came as a UID command (RFC 3501 7.4.1)."""
-    capabilities: tuple[str, ...] = ()
-    """Tokens that CAPABILITY lists for it."""
-    offer: Callable[[Any], Sequence[str]] | None = None
-    """Takes the session; returns further tokens, which depend on its state."""
+    capabilities: tuple[Capability, ...] = ()
+    """Those that promise the command, or change it."""
     reference: str = "RFC 3501"
     cost: Cost = field(kw_only=True)
     """The work that it can cause at most, and where that is done."""
@@ -76,8 +76,14 @@ class CommandSpec:
     """`UID name` exists."""
     plain_form: bool = True
     """`name` without UID exists."""
+    numberless: bool = False
+    """`name` neither takes nor returns message numbers, although there is a UID form."""
     max_literal: int = 65536
     """Octets that all its literals may have together, unless streamed."""
+    literal8: bool = False
+    """Its literals may be binary (RFC 4466 4)."""
+    refuse_literal: Callable[[Imap], MailError] | None = None
+    """Takes the configuration; returns the refusal of literals beyond `max_literal`. None: TooBig."""
     streams: Callable[[Sequence[bytes]], bool] | None = None
     """Takes the text and literals before an announced literal; True leaves that literal to `run`."""
     precondition: Callable[[Any], None] | None = None
@@ -128,23 +134,15 @@ def one_word_forms(table: Table) -> Mapping[bytes, str]:
     return {written.encode("ascii"): form for form in forms for written in (form, form.lower())}
 
 
-def row_capabilities(table: Table, states: State) -> tuple[str, ...]:
-    """The tokens of all rows that are allowed in one of the states, each once."""
-    return tuple(dict.fromkeys(name for spec in table.values() if spec.states & states for name in spec.capabilities))
-
-
-def row_offers(table: Table) -> tuple[Callable[[Any], Sequence[str]], ...]:
-    """The functions of all rows that return tokens for a session, each once."""
-    return tuple(dict.fromkeys(spec.offer for spec in table.values() if spec.offer is not None))
-
-
 def describe(table: Table) -> list[tuple[str, str, str, str, str]]:
     """For each form: its name, states, capabilities, reference, and its file ("imap/commands/idle.py")."""
     rows = []
     for form in sorted(table):
         spec = table[form]
         states = "any" if spec.states == ANY else "logged in" if spec.states == LOGGED_IN else _words(spec.states)
-        rows.append((form, states, " ".join(spec.capabilities), spec.reference, source_path(spec.run)))
+        rows.append(
+            (form, states, " ".join(each.token for each in spec.capabilities), spec.reference, source_path(spec.run))
+        )
     return rows
 
 

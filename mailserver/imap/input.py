@@ -59,6 +59,12 @@ class Input:
         self._framer.max_line = self._config.max_line
         self._framer.swallow_limit = SWALLOW_AFTER_LOGIN
 
+    def log_out(self) -> None:
+        """Switch back to the limits and deadlines before the login. Octets that have come are kept."""
+        self._login_deadline = self._channel.now() + self._limits.login_time
+        self._framer.max_line = LINE_BEFORE_LOGIN
+        self._framer.swallow_limit = SWALLOW_BEFORE_LOGIN
+
     def reset_for_tls(self) -> None:
         """Drop all octets from before TLS."""
         self._framer = Framer(LINE_BEFORE_LOGIN, SWALLOW_BEFORE_LOGIN)
@@ -122,6 +128,18 @@ class Input:
                 # The rest of a refused message is being discarded, and comes steadily.
                 deadline = self._command_deadline
 
+    async def event_or_poke(self, until: float) -> Line | LiteralAnnounced | LineRefused | None:
+        """As `first_event`, or None between two commands: after a poke, or at that time. Raises: TimedOut, FramingLost."""
+        event = self.next_command()
+        if event is not None:
+            return event
+        if not self._framer.within_command:
+            data = await self._channel.read(max(0.0, until - self._channel.now()), pokes=True)
+            if isinstance(data, Wake):
+                return None
+            self._framer.receive_data(data)
+        return await self.first_event()
+
     async def read_parts(self, spec: CommandSpec, event: Line | LiteralAnnounced) -> list[bytes]:
         """The whole command, but for a literal that it streams itself. Raises: BadSyntax, TooBig, TimedOut."""
         parts = [event.data]
@@ -133,13 +151,14 @@ class Input:
             budget = min(budget, LITERALS_BEFORE_LOGIN)
         while isinstance(event, LiteralAnnounced):
             self._announced = event
-            if event.literal8:
-                raise BadSyntax("binary literals are not supported")
-            if event.non_sync and event.size > LITERAL_MINUS and self._config.literal == "minus":
-                raise BadSyntax("a non-synchronizing literal of that size needs LITERAL+")  # RFC 7888 5
+            self._check_announced(event)
             if spec.streams is not None and spec.streams(parts):
                 return parts
+            if event.literal8 and not spec.literal8:
+                raise BadSyntax("no binary literal is allowed here")
             if event.size > budget:
+                if spec.refuse_literal is not None:
+                    raise spec.refuse_literal(self._config)
                 raise TooBig("the literal is too large for this command")
             budget -= event.size
             self._accept()
@@ -190,7 +209,10 @@ class Input:
         """The line that follows a streamed literal; `announced` is set if it ends in another one. Raises: BadSyntax."""
         self._start_transfer_timer()
         event = await self._line_in_command()
-        self._announced = event if isinstance(event, LiteralAnnounced) else None
+        self._announced = None
+        if isinstance(event, LiteralAnnounced):
+            self._announced = event
+            self._check_announced(event)
         return event.data
 
     # --- Lines that are no commands
@@ -213,6 +235,10 @@ class Input:
         self._framer.accept_literal()
         if not announced.non_sync:
             self._channel.write(b"+ OK\r\n")
+
+    def _check_announced(self, event: LiteralAnnounced) -> None:
+        if event.non_sync and event.size > LITERAL_MINUS and self._config.literal == "minus":
+            raise BadSyntax("a non-synchronizing literal of that size needs LITERAL+")  # RFC 7888 5
 
     def _start_transfer_timer(self) -> None:
         self._progress = 0

@@ -68,6 +68,35 @@ class ProgressReporter:
         self._timer = self._session.channel.call_later(self._pause, self._report)
 
 
+class SilentReporter(ProgressReporter):
+    """A reporter for work that belongs to no command."""
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+
+    def start(self) -> None:
+        """Report nothing."""
+
+    def probe(self) -> None:
+        """Report nothing."""
+
+
+class PartReporter(SilentReporter):
+    """A reporter for one of several parts of a command's work, whose own progress is not shown."""
+
+    def __init__(self, whole: ProgressReporter) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def start(self) -> None:
+        """Begin to report the whole."""
+        self._whole.start()
+
+    def probe(self) -> None:
+        """Do it for the whole."""
+        self._whole.probe()
+
+
 def _tag(tag: str) -> bytes:
     """Quoted; NIL for one with a "]", which many clients would take for the end of the code."""
     return b"NIL" if "]" in tag else writer.quoted(tag.encode("ascii"))

@@ -31,7 +31,7 @@ class Entry:
     server_name: str
     """Requested by SNI."""
     mechanism: str
-    """SASL mechanism, or the command: "LOGIN", "USER"."""
+    """SASL mechanism, or the command: "LOGIN", "USER"; with what `with_credential` and `with_delegate` add."""
 
 
 @frozen
@@ -45,6 +45,29 @@ class SeenEntry:
 
 
 NAMES: Final = tuple(field.name for field in fields(Entry))
+
+
+_APP: Final = " app-password:"
+
+
+def with_delegate(mechanism: str, delegate: str) -> str:
+    """The mechanism, with the name of the account that has logged in as the user, unless it is empty."""
+    return f"{mechanism} by {delegate}" if delegate else mechanism
+
+
+def with_credential(mechanism: str, credential: str) -> str:
+    """The mechanism, with the identifier of the app password that let the client in, unless it is empty."""
+    return f"{mechanism}{_APP}{credential}" if credential else mechanism
+
+
+def mechanism_of(entry: Entry) -> str:
+    """The mechanism alone."""
+    return entry.mechanism.partition(" ")[0]
+
+
+def credential_of(mechanism: str) -> str:
+    """The identifier of the app password in it; empty if there is none."""
+    return mechanism.partition(_APP)[2]
 
 
 def as_row(entry: Entry) -> list[str | int]:

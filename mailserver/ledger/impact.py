@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import frozen
 
-from mailserver.ledger.entry import Entry, SeenEntry
+from mailserver.ledger.entry import Entry, SeenEntry, mechanism_of
 
 GONE: Final = 2 * 86400
 """Seconds of working connections alone after which a client counts as switched: a shorter time may be a second device."""
@@ -42,7 +42,7 @@ def drop_name(name: str, staying: Collection[str] = ()) -> Change:
 
 def drop_mechanism(mechanism: str) -> Change:
     """Remove a mechanism from [auth] mechanisms; LOGIN of IMAP and USER of POP3 are named like mechanisms."""
-    return lambda entry: entry.mechanism == mechanism.upper()
+    return lambda entry: mechanism_of(entry) == mechanism.upper()
 
 
 @frozen

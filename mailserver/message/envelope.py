@@ -34,7 +34,7 @@ _SIMPLE: Final = re.compile(
 # What is no simple address is one match to the end: so no position is tried twice.
 _ALL_SIMPLE: Final = re.compile(
     rb"\s*+(?:(?:\"([^\"\\\r\n\0]*+)\"\s*+|([\w.!#$%&'*+/=?^`{|}~-]++(?:[ \t]++[\w.!#$%&'*+/=?^`{|}~-]++)*+|)[ \t]*+)(<))?+"
-    rb"([\w.!#$%&'*+/=?^`{|}~-]++)@([\w.!#$%&'*+/=?^`{|}~-]++|\[[\w.:]*+\])(>?)\s*+(?:,|$)|(.++)",
+    rb"([\w.!#$%&'*+/=?^`{|}~-]++)@([\w.!#$%&'*+/=?^`{|}~-]++|\[[\w.:]*+\])(?(3)>)\s*+(?:,|$)|(.++)",
     re.DOTALL,
 )
 _TOKEN: Final = re.compile(
@@ -89,6 +89,16 @@ def parse_addresses(value: bytes) -> list[Address]:
         addresses.append(Address(name or None, None, match[3], match[4]))
         at = match.end()
     return addresses
+
+
+def first_address(line: bytes) -> Address | None:
+    """Return the first address of an unfolded value, as `parse_addresses` does; None if there is none."""
+    match = _SIMPLE.match(line)
+    if match and (match[1] is None and match[2] is None) == (not match[5]):
+        name = match[1] or (b" ".join(match[2].split()) if match[2] else None)
+        return Address(name or None, None, match[3], match[4])
+    addresses = parse_addresses(line)
+    return addresses[0] if addresses else None
 
 
 class _AddressReader:
@@ -299,26 +309,23 @@ def _common_list(line: bytes) -> bytes:
 
 
 def _any_list(line: bytes) -> bytes:
-    """Render simple addresses without the steps between: all are found in one call, and rendered in one."""
-    forms: list[bytes] = []
-    values: list[bytes] = []
+    """Render simple addresses without the steps between: all are found in one call."""
+    out: list[bytes] = []
     found: Iterable[tuple[bytes, ...]]
     if len(line) <= _LONG:
         found = _ALL_SIMPLE.findall(line)
     else:
         # One call for all of them would keep all other threads waiting.
         found = (match.groups(b"") for match in _ALL_SIMPLE.finditer(line))
-    for quoted, words, opening, mailbox, host, closing, other in found:
-        if other or len(opening) != len(closing):
+    for quoted, words, _opening, mailbox, host, other in found:
+        if other:
             return render_addresses(parse_addresses(line))
         # None of these characters needs quoting, but for 8-bit ones.
         if words:
-            forms.append(b'("%b" NIL "%b" "%b")')
-            values += b" ".join(words.split()) if b"  " in words or b"\t" in words else words, mailbox, host
+            name = b" ".join(words.split()) if b"  " in words or b"\t" in words else words
+            out.append(b'("%b" NIL "%b" "%b")' % (name, mailbox, host))
         elif quoted:
-            forms.append(b'("%b" NIL "%b" "%b")' if quoted.isascii() else b'(%b NIL "%b" "%b")')
-            values += quoted if quoted.isascii() else nstring(quoted), mailbox, host
+            out.append(b'(%b NIL "%b" "%b")' % (nstring(quoted), mailbox, host))
         else:
-            forms.append(b'(NIL NIL "%b" "%b")')
-            values += mailbox, host
-    return b"(%b)" % (b"".join(forms) % tuple(values)) if forms else b"NIL"
+            out.append(b'(NIL NIL "%b" "%b")' % (mailbox, host))
+    return b"(%b)" % b"".join(out) if out else b"NIL"

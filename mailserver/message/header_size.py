@@ -12,7 +12,7 @@ follow as the longest delimiter has. A message that is no longer than the limit 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from mailserver.errors import TooBig
@@ -74,7 +74,8 @@ class HeaderSizeChecker:
         """No empty line begins before this position in that header."""
         self._is_digest = False
         """True if that header belongs to a part of a digest."""
-        self._step_on = self._header
+        self._step_on: Callable[[HeaderSizeChecker], bool] = HeaderSizeChecker._header
+        """The next step: a function, as a method of this object would make a cycle, which keeps the window in memory."""
 
     def write(self, data: bytes) -> None:
         """Check the next octets. Raises: TooBig; later calls then mean nothing."""
@@ -107,7 +108,7 @@ class HeaderSizeChecker:
 
     @property
     def _is_over(self) -> bool:
-        return self._step_on == self._nothing
+        return self._step_on is HeaderSizeChecker._nothing
 
     def _take(self, data: bytes) -> Iterator[None]:
         if data.count(b"\n") != data.count(b"\r\n"):
@@ -121,7 +122,7 @@ class HeaderSizeChecker:
     def _look(self) -> Iterator[None]:
         self._waiting = 0
         count = 0
-        while self._step_on():
+        while self._step_on(self):
             count += 1
             if count % _STEPS == 0:
                 yield
@@ -157,19 +158,19 @@ class HeaderSizeChecker:
                 _Level(b"\r\n--" + content.delimiter, self._open - 1, max(end - 2, 0), is_digest=is_digest)
             )
         self._start = end
-        self._step_on = self._body
+        self._step_on = HeaderSizeChecker._body
         return True
 
     def _body(self) -> bool:
         """Find the next delimiter."""
         if not self._levels or self._parts >= MAX_PARTS:
-            self._step_on = self._nothing
+            self._step_on = HeaderSizeChecker._nothing
             return True
         found = self._next_delimiter()
         if found is None:
             self._drop(min([self._sure, *[level.looked for level in self._levels]]))
             if self._is_ended:
-                self._step_on = self._nothing
+                self._step_on = HeaderSizeChecker._nothing
             return self._is_ended
         index, at = found
         level = self._levels[index]
@@ -178,7 +179,7 @@ class HeaderSizeChecker:
         self._is_digest = level.is_digest
         is_closing = self._data.startswith(b"--", self._start - self._base)
         del self._levels[index + (not is_closing) :]
-        self._step_on = self._line_of_closing if is_closing else self._line
+        self._step_on = HeaderSizeChecker._line_of_closing if is_closing else HeaderSizeChecker._line
         return True
 
     def _line(self) -> bool:
@@ -195,14 +196,14 @@ class HeaderSizeChecker:
         if end < 0:
             return False
         self._from = self._start = end
-        self._step_on = self._body
+        self._step_on = HeaderSizeChecker._body
         return True
 
     # ---
 
     def _begin_header(self, start: int) -> None:
         self._start = self._blank_from = start
-        self._step_on = self._header
+        self._step_on = HeaderSizeChecker._header
         self._drop(min(start, self._from))
 
     def _content(self, start: int, end: int) -> Content:

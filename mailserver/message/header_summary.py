@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
+from functools import cache
 from itertools import islice
 from typing import Final
 
@@ -135,6 +136,29 @@ class HeaderSummary:
             for value in islice(_values(self._header, lowered, name), 1):
                 found[name] = unfold(value)
         return found
+
+
+def first_values(header: bytes, names: tuple[bytes, ...]) -> dict[bytes, bytes]:
+    """Return the unfolded value of the first field of each name that has one; `header` as for `HeaderSummary`.
+
+    The other fields are not cut. Names are in lower case.
+    """
+    lowered = b"\n" + header.lower()
+    found: dict[bytes, bytes] = {}
+    for match in _fields_named(names).finditer(lowered):
+        name = match[1]
+        if name not in found:
+            start, end = match.span(2)
+            line = unfold(header[start - 1 : end - 1])
+            if line:
+                found[name] = line
+    return found
+
+
+@cache
+def _fields_named(names: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """Return the pattern of fields of these names, behind a line end."""
+    return re.compile(rb"\n(%b)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)" % b"|".join(map(re.escape, names)))
 
 
 def fields_text(header: bytes, names: Collection[str]) -> str:

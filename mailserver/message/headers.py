@@ -6,6 +6,7 @@ position twice.
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -155,8 +156,9 @@ def decode_words(text: str) -> str:
             continue
         between = text[at : match.start()]
         if (between and not (at and between.isspace())) or charset != pending_charset:
-            out.append(decode_text(pending, pending_charset))
-            pending = b""
+            if pending:
+                out.append(decode_text(pending, pending_charset))
+                pending = b""
             if not (at and between.isspace()):
                 out.append(between)
         pending += _decode_word(match[2], match[3])
@@ -172,4 +174,7 @@ def _decode_word(encoding: str, text: str) -> bytes:
     data = text.encode("utf-8")
     if encoding in "bB":
         return decode_base64(data)
+    if b"==" not in data and not data.endswith(b"=") and b"\n" not in data and b"\r" not in data:
+        return binascii.a2b_qp(data, header=True)
+    # Of these texts `a2b_qp` drops octets.
     return _QUOTED_HEX.sub(lambda match: bytes((int(match[1], 16),)), data.replace(b"_", b" "))

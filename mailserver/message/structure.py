@@ -116,6 +116,18 @@ def parse_structure(source: bytes, fields: dict[bytes, bytes] | None = None) -> 
     return root
 
 
+def has_8bit_header(source: bytes) -> bool:
+    """Has the header of the message, or of a part of it, octets above 127?"""
+    if source.isascii():
+        return False
+    todo = [parse_structure(source)]
+    for part in todo:
+        if not source[part.start : part.body].isascii():
+            return True
+        todo += part.children
+    return False
+
+
 def find_part(root: Part, numbers: Sequence[int]) -> Part | None:
     """Return the part of an IMAP part number (RFC 3501 6.4.5), or None.
 

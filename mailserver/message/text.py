@@ -13,7 +13,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from mailserver.message import octet_search
@@ -51,6 +51,8 @@ HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 # White space and the colon after a name are changed in the texts.
 _VISIBLE: Final = re.compile(r"[!-9;-~]+")
 """What is in a literal field exactly if it is in its octets."""
+_INVISIBLE: Final = rb"[^!-9;-~]*+"
+_MOST_WORDS: Final = 16
 _MARK: Final = re.compile(rb"=\?|[\x80-\xff]")
 _TO_SPACES: Final = bytes.maketrans(b"\t\n\r\f\v()", b" " * 7)
 
@@ -147,6 +149,16 @@ def probe_of(needle: str) -> bytes:
     return max(_VISIBLE.findall(needle), key=len, default="").encode("ascii")
 
 
+@lru_cache(maxsize=64)
+def _words_of(needle: str) -> re.Pattern[bytes] | None:
+    """Return a pattern of the visible pieces of a folded needle, with anything invisible between; None for a single piece.
+
+    Only the first pieces of a long needle count.
+    """
+    pieces = [re.escape(piece.encode("ascii")) for piece in _VISIBLE.findall(needle)[:_MOST_WORDS]]
+    return re.compile(_INVISIBLE.join(pieces)) if len(pieces) > 1 else None
+
+
 class MessageText:
     """The texts of one message, each made when it is first asked for, all folded."""
 
@@ -228,10 +240,14 @@ class _RawFields:
         """Tell whether no field contains the needle. False proves nothing.
 
         A text has one line for each field. So a needle without a line end is in one field, and in a literal one only if
-        its probe is in the octets.
+        its probe is in the octets, and all its words are there in their order.
         """
-        if "\n" in needle or (probe in self.lowered if probe else needle.isascii()):
+        if "\n" in needle or not (probe or not needle.isascii()):
             return False
+        if probe and probe in self.lowered:
+            words = _words_of(needle)
+            if words is None or words.search(self.lowered):
+                return False
         return self._decoded is not None and not any(needle in line for line in self._decoded)
 
     @cached_property

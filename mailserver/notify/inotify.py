@@ -25,6 +25,8 @@ _HEADER = struct.Struct("iIII")
 _READ = 256 * 1024
 PAUSE: Final = 0.005
 """Seconds between two reads; changes meanwhile, most of them this server's own, are read together."""
+FEW: Final = 2
+"""Events during a pause after which it ends: those of this server's own rename of a message that was just delivered."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 log = Logger(namespace="mailserver")
@@ -100,17 +102,18 @@ class Inotify:
 
     def _go_on(self) -> None:
         self._pause = None
-        if self._read():
+        if self._read() > FEW:
             self._pause = self._clock.callLater(PAUSE, self._go_on)
         else:
             self._reactor.addReader(self)
 
-    def _read(self) -> bool:
-        """Read events; return whether there were any."""
+    def _read(self) -> int:
+        """Read events; return how many there were."""
         try:
             data = os.read(self._fd, _READ)
         except BlockingIOError:
-            return False
+            return 0
+        count = 0
         names: dict[int, list[str]] = {}
         arrived: dict[int, set[str]] = {}
         left: set[int] = set()
@@ -121,6 +124,7 @@ class Inotify:
         while at < len(data):
             watch, mask, cookie, size = _HEADER.unpack_from(data, at)
             at += _HEADER.size
+            count += 1
             name = os.fsdecode(data[at : at + size].rstrip(b"\0"))
             at += size
             if mask & IN_Q_OVERFLOW:
@@ -139,4 +143,4 @@ class Inotify:
             self._changed(watch, None, ())
         if overflow:
             self._overflow()
-        return True
+        return count

@@ -1,7 +1,7 @@
 """Watch open mailboxes for changes by other programs, and poke the mailboxes that change.
 
-Every mailbox that a session has open is watched, and some seconds longer: clients come back, and setting a watch costs
-more than a SELECT. A file name from inotify goes with the poke to this worker's own mailbox, which reads that name only.
+Every mailbox that a session has open is watched, and some seconds longer, until another program or worker changes it:
+clients come back, and setting a watch costs more than a SELECT. A file name from inotify goes with the poke to this worker's own mailbox, which reads that name only.
 Two seconds after the last change the whole mailbox is compared with the disk, which finds changes within one tick of the
 file system's clock. Every 30 seconds each mailbox is compared in any case: a lost event, an overflow or a watch that
 cannot be set delays a change but never hides it. These comparisons are spread. Three stats are enough for a mailbox that has
@@ -42,7 +42,7 @@ BURST = 40
 REFILL_TIME = 0.02
 """Seconds after which one more need not wait."""
 LINGER_TIME = 10.0
-"""Seconds a mailbox is watched without a session."""
+"""Seconds a mailbox is watched without a session, unless it changes."""
 MOST_LINGERING = 64
 """Mailboxes without a session that are watched."""
 
@@ -214,9 +214,15 @@ class Watcher:
         live = self._watches.get(watch)
         if live is None:
             return
-        if names is None:
+        foreign = None if names is None else live.mailbox.foreign_names(names)
+        if live in self._left and (foreign is None or foreign):
+            # No session waits for the change, and the next one reads the mailbox: further events would say nothing more.
             live.poked()
-        elif foreign := live.mailbox.foreign_names(names):
+            self.unwatch(live)
+            return
+        if foreign is None:
+            live.poked()
+        elif foreign:
             self._sort(live, foreign, arrived)
         self._settle_later(live)
 

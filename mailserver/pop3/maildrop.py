@@ -14,6 +14,8 @@ from functools import partial
 
 from mailserver.cancellation import shielded
 from mailserver.errors import BadSyntax, InUse, NoSpace, ReadOnly, StoreUnavailable
+from mailserver.message.surrogate import apply_edits, is_plain, message_edits
+from mailserver.message.surrogate_file import SurrogateFile, edits_of_file, edits_of_header
 from mailserver.pop3.uidl import UidlFormat
 from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.interfaces import Mailbox, MessageFile, Pop3Record
@@ -44,9 +46,19 @@ class Maildrop:
     """The messages 1 to `count` of a session."""
 
     def __init__(
-        self, live: LiveMailbox, uids: array[int], sizes: array[int], records: Mapping[UID, Pop3Record]
+        self,
+        live: LiveMailbox,
+        uids: array[int],
+        sizes: array[int],
+        records: Mapping[UID, Pop3Record],
+        *,
+        utf8: bool = False,
     ) -> None:
+        """`utf8`: the client takes UTF-8 in headers; others get surrogates (`message.surrogate`)."""
         self._live = live
+        self._utf8 = utf8
+        self._surrogate_sizes: dict[int, int] = {}
+        """Octets of the surrogates that have been made, by message number."""
         self._uids = uids
         self._sizes = sizes
         self._records = records
@@ -60,7 +72,7 @@ class Maildrop:
         self._last_read = 0
 
     @classmethod
-    async def open(cls, account: LiveAccount, *, names: bool = False) -> Maildrop:
+    async def open(cls, account: LiveAccount, *, names: bool = False, utf8: bool = False) -> Maildrop:
         """The listing as of now, with `names` for a format of unique-ids that needs them. Raises: StoreUnavailable and its like."""
         live = await account.select("INBOX")
         try:
@@ -75,7 +87,7 @@ class Maildrop:
         except BaseException:
             account.release(live)
             raise
-        return cls(live, uids, sizes, records)
+        return cls(live, uids, sizes, records, utf8=utf8)
 
     def close(self) -> None:
         """Release the mailbox."""
@@ -85,7 +97,8 @@ class Maildrop:
     def total(self) -> tuple[int, int]:
         """Number of messages not marked deleted, and their octets."""
         if self._octets is None:
-            self._octets = sum(self._sizes)
+            made = self._surrogate_sizes.items()
+            self._octets = sum(self._sizes) + sum([size - self._sizes[number - 1] for number, size in made])
         return len(self._uids) - len(self._deleted), self._octets - self._deleted_octets
 
     def slices(self, most: int) -> Iterator[list[int]]:
@@ -102,8 +115,8 @@ class Maildrop:
             raise BadSyntax("that message is marked deleted")
 
     def size(self, number: int) -> int:
-        """Octets of a message as sent, without dot-stuffing."""
-        return self._sizes[number - 1]
+        """Octets of a message as sent, without dot-stuffing; of the message itself, as long as no surrogate of it was made."""
+        return self._surrogate_sizes.get(number) or self._sizes[number - 1]
 
     def unique_id(self, number: int, uidl_format: UidlFormat) -> str:
         """The unique-id of a message: the one that another server saved, else one in the given format.
@@ -124,7 +137,7 @@ class Maildrop:
     def delete(self, number: int) -> None:
         """Mark a message deleted."""
         self._deleted.add(number)
-        self._deleted_octets += self._sizes[number - 1]
+        self._deleted_octets += self.size(number)
 
     def retrieved(self, number: int) -> None:
         """Note that the client has got a message whole."""
@@ -164,18 +177,26 @@ class Maildrop:
         return [uid for uid in uids if (at := columns.position(uid)) >= 0 and not columns.flags[at] & SEEN]
 
     def take_in_memory(self, number: int) -> bytes | None:
-        """Take a message that is prefetched, or in the kernel's memory, else None; it has the size that `size` returns."""
+        """Take a message that is prefetched, or in the kernel's memory; it has the size that `size` returns.
+
+        None: it is not there, or may need a surrogate.
+        """
         whole = self._prefetched.pop(number, None)
         if whole is None:
             whole = self._live.mailbox.read_cached(
                 UID(self._uids[number - 1]), self._sizes[number - 1], only_header=False
             )
+        if whole is not None and not self._utf8 and not whole.isascii() and not is_plain(whole):
+            self._prefetched[number] = whole
+            return None
         if whole is not None:
             self._last_read = number
         return whole
 
-    async def read(self, number: int) -> AsyncGenerator[bytes, None]:
+    async def read(self, number: int, *, only_header: bool = False) -> AsyncGenerator[bytes, None]:
         """The message in pieces; opening it and reading the first piece is one turn of the account.
+
+        `only_header`: nothing behind the header is used.
 
         Raises: MessageExpunged, StoreUnavailable, the former before any piece.
         """
@@ -184,22 +205,29 @@ class Maildrop:
         self._last_read = number
         whole = self._prefetched.pop(number, None)
         if whole is not None:
+            if not self._utf8 and not whole.isascii():
+                original = whole
+                whole = await self._live.run(lambda _mailbox: apply_edits(original, message_edits(original)))
+                self._learn_surrogate(number, len(whole), len(original))
             yield whole
             return
         self._prefetched.clear()
-        file, piece, self._prefetched = await self._live.run(
-            lambda mailbox: self._open_and_read(mailbox, number, ahead=sequential)
+        file, piece, self._prefetched, original_size = await self._live.run(
+            lambda mailbox: self._open_and_read(mailbox, number, ahead=sequential, only_header=only_header)
         )
         # The file is right where its name or a record has another size.
         for following, data in self._prefetched.items():
             self._learn_size(following, len(data))
         if file is None:
-            self._learn_size(number, len(piece))
+            self._learn_size(number, original_size)
+            self._learn_surrogate(number, len(piece), original_size)
             yield piece
             return
         at = len(piece)
         size = file.size
-        self._learn_size(number, size)
+        self._learn_size(number, original_size)
+        if not only_header:
+            self._learn_surrogate(number, size, original_size)
         try:
             yield piece
             while at < size:
@@ -213,22 +241,35 @@ class Maildrop:
         finally:
             file.close()
 
+    def _learn_surrogate(self, number: int, size: int, original: int) -> None:
+        if size != original and self._surrogate_sizes.get(number) != size:
+            self._surrogate_sizes[number] = size
+            self._octets = None
+
     def _learn_size(self, number: int, size: int) -> None:
         if self._sizes[number - 1] != size:
             self._sizes[number - 1] = size
             self._octets = None
 
     def _open_and_read(
-        self, mailbox: Mailbox, number: int, *, ahead: bool
-    ) -> tuple[MessageFile | None, bytes, dict[int, bytes]]:
-        """Read a small message whole, with the small ones that follow, or a large one's first piece, in the account's thread."""
+        self, mailbox: Mailbox, number: int, *, ahead: bool, only_header: bool
+    ) -> tuple[MessageFile | None, bytes, dict[int, bytes], int]:
+        """Read a small message whole, with the small ones that follow, or a large one's first piece, in the account's thread.
+
+        The message is served as a surrogate if the client needs that; the following ones, and the number, its octets, are not.
+        """
         found = mailbox.read_whole(self._following(number) if ahead else [UID(self._uids[number - 1])], AHEAD)
         if found:
             whole = {number + place: data for place, (_uid, data) in enumerate(found)}
-            return None, whole.pop(number), whole
-        file = mailbox.open_message(UID(self._uids[number - 1]))
+            text = whole.pop(number)
+            return None, text if self._utf8 else apply_edits(text, message_edits(text)), whole, len(text)
+        file: MessageFile = mailbox.open_message(UID(self._uids[number - 1]))
         try:
-            return file, file.read(0, PIECE), {}
+            original = file.size
+            edits = [] if self._utf8 else edits_of_header(file) if only_header else edits_of_file(file)
+            if edits:
+                file = SurrogateFile(file, edits)
+            return file, file.read(0, PIECE), {}, original
         except BaseException:
             file.close()
             raise

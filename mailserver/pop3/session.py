@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from attrs import field, frozen
 
-from mailserver.auth.interfaces import Authenticator, User
+from mailserver.auth.interfaces import Authenticator, LoginContext, User
 from mailserver.config.model import Limits, Pop3
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, UnknownCommand, WrongState
 from mailserver.pop3.command import CommandSpec, State, Table
@@ -18,7 +18,8 @@ from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
 from mailserver.session.line_session import LineSession
 from mailserver.session.lines import LineFault
-from mailserver.session.sasl_exchange import LOGGED_NAME, login_context
+from mailserver.session.login_refusal import refuse_login
+from mailserver.session.sasl_exchange import login_context
 from mailserver.store.interfaces import MaildropLock
 from mailserver.store.live import LiveAccount, LiveAccounts
 
@@ -57,6 +58,8 @@ class Session(LineSession):
         self.state = State.AUTHORIZATION
         self.user_name: str | None = None
         """The argument of USER, for PASS."""
+        self.utf8 = False
+        """Is the session in UTF-8 mode (RFC 6856 2.1)?"""
         self._account: LiveAccount | None = None
         self._maildrop: Maildrop | None = None
         self._lock: MaildropLock | None = None
@@ -131,30 +134,31 @@ class Session(LineSession):
     async def login(self, credentials: Credentials, method: str) -> None:
         """Verify, open the maildrop and answer. Raises: MailError, and the state is as before."""
         self.user_name = None
+        context = login_context("pop3", self.channel.info)
         try:
-            user = await self.services.authenticator.login(credentials, login_context("pop3", self.channel.info))
+            user = await self.services.authenticator.login(credentials, context)
         except MailError as error:
-            self.login_failed(credentials.name[:LOGGED_NAME], method, error)
+            self.login_failed(context, credentials.name, method, error)
             raise
-        await self.enter(user, method)
+        await self.enter(user, method, context)
 
-    async def enter(self, user: User, method: str) -> None:
+    async def enter(self, user: User, method: str, context: LoginContext) -> None:
         """Open the maildrop of a verified user and answer. Raises: MailError, and the state is as before."""
         try:
             await self._open(user)
         except MailError as error:
-            self.login_failed(user.name, method, error)
+            self.login_failed(context, user.name, method, error)
             raise
         self.user = user
         self.state = State.TRANSACTION
         self.channel.log("login", user=user.name, method=method)
+        self.services.authenticator.accepted(user, method, context)
         count, octets = self.maildrop.total
         self.ok(f"{count} messages ({octets} octets)")
 
-    def login_failed(self, name: str, method: str, error: MailError) -> None:
-        """Log a failed login; after too many the connection ends."""
-        who = {"user": name} if name else {}
-        self.channel.log("login-failed", **who, method=method, reason=error.reason)
+    def login_failed(self, context: LoginContext, name: str, method: str, error: MailError) -> None:
+        """Log and record a failed login; after too many the connection ends."""
+        refuse_login(self.channel, self.services.authenticator, context, name, error, method=method)
         self._login_failures += 1
         if self._login_failures >= MAX_LOGIN_FAILURES:
             self.end()
@@ -166,8 +170,10 @@ class Session(LineSession):
             account = self._account = await services.accounts.open(user.name, user.home)
             if services.config.lock == "session":
                 self._lock = await account.run(account.account.lock_maildrop)
-            self._maildrop = await Maildrop.open(self._account, names=self.services.uidl_format.needs_names)
-            self.channel.logged_in(user.name)
+            self._maildrop = await Maildrop.open(
+                self._account, names=self.services.uidl_format.needs_names, utf8=self.utf8
+            )
+            self.channel.logged_in(user.name, user.credential, user.delegate)
         except BaseException:
             self._release()
             raise

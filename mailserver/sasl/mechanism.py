@@ -36,6 +36,8 @@ class ScramProof:
     proof: Secret = field(eq=False)
     """ClientProof (RFC 5802 3): another one in each exchange."""
     authorization: str = ""
+    credential: str = ""
+    """Identifies the password that was proved; empty: the main one."""
 
 
 @frozen

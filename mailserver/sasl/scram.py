@@ -157,12 +157,23 @@ class Scram:
         keys = self._keys
         assert keys is not None
         signed = f"{self._client_first},{self._server_first},{without_proof}".encode()
-        signature = hmac.digest(keys.stored_key, signed, self._algorithm)
-        client_key = bytes(left ^ right for left, right in zip(proof, signature, strict=True))
-        fits = hmac.compare_digest(hashlib.new(self._algorithm, client_key).digest(), keys.stored_key)
-        verifier = _base64(hmac.digest(keys.server_key, signed, self._algorithm))
-        claim = ScramProof(self._name, self._hash_name, keys, fits, Secret(proof), self._authorization)
+        fits = self._fits(proof, signed, keys.stored_key)
+        credential, server_key = "", keys.server_key
+        # All are tried, so that the time does not reveal which one fits.
+        for other in keys.others:
+            if self._fits(proof, signed, other.stored_key):
+                fits, credential, server_key = True, other.credential, other.server_key
+        verifier = _base64(hmac.digest(server_key, signed, self._algorithm))
+        claim = ScramProof(
+            self._name, self._hash_name, keys, fits, Secret(proof), self._authorization, credential=credential
+        )
         return Done(claim, f"v={verifier}".encode("ascii"))
+
+    def _fits(self, proof: bytes, signed: bytes, stored_key: bytes) -> bool:
+        """Does the proof belong to the password of this key?"""
+        signature = hmac.digest(stored_key, signed, self._algorithm)
+        client_key = bytes(left ^ right for left, right in zip(proof, signature, strict=True))
+        return hmac.compare_digest(hashlib.new(self._algorithm, client_key).digest(), stored_key)
 
     def _check_binding(self, given: bytes) -> None:
         header = self._header.encode("utf-8")

@@ -35,13 +35,25 @@ class BadKeys(ValueError):
 
 
 @frozen
+class OtherKeys:
+    """The stored keys of another password of the same user, under the same salt and rounds."""
+
+    credential: str
+    """Identifies the password."""
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+
+
+@frozen
 class ScramKeys:
-    """The stored keys of one password under one hash. Their owner can guess the password, and impersonate the server."""
+    """The stored keys of a user's passwords under one hash. Their owner can guess them, and impersonate the server."""
 
     rounds: int
     salt: bytes
     stored_key: bytes = field(repr=False)
     server_key: bytes = field(repr=False)
+    others: tuple[OtherKeys, ...] = ()
+    """Those of further passwords."""
 
     @classmethod
     def parse(cls, text: str, hash_name: str) -> Self:

@@ -8,12 +8,13 @@ one before the last one is answered, and unread input is held back by flow contr
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import frozen
 
+from mailserver.errors import ConnectionLost
 from mailserver.system.children import Timer
 
 
@@ -24,6 +25,10 @@ class Wake(enum.Enum):
     """`poke()` was called: the mailbox may have changed."""
     TIMEOUT = "timeout"
     """The timeout has passed."""
+
+
+class CorruptInput(ConnectionLost):
+    """The client's compressed octets cannot be decompressed any further; its text says why. Octets can still be written."""
 
 
 @frozen
@@ -63,7 +68,7 @@ class ConnectionInfo:
     session_id: str
     """Short, unique in the log."""
     protocol: str
-    """The listener's: "imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp"."""
+    """The listener's: "imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp", "auth", "lookup", "http", "https"."""
     peer: IPv4Address | IPv6Address | None
     """The client's address (from a trusted proxy's header, if there is one); None on a Unix socket."""
     peer_port: int
@@ -119,11 +124,11 @@ class Channel(Protocol):
     def now(self) -> float:
         """Monotonic seconds, of the reactor's clock."""
 
-    async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
+    def read(self, timeout: float, *, pokes: bool = False) -> Coroutine[Any, Any, bytes | Wake]:
         """The next bytes of the client (never empty), or the reason why there are none.
 
         With `pokes`, a poke since the last such read makes it return at once. Without it, pokes are remembered.
-        Raises: ConnectionLost at end of input, and ever after.
+        Raises: ConnectionLost at end of input, and ever after; CorruptInput.
         """
 
     def write(self, data: bytes) -> None:
@@ -143,6 +148,13 @@ class Channel(Protocol):
         the handshake and were not read end the connection. Raises: ConnectionLost.
         """
 
+    @property
+    def compressed(self) -> bool:
+        """Is DEFLATE active in both directions?"""
+
+    def start_compression(self) -> None:
+        """Send the queued bytes, then compress and decompress all further ones (RFC 4978 3)."""
+
     async def sleep(self, seconds: float) -> None:
         """Wait. Raises: ConnectionLost when the client goes meanwhile."""
 
@@ -152,8 +164,18 @@ class Channel(Protocol):
     def poke(self) -> None:
         """Make a `read(pokes=True)` return, now or when it is next called. Safe to repeat."""
 
-    def logged_in(self, user: str) -> None:
-        """Count this connection for `user` from now on. Raises: LimitReached (sessions per user and address)."""
+    def logged_in(self, user: str, credential: str = "", delegate: str = "") -> None:
+        """Count this connection for `user` from now on. `credential`: the app password that let it in; `delegate`: the account
+        that has logged in as the user; empty: none.
+
+        Raises: LimitReached (sessions per user and address).
+        """
+
+    def logged_out(self) -> None:
+        """Count it as one that has not logged in again, with the deadline of a new login.
+
+        Raises: LimitReached (such connections of an address), and the connection has no user all the same.
+        """
 
     def channel_binding(self) -> bytes | None:
         """The 32 octets of tls-exporter (RFC 9266); None without TLS, and where another connection could have the same."""

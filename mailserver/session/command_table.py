@@ -39,7 +39,12 @@ def index_rows(rows: Iterable[Row]) -> dict[bytes, Row]:
 def source_path(run: Callable[..., object]) -> str:
     """The file of a function, below `mailserver`: "imap/commands/idle.py"."""
     module = inspect.getmodule(run)
-    return (module.__name__ if module else "").replace("mailserver.", "").replace(".", "/") + ".py"
+    return module_path(module.__name__ if module else "")
+
+
+def module_path(name: str) -> str:
+    """The file of a module, below `mailserver`."""
+    return name.replace("mailserver.", "").replace(".", "/") + ".py"
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:

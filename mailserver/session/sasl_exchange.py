@@ -12,12 +12,10 @@ from typing import ClassVar
 
 from mailserver.auth.interfaces import Authenticator, LoginContext, ShownCertificate, User
 from mailserver.errors import AuthFailed, BadSyntax, MailError
+from mailserver.explain.names import shown_name
 from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Mechanism, NeedKeys
 from mailserver.sasl.registry import MECHANISMS, Situation, sends_password
 from mailserver.session.channel import Channel, ConnectionInfo
-
-LOGGED_NAME = 255
-"""Characters of a name that the log keeps: anybody can send one."""
 
 
 class InvalidBase64(BadSyntax):
@@ -58,7 +56,15 @@ def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
             f"the certificate of {client.user or 'no user'} (subject {client.subject}, SHA-256 {client.fingerprint})"
         )
         shown = ShownCertificate(client.user, label)
-    return LoginContext(protocol, info.peer, tls.host if tls else None, info.session_id, shown)
+    return LoginContext(
+        protocol,
+        info.peer,
+        tls.host if tls else None,
+        info.session_id,
+        shown,
+        server_name=tls.server_name if tls else None,
+        tls=tls.version if tls else "",
+    )
 
 
 def may_begin(info: ConnectionInfo, mechanism: str) -> bool:
@@ -70,7 +76,7 @@ def report_exposed_password(
     channel: Channel, authenticator: Authenticator, protocol: str, credentials: Credentials, method: str
 ) -> None:
     """Report a password that came before TLS and was refused. It may be checked later, without an answer to the client."""
-    channel.log("cleartext-login", user=credentials.name[:LOGGED_NAME], method=method)
+    channel.log("cleartext-login", user=shown_name(credentials.name), method=method)
     authenticator.exposed(
         credentials,
         method,
@@ -115,10 +121,18 @@ class SaslExchange:
         ask: Callable[[bytes], Awaitable[bytes]],
         authenticator: Authenticator,
         context: LoginContext,
+        *,
+        last_with_success: bool = False,
     ) -> None:
-        """`ask` sends a challenge, in base64, and reads the client's line. It may raise any MailError."""
+        """`ask` sends a challenge, in base64, and reads the client's line. It may raise any MailError.
+
+        `last_with_success`: the protocol's positive answer takes the server's last message, so it is kept in `last`.
+        """
         self.name = ""
-        """The name that the client claims, once it is known; for the log."""
+        """The name that the client claims, once it is known, as sent."""
+        self.last: bytes | None = None
+        """The server's last message, in base64, if there is one that is still to be sent."""
+        self._last_with_success = last_with_success
         self._mechanism = mechanism
         self._ask = ask
         self._authenticator = authenticator
@@ -135,14 +149,16 @@ class SaslExchange:
                 case Challenge(data):
                     step = self._mechanism.step(await self._answer_to(data))
                 case NeedKeys(name, hash_name, take):
-                    self.name = name[:LOGGED_NAME]
+                    self.name = name
                     step = take(await self._authenticator.scram_keys(name, hash_name, self._context))
                 case Failed(reason):
                     raise AuthFailed(reason)
                 case Done(claim, last):
-                    self.name = claim.name[:LOGGED_NAME]
+                    self.name = claim.name
                     user = await self._authenticator.login(claim, self._context)
-                    if last is not None and await self._answer_to(last):
+                    if last is not None and self._last_with_success:
+                        self.last = binascii.b2a_base64(last, newline=False)
+                    elif last is not None and await self._answer_to(last):
                         raise AuthFailed("the client answered the server's last message by more than an empty line")
                     return user
 

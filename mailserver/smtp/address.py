@@ -1,28 +1,34 @@
-"""Addresses and parameters of MAIL and RCPT (RFC 5321 4.1.2). SMTPUTF8 is not offered: all is ASCII.
+"""Addresses and parameters of MAIL and RCPT (RFC 5321 4.1.2), with UTF-8 in them (RFC 6531 3.3).
 
 Two leniences: a space behind the colon, which old programs send, and underscores in domains, which exist. Source
-routes are read and dropped (RFC 5321 appendix C).
+routes are read and dropped (RFC 5321 appendix C). A domain in U-labels becomes its A-labels, the same domain.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import ClassVar
 
 from attrs import frozen
 
 from mailserver.errors import BadSyntax
+from mailserver.idn import ascii_name
 
 MAX_LOCAL, MAX_DOMAIN, MAX_PATH = 64, 255, 256
 """RFC 5321 4.5.3.1, octets."""
 
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_UTF8 = "\u00a0-\U0010ffff"
+"""Characters beyond ASCII (RFC 6531 3.3), without controls."""
+_ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]+"
 _DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
-_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\[ -~])*)"')
+_QUOTED = re.compile(rf'"((?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*)"')
 _DOMAIN = re.compile(
     r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
 )
+_U_DOMAIN = re.compile(rf"[A-Za-z0-9_.{_UTF8}-]+")
+"""A domain with U-labels, which `ascii_name` examines."""
 _LITERAL = re.compile(r"\[([0-9A-Za-z:.-]+)\]")
 _ROUTE = re.compile(rf"@{_DOMAIN.pattern}(?:,@{_DOMAIN.pattern})*:")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")
@@ -44,10 +50,10 @@ class BadRecipient(BadSyntax):
 
 
 class NotASCII(BadSyntax):
-    """An address that would need SMTPUTF8 (RFC 6531 3.5)."""
+    """An address in a command that needs SMTPUTF8, which MAIL does not announce (RFC 6531 3.5)."""
 
     smtp_reply: ClassVar[tuple[int, str]] = (553, "5.6.7")
-    text = "addresses are ASCII here: SMTPUTF8 is not offered"
+    text = "an address beyond ASCII needs SMTPUTF8, and is UTF-8"
 
 
 class UnknownParameter(BadSyntax):
@@ -73,8 +79,19 @@ class Address:
 
     @property
     def key(self) -> str:
-        """For comparing and looking up: lower case, no quotes."""
-        return f"{self.local}@{self.domain}".lower() if self.domain else self.local.lower()
+        """For comparing and looking up: lower case, no quotes; beyond ASCII in form C (RFC 6532 3.1)."""
+        key = self.unquoted.lower()
+        return key if key.isascii() else unicodedata.normalize("NFC", key)
+
+    @property
+    def unquoted(self) -> str:
+        """Without quotes: not for a command or field."""
+        return f"{self.local}@{self.domain}" if self.domain else self.local
+
+    @property
+    def is_ascii(self) -> bool:
+        """Can a server without SMTPUTF8 take it?"""
+        return self.local.isascii()
 
 
 @frozen
@@ -85,6 +102,8 @@ class Path:
     """None is the null path, `<>`."""
     parameters: dict[str, str | None]
     """By keyword, upper case; None without a value."""
+    is_ascii: bool = True
+    """Was it sent in ASCII?"""
 
 
 def parse_mail(argument: bytes) -> Path:
@@ -101,9 +120,10 @@ def parse_rcpt(argument: bytes) -> Path:
 
 
 def _parse(argument: bytes, keyword: str, refusal: type[BadSyntax]) -> Path:
-    if not argument.isascii():
-        raise NotASCII
-    text = argument.decode("ascii")
+    try:
+        text = argument.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NotASCII from None
     if text[: len(keyword)].upper() != keyword:
         raise BadSyntax(f"{keyword}<address> is expected")
     text = text[len(keyword) :].lstrip(" ")
@@ -112,7 +132,7 @@ def _parse(argument: bytes, keyword: str, refusal: type[BadSyntax]) -> Path:
     address, rest = _parse_path(text, refusal)
     if rest and not rest.startswith(" "):
         raise BadSyntax("a space is expected before a parameter")
-    return Path(address, _parse_parameters(rest))
+    return Path(address, _parse_parameters(rest), argument.isascii())
 
 
 def _parse_path(text: str, refusal: type[BadSyntax]) -> tuple[Address | None, str]:
@@ -130,15 +150,26 @@ def _parse_path(text: str, refusal: type[BadSyntax]) -> tuple[Address | None, st
         raise refusal
     domain = ""
     if text[at : at + 1] == "@":
-        found = _DOMAIN.match(text, at + 1) or _LITERAL.match(text, at + 1)
-        if found is None or (found[0].startswith("[") and parse_literal(found[0]) is None):
-            raise refusal
-        domain, at = found[0], found.end()
-    if text[at : at + 1] != ">" or not local or at + 1 > MAX_PATH:
+        domain, at = _parse_domain(text, at + 1, refusal)
+    if text[at : at + 1] != ">" or not local or len(text[: at + 1].encode("utf-8", "replace")) > MAX_PATH:
         raise refusal
-    if len(local) > MAX_LOCAL or len(domain) > MAX_DOMAIN:
+    if len(local.encode("utf-8", "replace")) > MAX_LOCAL or len(domain) > MAX_DOMAIN:
         raise refusal
     return Address(local, domain), text[at + 1 :]
+
+
+def _parse_domain(text: str, at: int, refusal: type[BadSyntax]) -> tuple[str, int]:
+    """The domain or address literal that begins there, in ASCII, and its end."""
+    found = _U_DOMAIN.match(text, at)
+    if found is not None and not found[0].isascii():
+        name = ascii_name(found[0]) if len(found[0]) <= MAX_DOMAIN else None
+        if name is None or not _DOMAIN.fullmatch(name):
+            raise refusal
+        return name, found.end()
+    found = _DOMAIN.match(text, at) or _LITERAL.match(text, at)
+    if found is None or (found[0].startswith("[") and parse_literal(found[0]) is None):
+        raise refusal
+    return found[0], found.end()
 
 
 def parse_address(text: str) -> Address | None:

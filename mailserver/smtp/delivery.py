@@ -25,7 +25,7 @@ def _uncancelled(operation: Callable[[], T]) -> T:
 
 def choose_folder(account: Account, detail: str) -> str:
     """The mailbox that the detail of an address names, or INBOX if there is none (RFC 5233 4)."""
-    if not detail or detail.upper() == "INBOX":
+    if not detail or (detail.isascii() and detail.upper() == "INBOX"):
         return "INBOX"
     try:
         account.mailbox(detail)
@@ -60,7 +60,10 @@ class LocalCopy:
         def prepare(begin: Callable[[], StagedMessage]) -> Awaitable[Prepared]:
             return self._live.run(lambda: self._end(begin(), lambda new: account.prepare(self.folder, [new])))
 
-        self._prepared = await self._put(incoming, prepare)
+        try:
+            self._prepared = await self._put(incoming, prepare)
+        finally:
+            self._live.report_quota()
 
     async def publish(self) -> Appended:
         """Make the prepared copy visible."""

@@ -16,8 +16,8 @@ from mailserver.sasl.mechanism import Credentials
 from mailserver.session.lines import DotStuffer
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
-from mailserver.smtp.relay import CLOSING, EightBitRefused, RelayExchange, relay_reply
-from mailserver.smtp.wire import Reply
+from mailserver.smtp.relay import CLOSING, EightBitRefused, RelayExchange, SMTPUTF8Refused, relay_reply
+from mailserver.smtp.wire import Reply, reply_to
 
 
 class HopConnection(Protocol):
@@ -149,10 +149,12 @@ class HopSession:
 class HopTransaction:
     """The transaction of one message with the next hop."""
 
-    def __init__(self, session: HopSession) -> None:
+    def __init__(self, session: HopSession, *, utf8: bool = False) -> None:
+        """`utf8`: the client has announced SMTPUTF8."""
         self.accepted = 0
         """Recipients that the hop has accepted."""
         self._session = session
+        self._utf8 = utf8
         self._refused: Reply | None = None
         self._stuffer = DotStuffer()
         self._in_data = False
@@ -167,21 +169,22 @@ class HopTransaction:
         recipient: Address,
         *,
         size: int | None,
+        utf8: bool = False,
         kept: HopSession | None = None,
     ) -> tuple[HopTransaction, Reply]:
         """Send MAIL and the first RCPT, in the session that was kept from the last message or in a new one.
 
         Returns also the hop's reply for that recipient; if it refuses MAIL, that reply is the answer to each recipient.
-        Raises: RelayDown; TooBig when the declared size is over the hop's limit.
+        Raises: RelayDown; TooBig when the declared size is over the hop's limit; SMTPUTF8Refused if it cannot take the sender.
         """
         if kept is not None:
-            hop = cls(kept)
+            hop = cls(kept, utf8=utf8)
             with suppress(RelayDown):
                 mail, answer = await hop._begin(sender, size, recipient)
                 if mail.code != CLOSING:
                     return hop, answer
                 kept.close()
-        hop = cls(await HopSession.begin(next_hop, hostname))
+        hop = cls(await HopSession.begin(next_hop, hostname), utf8=utf8)
         return hop, (await hop._begin(sender, size, recipient))[1]
 
     async def _begin(self, sender: Address | None, size: int | None, recipient: Address) -> tuple[Reply, Reply]:
@@ -189,15 +192,18 @@ class HopTransaction:
         session, exchange = self._session, self._session.exchange
         try:
             session.check_size(size)
-            if exchange.pipelining:
+            if sender is not None and not sender.is_ascii and not exchange.utf8:
+                raise SMTPUTF8Refused  # noqa: TRY301 - ends the session like the failures of the hop
+            at_once = exchange.pipelining and self._can_take(recipient)
+            if at_once:
                 answer = await self._mail_and_rcpt(sender, size, recipient)
                 mail = exchange.mail_reply
                 assert mail is not None
             else:
-                mail = answer = await session.ask(lambda: exchange.mail(sender, size))
+                mail = answer = await session.ask(lambda: exchange.mail(sender, size, utf8=self._utf8))
             if mail.code // 100 != 2:
                 self._refused = answer = relay_reply(mail)
-            elif exchange.pipelining:
+            elif at_once:
                 answer = self._count(answer)
             else:
                 answer = await self.add_recipient(recipient)
@@ -209,7 +215,7 @@ class HopTransaction:
     async def _mail_and_rcpt(self, sender: Address | None, size: int | None, recipient: Address) -> Reply:
         session, exchange = self._session, self._session.exchange
         try:
-            return await session.ask(lambda: exchange.mail_and_rcpt(sender, size, recipient))
+            return await session.ask(lambda: exchange.mail_and_rcpt(sender, size, recipient, utf8=self._utf8))
         except RelayDown:
             # It may refuse MAIL and close, without a reply to RCPT.
             if exchange.mail_reply is None or exchange.mail_reply.code // 100 == 2:
@@ -220,7 +226,12 @@ class HopTransaction:
         """Send RCPT and return the hop's reply. Raises: RelayDown."""
         if self._refused is not None:
             return self._refused
+        if not self._can_take(recipient):
+            return reply_to(SMTPUTF8Refused())
         return self._count(await self._session.ask(lambda: self._session.exchange.rcpt(recipient)))
+
+    def _can_take(self, recipient: Address) -> bool:
+        return recipient.is_ascii or self._session.exchange.utf8
 
     def _count(self, answer: Reply) -> Reply:
         reply = relay_reply(answer)
@@ -231,11 +242,13 @@ class HopTransaction:
     async def send(self, prefix: bytes, incoming: Incoming) -> Reply | None:
         """Send the message but for its end; a reply is the hop's refusal.
 
-        Raises: RelayDown, StoreUnavailable; TooBig, EightBitRefused for a message that the hop cannot take.
+        Raises: RelayDown, StoreUnavailable; TooBig, EightBitRefused, SMTPUTF8Refused for a message that the hop cannot take.
         """
         session = self._session
         if incoming.eight_bit and "8BITMIME" not in session.exchange.extensions:
             raise EightBitRefused
+        if self._utf8 and not session.exchange.utf8 and (not prefix.isascii() or await incoming.has_utf8_header()):
+            raise SMTPUTF8Refused
         session.check_size(incoming.size + len(prefix))
         reply = await session.ask(session.exchange.data)
         if reply.code // 100 == 2:

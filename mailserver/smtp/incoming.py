@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from mailserver.errors import MailError, TooBig
+from mailserver.message.content import read_content
 from mailserver.message.header_size import HeaderSizeChecker
+from mailserver.message.headers import header_end
+from mailserver.message.limits import MAX_HEADER
+from mailserver.message.structure import has_8bit_header
 from mailserver.smtp.spool import Spool, SpoolFile
 from mailserver.smtp.wire import LineEnds
 
@@ -95,6 +99,22 @@ class Incoming:
         if self._file:
             return first + await self._file.read(offset, count)
         return first + self._memory[offset : offset + count]
+
+    async def has_utf8_header(self) -> bool:
+        """Has the finished message 8-bit octets in header fields, its own or of a part (RFC 6531)?
+
+        Of a message that is not in memory, and has parts and 8-bit octets, that is assumed. Raises: StoreUnavailable.
+        """
+        if not self.eight_bit:
+            return False
+        start = await self.read(0, MAX_HEADER)
+        end = header_end(start)
+        if not start[:end].isascii():
+            return True
+        if read_content(start[:end]).family not in (b"multipart", b"message"):
+            return False
+        text = self.in_memory
+        return text is None or has_8bit_header(text)
 
     def replace_start(self, length: int, start: bytes) -> None:
         """Replace the first `length` octets of the finished message by `start`. Once."""

@@ -8,17 +8,18 @@ from attrs import frozen
 
 from mailserver.auth.interfaces import User
 from mailserver.config.model import Lmtp
-from mailserver.errors import MailError, StoreUnavailable
+from mailserver.errors import LeadsElsewhere, MailError, OverQuota, StoreUnavailable
 from mailserver.session.channel import Channel
 from mailserver.smtp.address import Address
 from mailserver.smtp.concurrency import gather_limited
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.incoming import Incoming
-from mailserver.smtp.log_fields import message_id_of
+from mailserver.smtp.local_copies import LocalCopies, check_copies
+from mailserver.smtp.log_fields import list_of, message_id_of
 from mailserver.smtp.received import protocol_name, received_field, trace_fields
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.trace import check_trace
-from mailserver.smtp.transaction import Transaction, find_recipient
+from mailserver.smtp.transaction import Transaction, find_recipients
 from mailserver.smtp.wire import Reply, reply, reply_to
 
 
@@ -72,15 +73,19 @@ class LmtpTransaction(Transaction):
     def __init__(self, session: LmtpSession, sender: Address | None, parameters: Mapping[str, object]) -> None:
         super().__init__(sender, parameters)
         self._session = session
-        self._recipients: list[tuple[Address, User, str]] = []
+        self._recipients: list[tuple[Address, Sequence[tuple[User, str]]]] = []
         self._message_id = ""
 
     async def look_up(self, recipient: Address) -> Reply:
         """See Transaction."""
         services = self._session.services
         separator = services.config.detail_separator
-        user, detail = await find_recipient(services.authenticator, recipient, separator, services.postmaster)
-        self._recipients.append((recipient, user, detail))
+        found = await find_recipients(services.authenticator, recipient, separator, services.postmaster)
+        if found.elsewhere:
+            raise LeadsElsewhere
+        copies = sum(len(ends) for _recipient, ends in self._recipients) + len(found.local)
+        check_copies(copies, self._session.max_recipients)
+        self._recipients.append((recipient, found.local))
         return reply(250, "2.1.5", "recipient accepted")
 
     async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
@@ -89,7 +94,12 @@ class LmtpTransaction(Transaction):
         trusted = session.channel.info.results_trusted
         self._message_id = message_id_of(await check_trace(incoming, None if trusted else session.verifies_here))
         name = self._session.new_message_name()
-        works = [self._deliver_one(*recipient, incoming, name) for recipient in self._recipients]
+        works = [
+            self._deliver_one(recipient, *ends[0], incoming, name)
+            if len(ends) == 1
+            else self._deliver_several(recipient, ends, incoming, name)
+            for recipient, ends in self._recipients
+        ]
         return await gather_limited(self._session.services.gather, works)
 
     def refuse(self, error: MailError) -> Sequence[Reply]:
@@ -101,29 +111,60 @@ class LmtpTransaction(Transaction):
 
     async def _deliver_one(self, recipient: Address, user: User, detail: str, incoming: Incoming, name: str) -> Reply:
         channel, services = self._session.channel, self._session.services
-        facts = {
-            "user": user.name,
-            "sender": str(self.sender or ""),
-            "recipient": str(recipient),
-            "size": incoming.size,
-            "message": name,
-            "message_id": self._message_id,
-        }
+        facts = self._facts(recipient, incoming, name) | {"user": user.name}
         try:
-            live = await services.accounts.open(user.name, user.home)
+            live = await services.accounts.open(user.name, user.home, services.quotas.of_user(user))
             try:
                 copy = LocalCopy(live, detail, self._prefix(recipient, name))
                 appended = await copy.append(incoming)
             finally:
                 services.accounts.release(live)
         except MailError as error:
-            channel.log("delivery-failed", **facts, reason=error.reason)
-            return reply_to(error)
+            if isinstance(error, OverQuota):
+                channel.log("quota-refused", user=user.name, command="DATA")
+            return self._failed(facts, error)
         except Exception:
             channel.bug(f"delivering to {user.name}")
             return reply_to(StoreUnavailable("internal error"))
         channel.log("delivery", **facts, mailbox=copy.folder, uid=appended.uids[0])
-        return reply(250, "2.0.0", f"<{recipient}> delivered")
+        return _delivered(recipient)
+
+    async def _deliver_several(
+        self, recipient: Address, ends: Sequence[tuple[User, str]], incoming: Incoming, name: str
+    ) -> Reply:
+        """Deliver to all users of an alias, or to none: else the client would send again to those who have it."""
+        channel, facts = self._session.channel, self._facts(recipient, incoming, name)
+        facts["users"] = list_of([user.name for user, _detail in ends])
+        prefix = self._prefix(recipient, name)
+        copies = LocalCopies(channel, self._session.services)
+        try:
+            for user, detail in ends:
+                await copies.add(user, detail, prefix)
+            await copies.prepare(incoming)
+            await copies.publish()
+        except MailError as error:
+            return self._failed(facts, error)
+        except Exception:
+            channel.bug(f"delivering to {recipient}")
+            return reply_to(StoreUnavailable("internal error"))
+        finally:
+            await copies.close()
+        channel.log("delivery", **facts)
+        return _delivered(recipient)
+
+    def _facts(self, recipient: Address, incoming: Incoming, name: str) -> dict[str, object]:
+        """What is logged of a delivery."""
+        return {
+            "sender": str(self.sender or ""),
+            "recipient": str(recipient),
+            "size": incoming.size,
+            "message": name,
+            "message_id": self._message_id,
+        }
+
+    def _failed(self, facts: dict[str, object], error: MailError) -> Reply:
+        self._session.channel.log("delivery-failed", **facts, reason=error.reason)
+        return reply_to(self._session.services.quotas.refusal(error))
 
     def _prefix(self, recipient: Address, name: str) -> bytes:
         session = self._session
@@ -132,8 +173,13 @@ class LmtpTransaction(Transaction):
             info,
             hello=session.hello or "unknown",
             hostname=session.services.hostname,
-            protocol=protocol_name(info, extended=True, authenticated=False),
+            protocol=protocol_name(info, extended=True, authenticated=False, utf8=self.utf8),
             message=name,
             recipient=recipient,
             now=session.services.clock(),
         )
+
+
+def _delivered(recipient: Address) -> Reply:
+    # Replies are ASCII.
+    return reply(250, "2.0.0", f"<{recipient}> delivered" if recipient.is_ascii else "delivered")

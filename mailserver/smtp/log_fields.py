@@ -30,8 +30,8 @@ def reply_text(reply: Reply) -> str:
     return bounded(f"{reply.code} {' '.join(filter(None, [reply.enhanced, *reply.lines]))}", LONGEST_REPLY)
 
 
-def list_of(recipients: Iterable[Address]) -> str:
-    """Recipients in their order, as many as fit."""
+def list_of(recipients: Iterable[Address | str]) -> str:
+    """Recipients or users in their order, as many as fit."""
     names = [str(address) for address in recipients]
     shown: list[str] = []
     room = LONGEST_LIST
@@ -45,4 +45,6 @@ def list_of(recipients: Iterable[Address]) -> str:
 
 def bounded(words: str, longest: int) -> str:
     """Strip control characters and surrounding space, and truncate."""
-    return "".join(character for character in words if character.isprintable()).strip()[:longest]
+    if not words.isprintable():
+        words = "".join(filter(str.isprintable, words))
+    return words.strip()[:longest]

@@ -49,7 +49,7 @@ def _users(config: Config, names: Collection[str]) -> set[str] | None:
     """The names that are in the users files; None where not all back ends are readable users files."""
     found = set()
     for backend in config.auth.backends:
-        kind, _, argument = backend.partition(":")
+        kind, _, argument = backend.use.partition(":")
         if kind != "file":
             return None
         try:

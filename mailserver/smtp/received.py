@@ -16,11 +16,12 @@ def format_date(seconds: float) -> str:
     return format_datetime(datetime.fromtimestamp(int(seconds), UTC))
 
 
-def protocol_name(info: ConnectionInfo, *, extended: bool, authenticated: bool) -> str:
-    """The word behind `with` (RFC 3848): ESMTPSA, LMTP and so on."""
+def protocol_name(info: ConnectionInfo, *, extended: bool, authenticated: bool, utf8: bool = False) -> str:
+    """The word behind `with` (RFC 3848, RFC 6531 4.3): ESMTPSA, UTF8SMTPSA, LMTP and so on. `utf8`: MAIL had SMTPUTF8."""
     if not extended:
         return "SMTP"
-    name = "LMTP" if info.protocol == "lmtp" else "ESMTP"
+    smtp, lmtp = ("UTF8SMTP", "UTF8LMTP") if utf8 else ("ESMTP", "LMTP")
+    name = lmtp if info.protocol == "lmtp" else smtp
     return name + ("S" if info.tls else "") + ("A" if authenticated else "")
 
 
@@ -34,7 +35,7 @@ def received_field(
     recipient: Address | None,
     now: float,
 ) -> bytes:
-    """The Received field; `recipient` is given only where no other recipient sees it."""
+    """The Received field, in UTF-8 (RFC 6531 3.7.3); `recipient` is given only where no other recipient sees it."""
     peer = ""
     if info.peer is not None:
         peer = f" ([{'IPv6:' if isinstance(info.peer, IPv6Address) else ''}{info.peer}])"
@@ -42,12 +43,12 @@ def received_field(
     return (
         f"Received: from {hello}{peer}\r\n\tby {hostname} with {protocol} id {message}{recipient_clause};"
         f"\r\n\t{format_date(now)}\r\n"
-    ).encode("ascii", "replace")
+    ).encode("utf-8", "replace")
 
 
 def trace_fields(sender: Address | None, recipient: Address) -> bytes:
     """The fields of final delivery: Return-Path (RFC 5321 4.4), and Delivered-To, as Dovecot's LMTP writes them."""
-    return f"Return-Path: <{sender or ''}>\r\nDelivered-To: {recipient}\r\n".encode("ascii")
+    return f"Return-Path: <{sender or ''}>\r\nDelivered-To: {recipient}\r\n".encode("utf-8", "replace")
 
 
 def new_message_id(hostname: str, now: float) -> str:

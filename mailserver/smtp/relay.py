@@ -12,7 +12,7 @@ import re
 from collections.abc import Generator
 from typing import ClassVar
 
-from mailserver.errors import RelayDown, TooBig
+from mailserver.errors import MailError, RelayDown, TooBig
 from mailserver.sasl.mechanism import Credentials
 from mailserver.smtp.address import Address
 from mailserver.smtp.wire import Reply
@@ -33,6 +33,13 @@ class EightBitRefused(TooBig):
 
     smtp_reply: ClassVar[tuple[int, str]] = (554, "5.6.3")
     text = "the next hop does not take messages with 8-bit text"
+
+
+class SMTPUTF8Refused(MailError):
+    """The next hop has no SMTPUTF8, and the message needs it (RFC 6531 3.2; RFC 6531 4.1 has the code)."""
+
+    smtp_reply: ClassVar[tuple[int, str]] = (550, "5.6.7")
+    text = "the next hop does not take addresses or header fields beyond ASCII"
 
 
 class ReplyReader:
@@ -151,29 +158,38 @@ class RelayExchange:
         """Greeting, EHLO, STARTTLS, AUTH. The outcome is positive; any other reply raises RelayDown."""
         self._start(self._open())
 
-    def mail(self, sender: Address | None, size: int | None) -> None:
-        """MAIL, with SIZE (RFC 1870) and BODY=8BITMIME (RFC 6152) where they are offered."""
-        self._start(self._ask(self._mail_line(sender, size)))
+    def mail(self, sender: Address | None, size: int | None, *, utf8: bool = False) -> None:
+        """MAIL, with SIZE (RFC 1870) and BODY=8BITMIME (RFC 6152) where they are offered, with `utf8` SMTPUTF8 (RFC 6531), too."""
+        self._start(self._ask(self._mail_line(sender, size, utf8)))
 
-    def mail_and_rcpt(self, sender: Address | None, size: int | None, recipient: Address) -> None:
+    def mail_and_rcpt(
+        self, sender: Address | None, size: int | None, recipient: Address, *, utf8: bool = False
+    ) -> None:
         """MAIL and the first RCPT in one piece, for a hop that offers PIPELINING (RFC 2920).
 
         The outcome is the reply to RCPT, or that to MAIL if it is negative; `mail_reply` is that to MAIL.
         """
         self.mail_reply = None
-        self._start(self._mail_and_rcpt(f"{self._mail_line(sender, size)}\r\nRCPT TO:<{recipient}>"))
+        self._start(self._mail_and_rcpt(f"{self._mail_line(sender, size, utf8)}\r\nRCPT TO:<{recipient}>"))
 
     @property
     def pipelining(self) -> bool:
         """Does the hop accept pipelined commands (RFC 2920)?"""
         return "PIPELINING" in self.extensions
 
-    def _mail_line(self, sender: Address | None, size: int | None) -> str:
+    @property
+    def utf8(self) -> bool:
+        """Does the hop offer SMTPUTF8 (RFC 6531)?"""
+        return "SMTPUTF8" in self.extensions
+
+    def _mail_line(self, sender: Address | None, size: int | None, utf8: bool) -> str:
         words = [f"MAIL FROM:<{sender or ''}>"]
         if size is not None and "SIZE" in self.extensions:
             words.append(f"SIZE={size}")
         if "8BITMIME" in self.extensions:
             words.append("BODY=8BITMIME")
+        if utf8 and self.utf8:
+            words.append("SMTPUTF8")
         return " ".join(words)
 
     def rcpt(self, recipient: Address) -> None:
@@ -229,7 +245,7 @@ class RelayExchange:
         self._output += line.encode("ascii") + b"\r\n"
 
     def _ask(self, line: str) -> _Conversation:
-        return (yield line.encode("ascii") + b"\r\n")
+        return (yield line.encode("utf-8") + b"\r\n")
 
     def _mail_and_rcpt(self, lines: str) -> _Conversation:
         answer = self.mail_reply = yield from self._ask(lines)

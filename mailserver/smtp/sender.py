@@ -97,7 +97,10 @@ def _mailbox(tokens: list[tuple[str, str]]) -> Address:
     (local_kind, local), _, (domain_kind, domain) = tokens
     if local_kind not in ("atom", "quoted") or domain_kind not in ("atom", "literal"):
         raise refusal
-    address = parse_address(f"{local}@{domain}")
+    try:
+        address = parse_address(f"{local}@{domain}".encode("latin-1").decode("utf-8"))
+    except UnicodeDecodeError:
+        raise refusal from None
     if address is None:
         raise refusal
     return address
@@ -105,12 +108,7 @@ def _mailbox(tokens: list[tuple[str, str]]) -> Address:
 
 async def owns(authenticator: Authenticator, user: User, address: Address) -> bool:
     """May the user send as that address? Raises: AuthUnavailable."""
-    if address.key == user.name or address.key in user.addresses:
-        return True
-    if not address.domain or not authenticator.is_local_domain(address.domain):
-        return False
-    found = await authenticator.find(address.key)
-    return found is not None and found.name == user.name
+    return await authenticator.may_send_as(user, address.key)
 
 
 async def check_header(fields: Sequence[Field], envelope: Address | None, owned: Owns) -> bool:

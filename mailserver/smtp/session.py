@@ -18,6 +18,7 @@ from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequi
 from mailserver.session.channel import Channel, Wake
 from mailserver.session.line_session import LineSession
 from mailserver.session.lines import LineFault
+from mailserver.session.quotas import UserQuotas
 from mailserver.smtp.address import Address
 from mailserver.smtp.command import CommandSpec, Table
 from mailserver.smtp.concurrency import Gather, gather_in_turn
@@ -57,6 +58,7 @@ class Services:
     spool: Spool
     clock: Callable[[], float] = field(default=time.time)
     """Seconds since 1970, for Received and Date."""
+    quotas: UserQuotas = UserQuotas()
     postmaster: Postmaster = Postmaster()
     """The configuration of mail to postmaster."""
     gather: Gather = gather_in_turn

@@ -14,24 +14,23 @@ from attrs import frozen
 
 from mailserver.auth.interfaces import User
 from mailserver.config.model import Submission
-from mailserver.errors import AuthUnavailable, MailError, RelayRefused, SenderRefused, WrongState
+from mailserver.errors import AuthUnavailable, MailError, NoSuchUser, OverQuota, RelayRefused, SenderRefused, WrongState
 from mailserver.message.limits import MAX_HEADER
 from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
-from mailserver.smtp.address import Address
-from mailserver.smtp.concurrency import gather_limited
+from mailserver.smtp.address import Address, parse_address
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.header import Field, parse_header
 from mailserver.smtp.hop import HopSession, HopTransaction, NextHop
 from mailserver.smtp.incoming import Incoming
+from mailserver.smtp.local_copies import LocalCopies, check_copies
 from mailserver.smtp.log_fields import LONGEST_ID, bounded, list_of, reply_text
 from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field, trace_fields
 from mailserver.smtp.sender import RESENT, check_header, owns
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.trace import check_trace
-from mailserver.smtp.transaction import NO_PARAMETERS, LookupFailed, Transaction, find_recipient
-from mailserver.smtp.wire import Reply, reply
-from mailserver.store.live import LiveAccount
+from mailserver.smtp.transaction import NO_PARAMETERS, LookupFailed, Transaction, find_recipients
+from mailserver.smtp.wire import Reply, reply, reply_to
 
 FIELDS = frozenset(["from", "sender", "date", "message-id", "content-type"]) | RESENT
 """The fields of a submitted message's header that are examined."""
@@ -131,8 +130,9 @@ class SubmissionTransaction(Transaction):
         self._local: dict[tuple[str, str], tuple[Address, User]] = {}
         self._hop: HopTransaction | None = None
         self._hop_failure: MailError | None = None
-        self._accounts: list[LiveAccount] = []
-        self._prepared: list[LocalCopy] = []
+        self._copies = LocalCopies(session.channel, session.services)
+        self._refusal: Reply | None = None
+        """A refusal of a recipient that can only be kept by refusing the message."""
         self._accepted = False
         self._accepted_recipients: list[Address] = []
         self._message_id = ""
@@ -148,13 +148,34 @@ class SubmissionTransaction(Transaction):
     async def look_up(self, recipient: Address) -> Reply:
         """See Transaction."""
         services = self._session.services
-        if recipient.domain and not services.authenticator.is_local_domain(recipient.domain):
-            return await self._look_up_remote(recipient)
-        user, detail = await find_recipient(
-            services.authenticator, recipient, services.detail_separator, services.postmaster
-        )
-        # Two addresses of one mailbox get one copy.
-        self._local.setdefault((user.name, detail), (recipient, user))
+        try:
+            if recipient.domain and not await services.authenticator.serves_domain(recipient.domain):
+                return await self._look_up_remote(recipient)
+        except AuthUnavailable as error:
+            raise LookupFailed from error
+        found = await find_recipients(services.authenticator, recipient, services.detail_separator, services.postmaster)
+        copies = self._local.keys() | {(user.name, detail) for user, detail in found.local}
+        check_copies(len(copies), self._session.max_recipients)
+        answer = await self._look_up_elsewhere([parse_address(each) for each in found.elsewhere])
+        if answer.code // 100 == 2:
+            for user, detail in found.local:
+                # Two addresses of one mailbox get one copy.
+                self._local.setdefault((user.name, detail), (recipient, user))
+        return answer
+
+    async def _look_up_elsewhere(self, targets: Sequence[Address | None]) -> Reply:
+        """Announce the targets of an alias that are not here. A hop that refuses one of several refuses the message."""
+        for at, target in enumerate(targets):
+            if target is None:
+                raise NoSuchUser
+            try:
+                answer = await self._look_up_remote(target)
+            except MailError as error:
+                answer = reply_to(error)
+            if answer.code // 100 != 2:
+                # The hop cannot be asked to forget the others.
+                self._refusal = answer if at else None
+                return answer
         return reply(250, "2.1.5", "recipient accepted")
 
     async def _look_up_remote(self, recipient: Address) -> Reply:
@@ -167,7 +188,13 @@ class SubmissionTransaction(Transaction):
             kept, self._session.kept_hop = self._session.kept_hop, None
             try:
                 self._hop, answer = await HopTransaction.begin(
-                    services.next_hop, services.hostname, self.sender, recipient, size=self._declared_size, kept=kept
+                    services.next_hop,
+                    services.hostname,
+                    self.sender,
+                    recipient,
+                    size=self._declared_size,
+                    utf8=self.utf8,
+                    kept=kept,
                 )
             except MailError as error:
                 # It is tried once in a transaction.
@@ -179,6 +206,8 @@ class SubmissionTransaction(Transaction):
 
     async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
         """See Transaction."""
+        if self._refusal is not None:
+            return [self._refusal]
         fields = parse_header(await incoming.read(0, MAX_HEADER + 2), FIELDS)
         has_from = await check_header(fields, self.sender, self._session.owned)
         await check_trace(incoming, self._session.verifies_here)
@@ -187,18 +216,15 @@ class SubmissionTransaction(Transaction):
         hop = self._hop if self._hop is not None and self._hop.accepted else None
         answer = reply(250, "2.0.0", f"accepted as {name}")
         if hop is None and len(self._local) == 1:
-            (copy,) = await self._copies(prefix)
+            [copy] = await self._add_copies(prefix)
             await copy.append(incoming)
         else:
             if hop is not None and (refusal := await hop.send(prefix, incoming)) is not None:
                 self._hop_reply = reply_text(refusal)
                 self._log("submission-refused", name, incoming, reason=" ".join(refusal.lines))
                 return [refusal]
-            self._prepared = await self._copies(prefix)
-            gather = self._session.services.gather
-            for failure in await gather_limited(gather, [_prepare(copy, incoming) for copy in self._prepared]):
-                if failure is not None:
-                    raise failure
+            await self._add_copies(prefix)
+            await self._copies.prepare(incoming)
             if hop is not None:
                 answer = await hop.finish()
                 self._hop_reply = reply_text(answer)
@@ -211,42 +237,31 @@ class SubmissionTransaction(Transaction):
         self._log("submission", name, incoming)
         return [answer]
 
+    def refuse(self, error: MailError) -> Sequence[Reply]:
+        """See Transaction."""
+        if isinstance(error, OverQuota):
+            self._session.channel.log("quota-refused", user=self._user.name, command="DATA")
+        return super().refuse(self._session.services.quotas.refusal(error))
+
     async def publish(self) -> None:
         """See Transaction: the prepared copies become visible."""
         if not self._accepted:
             return
-        copies, self._prepared = self._prepared, []
-        await gather_limited(self._session.services.gather, [self._publish(copy) for copy in copies])
-
-    async def _publish(self, copy: LocalCopy) -> None:
-        try:
-            await copy.publish()
-        except MailError as error:
-            # The message is accepted and its intent is on disk: the next holder of the lock publishes it.
-            self._session.channel.log("publish-delayed", reason=error.reason)
-        except Exception:
-            self._session.channel.bug("publishing an accepted message")
+        await self._copies.publish()
 
     async def close(self) -> None:
         """See Transaction."""
         await super().close()
-        copies, self._prepared = self._prepared, []
-        for copy in copies:
-            await copy.abort()
-        accounts, self._accounts = self._accounts, []
-        for live in accounts:
-            self._session.services.accounts.release(live)
+        await self._copies.close()
         hop, self._hop = self._hop, None
         if hop is not None:
             self._session.kept_hop = hop.close()
 
-    async def _copies(self, prefix: bytes) -> list[LocalCopy]:
-        copies = []
-        for (_name, detail), (recipient, user) in self._local.items():
-            live = await self._session.services.accounts.open(user.name, user.home)
-            self._accounts.append(live)
-            copies.append(LocalCopy(live, detail, trace_fields(self.sender, recipient) + prefix))
-        return copies
+    async def _add_copies(self, prefix: bytes) -> list[LocalCopy]:
+        return [
+            await self._copies.add(user, detail, trace_fields(self.sender, recipient) + prefix)
+            for (_name, detail), (recipient, user) in self._local.items()
+        ]
 
     def _prefix(self, fields: Sequence[Field], name: str, *, has_from: bool) -> bytes:
         """Received, and the fields that the message lacks (RFC 6409 8). Bcc stays: removing it is up to the client."""
@@ -258,7 +273,7 @@ class SubmissionTransaction(Transaction):
             info,
             hello=session.hello or "unknown",
             hostname=services.hostname,
-            protocol=protocol_name(info, extended=session.extended, authenticated=True),
+            protocol=protocol_name(info, extended=session.extended, authenticated=True, utf8=self.utf8),
             message=name,
             recipient=only,
             now=now,
@@ -267,7 +282,7 @@ class SubmissionTransaction(Transaction):
             author = (
                 self._user.name if "@" in self._user.name else self.sender or f"{self._user.name}@{services.hostname}"
             )
-            added += f"From: <{author}>\r\n".encode("ascii", "replace")
+            added += f"From: <{author}>\r\n".encode("utf-8" if self.utf8 else "ascii", "replace")
         if "date" not in present:
             added += f"Date: {format_date(now)}\r\n".encode("ascii")
         given = next((field.body for field in fields if field.name == "message-id"), None)
@@ -295,12 +310,3 @@ class SubmissionTransaction(Transaction):
             **relay,
             **more,
         )
-
-
-async def _prepare(copy: LocalCopy, incoming: Incoming) -> Exception | None:
-    """Prepare a copy and return its failure: the other copies are prepared all the same."""
-    try:
-        await copy.prepare(incoming)
-    except Exception as error:
-        return error
-    return None

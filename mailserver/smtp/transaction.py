@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from mailserver.auth.interfaces import Authenticator, User
+from mailserver.auth.interfaces import Authenticator, Resolution
 from mailserver.errors import AuthUnavailable, MailError, NoSuchUser
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
@@ -38,6 +38,11 @@ class Transaction(ABC):
         """Recipients accepted."""
         self.incoming: Incoming | None = None
         """The message, once its data begins."""
+
+    @property
+    def utf8(self) -> bool:
+        """Has MAIL announced UTF-8 in addresses or header fields (RFC 6531 3.4)?"""
+        return "SMTPUTF8" in self.parameters
 
     async def add_recipient(self, recipient: Address, parameters: Mapping[str, object] = NO_PARAMETERS) -> Reply:
         """Answer RCPT; a positive answer counts. Raises: MailError."""
@@ -70,25 +75,21 @@ class Transaction(ABC):
             await self.incoming.close()
 
 
-async def find_recipient(
+async def find_recipients(
     authenticator: Authenticator, address: Address, separator: str, postmaster: Postmaster = UNNAMED
-) -> tuple[User, str]:
-    """The user of an address, and the detail (RFC 5233): of `user+detail` where there is no user of the whole name.
+) -> Resolution:
+    """Where the mail of an address goes. `separator`: of details (RFC 5233), where the domain has none of its own.
 
-    Mail to postmaster always has a recipient (`smtp.postmaster`). Raises: NoSuchUser, LookupFailed.
+    Mail to postmaster and abuse always has a recipient (`smtp.postmaster`). Raises: NoSuchUser, AddressLoop, TooManyEnds,
+    LookupFailed.
     """
     try:
-        user = await authenticator.find(address.key)
-        if user is not None:
-            return user, ""
-        local, found, detail = address.local.partition(separator) if separator else (address.local, "", "")
-        if found and local:
-            user = await authenticator.find(Address(local, address.domain).key)
-        if user is None:
-            base = Address(local, address.domain) if found and local else address
-            user = await find_postmaster(authenticator, base, postmaster)
+        try:
+            return await authenticator.resolve(address.unquoted, separator)
+        except NoSuchUser:
+            found = await find_postmaster(authenticator, address, separator, postmaster)
     except AuthUnavailable as error:
         raise LookupFailed from error
-    if user is None:
+    if found is None:
         raise NoSuchUser
-    return user, detail
+    return found

@@ -10,179 +10,51 @@ Two sides, kept apart by their thread:
 An operation takes the account's lock, changes, commits, releases. Nothing is written to a client under the lock, and
 nothing returns before it would survive a power cut. `changes_since` tells what changed. Mailbox names are str with "/"
 between levels and INBOX in capitals. The protocols translate the separators and prefixes of the wire.
+
+`store.values` and `store.handles` define what the interfaces take and return; it is imported from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from attrs import define, field, frozen
-
+from mailserver.errors import MailError
 from mailserver.message.summary import Summary
+from mailserver.store.annotations import AnnotationChange, Annotations
 from mailserver.store.flags import FlagChange
+from mailserver.store.handles import MailboxList, MaildropLock, MessageFile, SearchRun
 from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, StagedMessage
-from mailserver.store.rows import Changes, MailboxStamp, Row, Snapshot
+from mailserver.store.rows import Changes, Row, Snapshot
 from mailserver.store.time_slice import TimeSlice
-from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+from mailserver.store.values import Bounds, Copied, MailboxInfo, Pop3Record, Progress, ScanTooLarge, Status, Stored
+from mailserver.types import UID, MailboxId, ModSeq, Quota, Usage
 
 if TYPE_CHECKING:
     from mailserver.store.query import Query
+    from mailserver.store.quota import QuotaWarning
+
+__all__ = [
+    "Account",
+    "Bounds",
+    "Copied",
+    "Mailbox",
+    "MailboxInfo",
+    "MailboxList",
+    "MaildropLock",
+    "MessageFile",
+    "Pop3Record",
+    "Progress",
+    "ScanTooLarge",
+    "SearchRun",
+    "Status",
+    "Store",
+    "StoreRunner",
+    "Stored",
+]
 
 T = TypeVar("T")
-
-
-@frozen
-class Bounds:
-    """Limits of one account. What another program put there counts, and is never refused."""
-
-    mailboxes: int = 10_000
-    """Of an account; the limit of subscribed names, too."""
-    messages: int = 5_000_000
-    """Of a mailbox."""
-
-
-@frozen
-class MailboxInfo:
-    """One name in the account's mailbox tree."""
-
-    name: str
-    selectable: bool
-    """False when the name is only a parent."""
-    special_use: frozenset[str] = frozenset()
-    """RFC 6154 attributes with their backslash: "\\Sent"."""
-    subscribed: bool = False
-
-
-class MailboxList(Protocol):
-    """The mailboxes of an account at one moment. It can be weakly referenced."""
-
-    @property
-    def infos(self) -> Sequence[MailboxInfo]:
-        """Every name, as `Account.mailboxes` returns them."""
-
-    @property
-    def subscribed(self) -> frozenset[str]:
-        """Subscribed names, also those that do not exist."""
-
-    def is_current(self) -> bool:
-        """Tell whether it certainly still holds. A few stats at most, on any thread; False if that is uncertain."""
-
-
-@frozen
-class Status:
-    """Counts of a mailbox at one moment."""
-
-    messages: int
-    recent: int
-    unseen: int
-    deleted: int
-    uid_next: UID
-    uid_validity: UIDValidity
-    highest_modseq: ModSeq
-    stamp: MailboxStamp | None = field(default=None, eq=False, repr=False)
-    """The state of the mailbox's directories at that moment; None if the store cannot tell."""
-
-
-class ScanTooLarge(Exception):
-    """A mailbox has so many new files that a process of its own must read them first.
-
-    Raised inside `Account.bounded` alone, before anything was done.
-    """
-
-    def __init__(self, order: Mapping[str, str | int]) -> None:
-        """`order`: the job for that process."""
-        super().__init__(order)
-        self.order = order
-
-
-@define
-class Progress:
-    """Progress of a long operation: written by the operation, read by the session that waits."""
-
-    done: int = 0
-    goal: int = 0
-    """0 if it is not known."""
-
-
-@frozen
-class Stored:
-    """Result of `store_flags`."""
-
-    modified: Sequence[UID]
-    """RFC 7162 MODIFIED: not changed, as they changed after `unchanged_since`."""
-    gone: Sequence[UID]
-    """Messages that no longer exist."""
-    before: ModSeq | None = None
-    """The mailbox's highest modseq when the operation began, under the lock. All later changes are its own."""
-
-
-@frozen
-class Copied:
-    """The place of copied or moved messages (RFC 4315 COPYUID). The two sequences are parallel."""
-
-    mailbox: MailboxId
-    uid_validity: UIDValidity
-    source: Sequence[UID]
-    """The requested UIDs that existed."""
-    target: Sequence[UID]
-
-
-@frozen
-class Pop3Record:
-    """POP3 data of a message from the server that had the mail before this one."""
-
-    unique_id: str | None = None
-    """Visible ASCII; None: it follows from the configured format."""
-    order: int | None = None
-    """Messages with an order come first in the maildrop, in this order."""
-    name: str = ""
-    """The base of the file's name, if it was requested and is visible ASCII."""
-    guid: str = ""
-    """The message's GUID, if it was requested and differs from that name."""
-
-
-class MessageFile(Protocol):
-    """An open message in the form in which it is sent: line ends are CRLF."""
-
-    size: int
-    """Octets that `read` can give; this is RFC822.SIZE."""
-
-    def read(self, offset: int = 0, count: int | None = None) -> bytes:
-        """Read these octets; fewer at the end."""
-
-    def read_now(self, offset: int, count: int) -> bytes | None:
-        """Read at least one octet without waiting, on any thread. None: only `read` can tell."""
-
-    def close(self) -> None:
-        """Close the file."""
-
-
-class MaildropLock(Protocol):
-    """The lock on an account's maildrop (RFC 1939 4)."""
-
-    def release(self) -> None:
-        """Release it. Never blocks, on the reactor's thread either. Repeating it is harmless."""
-
-
-class SearchRun(Protocol):
-    """A search in progress. Each step is a bounded piece of work, so that other work of the account can run in between."""
-
-    looked_at: int
-    """Messages that have been read for it."""
-    work: int
-    """Octets of text times needles, beyond the first few needles, that have been compared."""
-    pause: float
-    """Seconds to wait before the next step."""
-    expunged: bool
-    """At the end: some candidates were left out because they no longer exist."""
-
-    def step(self) -> Sequence[UID] | None:
-        """Continue. Return the matching UIDs (rising) at the end, else None. Raises: Cancelled."""
-
-    def close(self) -> None:
-        """Release what is held between two steps. Never blocks. Repeating it is harmless."""
 
 
 class Mailbox(Protocol):
@@ -213,10 +85,11 @@ class Mailbox(Protocol):
     def is_own_name(self, name: str) -> bool:
         """Tell whether a process of this server has made that file name for a new message. Never blocks."""
 
-    def refresh(self, names: Collection[str] | None = None) -> None:
+    def refresh(self, names: Collection[str] | None = None, *, claims: bool = False) -> range:
         """Take up other programs' changes. Cheap if nothing changed.
 
-        With `names` (file names from a watcher) only these are examined.
+        With `names` (file names from a watcher) only these are examined. With `claims` a session reports new messages at
+        once: they may be claimed in the same step, as by `claim_recent`. Return the UIDs that were, or NONE_CLAIMED.
         """
 
     def load(self) -> Snapshot:
@@ -224,6 +97,13 @@ class Mailbox(Protocol):
 
     def changes_since(self, modseq: ModSeq) -> Changes:
         """Return what happened after `modseq`, at a cost in proportion. Raises: MailboxChanged."""
+
+    def expunged_since(self, modseq: ModSeq) -> Sequence[UID] | None:
+        """Return the UIDs that were expunged after `modseq`, rising.
+
+        None: that is not known, as the history begins later, or as no change has had so high a modseq yet.
+        Raises: MailboxChanged.
+        """
 
     def status(self) -> Status:
         """Return the counts as of the last refresh. Raises: MailboxChanged."""
@@ -243,7 +123,7 @@ class Mailbox(Protocol):
     def store_flags(
         self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
     ) -> Stored:
-        """Change flags of many messages at once. Raises: LimitReached for a 27th keyword, ReadOnly."""
+        """Change flags of many messages at once. Raises: LimitReached for too many keywords, ReadOnly."""
 
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
         """Remove these messages (or those of them flagged \\Deleted). Return the removed UIDs, rising."""
@@ -256,6 +136,13 @@ class Mailbox(Protocol):
 
     def move(self, uids: Sequence[UID], target: str) -> Copied:
         """Move (RFC 6851). Each message is in exactly one of the two mailboxes at any moment."""
+
+    def replace(self, uid: UID, target: str, message: NewMessage) -> Appended:
+        """Publish a staged message in `target`, and remove a message of this mailbox, in one step (RFC 8508).
+
+        Only what the new one is larger than the old one counts for the quota. After a crash the two are in one of both states.
+        Raises: NoSuchMailbox, MessageExpunged, LimitReached, OverQuota, NoSpace.
+        """
 
     def summaries(
         self, uids: Sequence[UID], *, only_head: bool = False, time_slice: TimeSlice | None = None
@@ -287,6 +174,33 @@ class Mailbox(Protocol):
         unknown. A time slice as for `summaries`, but not with `only_dates`.
         """
 
+    def email_ids(self, uids: Sequence[UID]) -> Mapping[UID, str]:
+        """Return the identifier of the content of each of these messages (rising), without messages that are gone.
+
+        Hex digits. It never changes, and a copied or moved message keeps it (RFC 8474 5.1).
+        """
+
+    def measure_rest(self, first: UID, time_slice: TimeSlice) -> UID | None:
+        """Read and keep unknown sizes from that UID on, so that `Status.size` has them.
+
+        Return the UID to continue with once the time slice is full, None at the end. Unreadable messages stay unknown.
+        """
+
+    def previews(
+        self, uids: Sequence[UID], *, only_kept: bool = False, time_slice: TimeSlice | None = None
+    ) -> Mapping[UID, str | None]:
+        """Return the previews (RFC 8970) of these messages by rising UID, made and kept where missing.
+
+        "" is that of a message without text. With `only_kept` none is made, and None stands for those that are missing.
+        Messages that are gone or unreadable are left out. A time slice as for `summaries`.
+        """
+
+    def save_dates(self, uids: Sequence[UID]) -> Mapping[UID, int]:
+        """Return when each of these messages came into this mailbox (RFC 8514), in seconds since 1970, by rising UID.
+
+        It never changes. No file is opened; messages that are gone are left out.
+        """
+
     def pop3_records(self, *, names: bool = False) -> Mapping[UID, Pop3Record]:
         """Return the POP3 data that another server left, mostly none; with `names` of all messages that have a name.
 
@@ -309,6 +223,13 @@ class Mailbox(Protocol):
         unknown. None: `read_whole` or `open_message` must be called. A message may be returned that has just been expunged.
         """
 
+    def sort_keys(self, uids: Sequence[UID], names: Sequence[str]) -> Sequence[tuple[Any, ...]]:
+        """Return (uid, and the fields of `message.sort_keys.SortKeys` with these names) of these messages.
+
+        In any order; they are made of the headers and kept where missing. Messages that are gone or unreadable are left
+        out.
+        """
+
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Return the candidates (rising) that match, rising. Messages that are gone do not match."""
 
@@ -318,6 +239,9 @@ class Mailbox(Protocol):
 
 class Account(Protocol):
     """One user's mail."""
+
+    quota: Quota
+    """Limits that additions keep to. Set on the reactor's thread, at any time; none at first."""
 
     @property
     def user(self) -> str:
@@ -332,6 +256,21 @@ class Account(Protocol):
 
     def mailbox_list(self) -> MailboxList:
         """The same with the subscriptions, to be kept and used again."""
+
+    def mailbox_ids(self, ids: Collection[MailboxId] | None = None) -> Mapping[MailboxId, str]:
+        """Return the names of the mailboxes with these ids, or of all.
+
+        Nothing is looked for on disk: mailboxes that this server has never opened are left out.
+        """
+
+    def list_paths(self) -> Sequence[str]:
+        """Return the directories in which the coming and going of mailboxes shows; none if there are none to watch."""
+
+    def watched_paths(self, name: str) -> Sequence[str]:
+        """Return `Mailbox.watched_paths` of that name, whether there is a mailbox or not. On any thread.
+
+        Raises: BadMailboxName.
+        """
 
     def subscriptions(self) -> frozenset[str]:
         """Subscribed names, also those that do not exist."""
@@ -351,11 +290,38 @@ class Account(Protocol):
         Raises: NoSuchMailbox, MailboxExists, BadMailboxName.
         """
 
+    def annotations(self, name: str | None) -> Annotations:
+        """Return the annotations of a mailbox, or with None those of the account. Raises: NoSuchMailbox, StoreUnavailable."""
+
+    def annotations_stamp(self, name: str | None) -> object:
+        """Return a value that is equal as long as the annotations are the same; None without any. Raises: StoreUnavailable."""
+
+    def annotate(self, name: str | None, changes: Mapping[str, bytes | None], most: int) -> AnnotationChange | None:
+        """Change them, all or none; None removes an entry. A change raises the mailbox's modseq.
+
+        There may be `most` of them. Return None if nothing differs. Raises: NoSuchMailbox, TooManyAnnotations, NoSpace.
+        """
+
+    def usage(self, name: str = "INBOX") -> Usage:
+        """Return what counts for the quota, up to date for that mailbox if it exists. No message is read."""
+
+    def check_quota(self, messages: int, octets: int) -> None:
+        """Raise OverQuota if so many more are certainly too many now. Whatever adds them checks again."""
+
+    def take_quota_warning(self) -> QuotaWarning | None:
+        """Return a warning that is due, once. Never blocks; called on the reactor's thread."""
+
     def mailbox(self, name: str) -> Mailbox:
         """Return a mailbox by name. Raises: NoSuchMailbox."""
 
     def status(self, name: str) -> Status:
         """Return counts from the index, after taking up other programs' changes. Raises: NoSuchMailbox."""
+
+    def statuses(self, names: Sequence[str], time_slice: TimeSlice) -> Mapping[str, Status | MailError | ScanTooLarge]:
+        """Return `status` of many mailboxes, or what it raises, by name; at least one, as many as the time slice allows.
+
+        Raises: StoreUnavailable.
+        """
 
     def stage(self) -> StagedMessage:
         """Start receiving a message. Raises: NoSpace, StoreUnavailable."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Callable, Iterator
+
+from attrs import evolve, frozen
 
 from mailserver.types import ModSeq
 
@@ -70,6 +72,29 @@ class Received:
 
 
 @frozen
+class Saved:
+    """The save date (RFC 8514), disregarding time and zone; as Received."""
+
+    first: int | None
+    end: int | None
+
+
+@frozen
+class Arrived:
+    """INTERNALDATE, seconds since 1970-01-01 UTC: `first` <= date < `end`; None is open."""
+
+    first: int | None
+    end: int | None
+
+
+@frozen
+class WithEmailId:
+    """The identifier of the message's content, as `Mailbox.email_ids` has it."""
+
+    email_id: str
+
+
+@frozen
 class Sent:
     """The Date field, disregarding time and zone; as Received. A message without a usable Date does not match."""
 
@@ -106,6 +131,44 @@ class ChangedSince:
     modseq: ModSeq
 
 
-Query = (
-    All | And | Or | Not | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
+Leaf = (
+    All
+    | InUIDs
+    | HasFlag
+    | Larger
+    | Smaller
+    | Received
+    | Arrived
+    | Saved
+    | WithEmailId
+    | Sent
+    | Header
+    | Body
+    | Text
+    | ChangedSince
 )
+"""A key without parts."""
+Query = And | Or | Not | Leaf
+
+
+def leaves(query: Query) -> Iterator[Leaf]:
+    """Yield the keys without parts. Without recursion."""
+    todo = [query]
+    while todo:
+        match todo.pop():
+            case And(parts) | Or(parts):
+                todo += parts
+            case Not(part):
+                todo.append(part)
+            case leaf:
+                yield leaf
+
+
+def substituted(query: Query, replace: Callable[[Query], Query]) -> Query:
+    """Return the query with each key without parts replaced. Recursive: keys of commands are nested some fifty times at most."""
+    match query:
+        case And(parts) | Or(parts):
+            return evolve(query, parts=tuple([substituted(part, replace) for part in parts]))
+        case Not(part):
+            return Not(substituted(part, replace))
+    return replace(query)

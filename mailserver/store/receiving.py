@@ -27,6 +27,16 @@ class StagedMessage(Protocol):
         Raises: NoSpace, StoreUnavailable.
         """
 
+    def content(self) -> bytes:
+        """Return all octets so far. Raises: NoSpace, StoreUnavailable."""
+
+    def finish(self, date: int | None) -> None:
+        """Sync the content with the INTERNALDATE that `NewMessage` will have, and close the file: it is complete.
+
+        Optional; publishing does it for the others, which takes its time while the account waits. Repeated, it does nothing.
+        Raises: NoSpace, StoreUnavailable.
+        """
+
     def abort(self) -> None:
         """Remove the file. Harmless after use and when repeated."""
 
@@ -48,6 +58,8 @@ class Delivery:
 
     name: str
     messages: Sequence[NewMessage]
+    beyond_quota: bool = False
+    """It is never refused for a quota."""
 
 
 class Prepared(Protocol):

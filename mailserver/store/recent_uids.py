@@ -10,8 +10,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from mailserver.types import UID
+
+NONE_CLAIMED: Final = range(0)
 
 
 class RecentUIDs:

@@ -6,11 +6,12 @@ Made on the store's blocking side, applied on the reactor's thread (`store.colum
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, overload
+from collections.abc import MutableSequence, Sequence
+from typing import NamedTuple, Protocol, TypeAlias, overload
 
 from attrs import evolve, field, frozen
 
+from mailserver.store.flags import NARROW
 from mailserver.types import UID, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 LARGEST_SIZE = UNKNOWN_SIZE - 1
@@ -20,6 +21,15 @@ MANY_ROWS = 256
 
 MANY_CHANGES = 50
 """Changed messages from which on the worker that changes a mailbox does not watch it meanwhile."""
+
+
+FlagColumn: TypeAlias = MutableSequence[int]
+"""Masks: an array("I"), or a list if one has more than 31 bits, as that of a message with further keywords has."""
+
+
+def flag_column(masks: list[int]) -> FlagColumn:
+    """Return the masks in the smaller form that holds them."""
+    return array("I", masks) if max(masks, default=0) <= NARROW else masks
 
 
 @frozen
@@ -56,8 +66,8 @@ class Snapshot:
 
     uids: array[int]
     """Type code "I"."""
-    flags: array[int]
-    """Masks, type code "I"."""
+    flags: FlagColumn
+    """Masks."""
     modseqs: array[int]
     """Type code "Q"."""
     sizes: array[int]
@@ -67,7 +77,7 @@ class Snapshot:
     modseq: ModSeq
     """The highest modseq that the rows include."""
     keywords: tuple[str, ...]
-    """Keyword names by letter; position n is flag bit KEYWORD_BIT + n."""
+    """Keyword names by number; position n is flag bit KEYWORD_BIT + n."""
     uid_next: UID
     uid_validity: UIDValidity
     stamp: MailboxStamp | None = field(default=None, eq=False, repr=False)
@@ -96,7 +106,7 @@ class Run(NamedTuple):
     """Rows by rising UID as columns: read in the account's thread, applied on the reactor's in one step."""
 
     uids: array[int]
-    flags: array[int]
+    flags: FlagColumn
     modseqs: array[int]
     sizes: array[int]
     dates: array[int]
@@ -106,11 +116,15 @@ class Run(NamedTuple):
         """Make columns with a `Snapshot`'s type codes and bounds."""
         return cls(
             array("I", [row.uid for row in rows]),
-            array("I", [row.flags for row in rows]),
+            flag_column([row.flags for row in rows]),
             array("Q", [row.modseq for row in rows]),
             array("I", [cap_size(row.size) for row in rows]),
             array("q", [row.date for row in rows]),
         )
+
+    def part(self, where: slice) -> Run:
+        """Return a range of the rows."""
+        return Run(self.uids[where], self.flags[where], self.modseqs[where], self.sizes[where], self.dates[where])
 
 
 class RunRows(Sequence[Row]):
@@ -133,7 +147,7 @@ class RunRows(Sequence[Row]):
     def __getitem__(self, at: int | slice) -> Row | Sequence[Row]:
         run = self.run
         if isinstance(at, slice):
-            return RunRows(Run(*(column[at] for column in run)))
+            return RunRows(run.part(at))
         return Row(UID(run.uids[at]), run.flags[at], ModSeq(run.modseqs[at]), run.sizes[at], run.dates[at])
 
 

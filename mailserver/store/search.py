@@ -17,7 +17,7 @@ Rejected: sorting the parts of each AND by price. It cannot see that an OR is de
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from mailserver.cancellation import check
@@ -29,23 +29,27 @@ from mailserver.store.candidates import Candidates
 from mailserver.store.query import (
     All,
     And,
+    Arrived,
     Body,
     ChangedSince,
     HasFlag,
     Header,
     InUIDs,
     Larger,
+    Leaf,
     Not,
     Query,
     Received,
+    Saved,
     Sent,
     Smaller,
     Text,
+    WithEmailId,
 )
 from mailserver.store.rows import Row
-from mailserver.store.search_results import Results, is_within, row_test
+from mailserver.store.search_results import DAY, Results, is_within, row_test
 from mailserver.store.search_source import SearchSource, Where
-from mailserver.store.search_tree import Leaf, compile_tree
+from mailserver.store.search_tree import compile_tree
 from mailserver.types import UID
 
 FREE_NEEDLES: Final = 20
@@ -89,6 +93,7 @@ class Search:
     ) -> None:
         self._clock = clock
         self._candidates = Candidates(candidates)
+        self._uids = candidates
         self._source = source
         self._program, self._leaves = compile_tree(query)
         self._known: list[Known] = [(0, 0)] * len(self._leaves)
@@ -112,6 +117,8 @@ class Search:
         """Terms to find in the messages themselves."""
         self._indexed: list[tuple[int, str, Where]] = []
         """Needles that a text index may decide."""
+        self._saved: Mapping[UID, int] | None = None
+        """The save dates, once a key needs them."""
         for number, leaf in enumerate(self._leaves):
             self._prepare(number, leaf)
         self.looked_at = 0
@@ -224,6 +231,9 @@ class Search:
                     open_.update(self._learn_needles(part))
                 yield
             uids = [uid for uid in uids if uid in open_]
+        if not self._absent and not self._sent:
+            # TEXT alone: a text that is not kept costs more to make than to compare with the message, which is read anyway.
+            return
         batch_size = self._batch_size(_RENDERED, _FEW)
         tests = [test for _, test in self._summary_tests]
         for part in batch_size.parts(uids):
@@ -357,9 +367,22 @@ class Search:
                     self._row_tests.append((number, lambda row: bool(row.flags & mask)))
                 else:
                     self._known[number] = (0, self._candidates.all)
-            case Larger() | Smaller() | Received() | ChangedSince():
+            case Larger() | Smaller() | Received() | Arrived() | ChangedSince():
                 self._row_tests.append((number, row_test(leaf)))
                 self._only_dates &= not isinstance(leaf, Larger | Smaller)
+            case Saved(first, end):
+                if self._saved is None:
+                    self._saved = self._source.save_dates(self._uids)
+                    self._miss(self._uids, set(self._saved))
+                inside = self._candidates.bits(
+                    [uid for uid, date in self._saved.items() if is_within(date // DAY, first, end)]
+                )
+                self._known[number] = (inside, self._candidates.all & ~inside)
+            case WithEmailId(email_id):
+                found = self._source.email_ids(self._uids)
+                self._miss(self._uids, set(found))
+                same = self._candidates.bits([uid for uid, each in found.items() if each == email_id])
+                self._known[number] = (same, self._candidates.all & ~same)
             case Sent(first, end):
                 self._sent[number] = leaf
                 self._names = None

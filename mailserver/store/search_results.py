@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from mailserver.store.query import ChangedSince, Larger, Received, Smaller
+from mailserver.store.query import Arrived, ChangedSince, Larger, Received, Smaller
 from mailserver.store.rows import Row
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
@@ -35,7 +35,7 @@ class Results:
         return zip(self._numbers, self._yes, self._no, strict=True)
 
 
-def row_test(leaf: Larger | Smaller | Received | ChangedSince) -> Callable[[Row], bool | None]:
+def row_test(leaf: Larger | Smaller | Received | Arrived | ChangedSince) -> Callable[[Row], bool | None]:
     """Make the test of a row for a key. It returns None where the row does not tell."""
     match leaf:
         case Larger(size):
@@ -44,6 +44,8 @@ def row_test(leaf: Larger | Smaller | Received | ChangedSince) -> Callable[[Row]
             return lambda row: None if row.size == UNKNOWN_SIZE else row.size < size
         case Received(first, end):
             return lambda row: None if row.date == UNKNOWN_DATE else is_within(row.date // DAY, first, end)
+        case Arrived(first, end):
+            return lambda row: None if row.date == UNKNOWN_DATE else is_within(row.date, first, end)
         case ChangedSince(modseq):
             return lambda row: row.modseq >= modseq
 

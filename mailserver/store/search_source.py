@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -59,6 +59,12 @@ class SearchSource(Protocol):
 
     def measure(self, uids: Sequence[UID], *, only_dates: bool) -> None:
         """Find the sizes and dates (or dates alone) that `rows` did not know. Afterwards it knows them."""
+
+    def save_dates(self, uids: Sequence[UID]) -> Mapping[UID, int]:
+        """Return the save dates of these messages, as `Mailbox.save_dates`."""
+
+    def email_ids(self, uids: Sequence[UID]) -> Mapping[UID, str]:
+        """Return the identifiers of these messages' content, as `Mailbox.email_ids`."""
 
     def flag_mask(self, name: str) -> int:
         """Return the bit of a system flag or keyword (any case); 0 if the mailbox has no such keyword."""

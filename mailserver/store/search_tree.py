@@ -2,26 +2,7 @@
 
 from __future__ import annotations
 
-from mailserver.store.query import (
-    All,
-    And,
-    Body,
-    ChangedSince,
-    HasFlag,
-    Header,
-    InUIDs,
-    Larger,
-    Not,
-    Or,
-    Query,
-    Received,
-    Sent,
-    Smaller,
-    Text,
-)
-
-Leaf = All | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
-"""A key without parts."""
+from mailserver.store.query import All, And, Leaf, Not, Or, Query
 
 
 def compile_tree(query: Query) -> tuple[list[int | type], list[Leaf]]:
@@ -37,9 +18,10 @@ def compile_tree(query: Query) -> tuple[list[int | type], list[Leaf]]:
             todo += (Not, node.part)
         elif isinstance(node, And | Or) and node.parts:
             # Joined two by two, so that the stack stays low for a wide node.
+            kind = And if isinstance(node, And) else Or
             first, *others = node.parts
             for part in reversed(others):
-                todo += (type(node), part)
+                todo += (kind, part)
             todo.append(first)
         elif isinstance(node, Or):
             todo += (Not, All())

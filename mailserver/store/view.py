@@ -7,7 +7,7 @@ owns no array. One that is behind keeps the old `uids` array, which all views in
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -42,6 +42,7 @@ class View:
 
     __slots__ = (
         "_changed_at",
+        "_complete",
         "_expunged_at",
         "_keywords",
         "_reported",
@@ -64,6 +65,7 @@ class View:
         self._expunged_at = columns.expunged_end
         self._keywords = columns.keywords
         self._reported: ModSeq = columns.modseq
+        self._complete: ModSeq = columns.modseq
         self._silenced: dict[int, ModSeq] = {}
         """By UID: the modseq up to which the message's flag changes are not reported."""
         self._silenced_runs: list[tuple[int, int, ModSeq]] = []
@@ -73,6 +75,35 @@ class View:
     def expunged_position(self) -> int:
         """The position in the expunge log up to which this view has reported it."""
         return self._expunged_at
+
+    @property
+    def has_unreported_expunges(self) -> bool:
+        """True if a message of this view no longer exists."""
+        return self._expunged_at != self.columns.expunged_end
+
+    @property
+    def complete_modseq(self) -> ModSeq:
+        """A modseq up to which this view has reported everything (RFC 7162 3.2): the mailbox's own, unless it is behind."""
+        if not self.behind():
+            self._complete = self.columns.modseq
+        return self._complete
+
+    def changed_since(self, modseq: ModSeq, low: int, high: int) -> list[tuple[int, int]]:
+        """Return the positions from `low` to below `high` of messages with a modseq above that, as rising half-open
+        ranges. Messages that no longer exist are left out.
+        """
+        columns, high = self.columns, min(high, self.count)
+        if self.is_synced or low >= high:
+            return columns.newer(modseq, low, high)
+        first = bisect_left(columns.uids, self.uids[low])
+        found: list[tuple[int, int]] = []
+        for start, end in columns.newer(modseq, first, bisect_right(columns.uids, self.uids[high - 1])):
+            places = find_all(self.uids, columns.uids[start:end], self.count)
+            if isinstance(places, range):
+                found.append((places.start, places.stop))
+            else:
+                found += [(at, at + 1) for at in places if at >= 0]
+        return found
 
     @property
     def is_synced(self) -> bool:
@@ -112,7 +143,7 @@ class View:
             self._expunged_at != columns.expunged_end
             or self.count != len(columns.uids)
             or self._changed_at != columns.changed_end
-            or self._keywords != columns.keywords
+            or (self._keywords is not columns.keywords and self._keywords != columns.keywords)
         )
 
     def silence(self, uids: Iterable[int]) -> None:
@@ -139,15 +170,26 @@ class View:
         else:
             self._silenced.update(dict.fromkeys(numbers, upto))
 
-    def sync(self, *, allow_expunge: bool, below: UID | None = None) -> ViewChanges:
+    def sync(self, *, allow_expunge: bool, below: UID | None = None, flags: bool = True) -> ViewChanges:
         """Move to the current columns; O(changes).
 
-        Expunges are reported only where allowed. New messages are reported below that UID, or all.
+        Expunges are reported only where allowed. New messages are reported below that UID, or all. Their flags are not: the
+        client has not seen others. Without `flags`
+        changes of flags wait for a later call, which then reports those of the client itself, too.
         """
         expunged = self._take_expunged() if allow_expunge else []
+        known = self.last_uid
         exists = self._take_new(below)
-        flags = self._take_flags()
-        return ViewChanges(expunged, exists, self.recent() if exists is not None else 0, flags, self.take_keywords())
+        changed: list[tuple[SeqNum, UID]] = []
+        if flags:
+            changed = self._take_flags(known)
+        else:
+            self._silenced.clear()
+            self._silenced_runs.clear()
+        keywords = self.take_keywords()
+        if not self.behind():
+            self._complete = self.columns.modseq
+        return ViewChanges(expunged, exists, self.recent() if exists is not None else 0, changed, keywords)
 
     def _take_expunged(self) -> list[tuple[SeqNum, UID]]:
         columns = self.columns
@@ -180,7 +222,8 @@ class View:
         self.count = len(self.uids)
         return self.count
 
-    def _take_flags(self) -> list[tuple[SeqNum, UID]]:
+    def _take_flags(self, known: int) -> list[tuple[SeqNum, UID]]:
+        """Return the messages up to that UID whose flags have changed."""
         columns = self.columns
         end = columns.changed_end
         if self._changed_at < columns.changed_start:
@@ -192,6 +235,8 @@ class View:
         self._reported = columns.modseq
         silenced, self._silenced = self._silenced, {}
         runs, self._silenced_runs = self._silenced_runs, []
+        if numbers and numbers[-1] > known:
+            numbers = numbers[: bisect_right(numbers, known)]
         if not numbers:
             return []
         places = find_all(columns.uids, numbers)
@@ -210,9 +255,8 @@ class View:
                 and not any(low <= uid <= high and columns.modseqs[at] <= upto for low, high, upto in runs)
             ]
             places, numbers = [at for at, _uid in loud], array("I", [uid for _at, uid in loud])
-        if not self.is_synced or (numbers and numbers[-1] > self.last_uid):
-            # An expunge is not reported yet, so the same messages have other positions here; or a new message is not
-            # reported yet.
+        if not self.is_synced:
+            # An expunge is not reported yet, so the same messages have other positions here.
             places = find_all(self.uids, numbers, self.count)
         return _numbered(places, numbers)
 

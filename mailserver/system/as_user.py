@@ -13,7 +13,7 @@ import pwd
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mailserver.config.model import Server
@@ -49,6 +49,29 @@ def become(server: Server) -> None:
     os.setresgid(group, group, group)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
     os.environ["HOME"] = user.pw_dir
+
+
+@contextlib.contextmanager
+def files_as(server: Server) -> Iterator[None]:
+    """In the block, make and open files as the configured user, where this process is root. For processes of one thread.
+
+    Raises: KeyError for an unknown group.
+    """
+    other = other_user(server)
+    if other is None:
+        yield
+        return
+    user, group = other
+    groups = os.getgroups()
+    os.setgroups(os.getgrouplist(user.pw_name, group))
+    os.setegid(group)
+    os.seteuid(user.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 class UserProcess:

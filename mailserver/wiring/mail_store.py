@@ -24,7 +24,8 @@ def make_store(config: Config, *, root_seen: DirectoryId | None = None) -> Maild
         hostname=config.server.hostname,
         search_index=mail.search_index,
         root_seen=root_seen,
-        bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
+        bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox, mail.expunge_history),
+        quota_warnings=config.quota.warnings,
     )
 
 

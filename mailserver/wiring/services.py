@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
@@ -14,15 +14,17 @@ from twisted.python.failure import Failure
 from mailserver.auth.backends.backends import BackendFault, Backends
 from mailserver.auth.backends.guard import Scheduler
 from mailserver.auth.exposure.checker import ExposureMark
+from mailserver.auth.interfaces import ChangedUsers
 from mailserver.auth.restrictions import Names
 from mailserver.auth.schemes.hash_pool import HashPool
 from mailserver.auth.schemes.schemes import MAX_MEMORY_KIB
-from mailserver.config.model import Auth, Config
-from mailserver.imap import commands as imap_commands
-from mailserver.imap.argument_cache import ArgumentCache
-from mailserver.imap.session import Services as ImapServices
+from mailserver.auth.throttling.banned_clients import BannedClients
+from mailserver.config.model import Config
+from mailserver.dovecot_auth.session import AuthSession
 from mailserver.imap.session import Session as ImapSession
-from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable, run_concurrently, spawn
+from mailserver.lookup.session import LookupSession
+from mailserver.net.connection.blocking_calls import BlockingThreads
+from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable, spawn, start_task
 from mailserver.net.connection.listener_context import Session
 from mailserver.net.connection.store_threads import AccountRunner, StoreThreads
 from mailserver.net.fast.versions import choose_transports
@@ -33,19 +35,26 @@ from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.log.events import log
 from mailserver.net.outbound.dialer import NextHopDialer
 from mailserver.net.service.known_networks_file import KnownNetworksFile
+from mailserver.net.service.server_bans import ServerBans
 from mailserver.net.serving.serving import ReloadCheck
+from mailserver.notify.account_watcher import AccountWatcher
 from mailserver.notify.watcher import GATHER_TIME, Watcher
-from mailserver.pop3 import commands as pop3_commands
-from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session
-from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
-from mailserver.smtp import tables as smtp_tables
-from mailserver.smtp.lmtp import LmtpServices, LmtpSession
-from mailserver.smtp.postmaster import Postmaster
+from mailserver.smtp.lmtp import LmtpSession
 from mailserver.smtp.spool import FileSpool
-from mailserver.smtp.submission import SubmissionServices, SubmissionSession
-from mailserver.store.live import LiveAccounts, MessageCache, OpenIndexes, keep_private, notify_nobody
+from mailserver.smtp.submission import SubmissionSession
+from mailserver.store.live import (
+    LiveAccounts,
+    MessageCache,
+    OpenIndexes,
+    keep_private,
+    never_changed,
+    notify_nobody,
+    take_nothing,
+)
+from mailserver.store.live.notices import Notices
+from mailserver.store.live.quota_warnings import QuotaWarnings
 from mailserver.store.maintenance import Maintenance
 from mailserver.store.scan_pool import ScanPool
 from mailserver.system.free_memory import return_free_memory
@@ -59,6 +68,7 @@ from mailserver.tls.serving.material import Change, Material
 from mailserver.types import DirectoryId
 from mailserver.wiring.logins import Logins
 from mailserver.wiring.mail_store import make_store
+from mailserver.wiring.protocols import make_protocol_services
 from mailserver.wiring.reload_check import check_reload, read_policy
 
 STORE_THREADS = 8
@@ -68,11 +78,6 @@ HASH_MEMORY_KIB = 2 * MAX_MEMORY_KIB
 """Memory of the processes that check passwords, in all workers together; each worker may check one hash."""
 CLOSING_TIME, LEAST_CLOSING_TIME, LAST_WAIT = 1.8, 0.2, 0.1
 """Seconds for operations of the store to end: since the stop began; at least; and for the threads."""
-
-
-def _mechanisms(auth: Auth, protocol: Literal["imap", "pop3", "submission"]) -> Mechanisms:
-    with_scram = protocol in auth.scram_protocols
-    return Mechanisms(name for name in auth.mechanisms if with_scram or not name.startswith("SCRAM-"))
 
 
 @frozen
@@ -123,18 +128,32 @@ class Services:
         self._scans = ScanPool(self._spawner, AbandonableDeferred, reactor.callLater)
         self._stopping_since = 0.0
         self._pool = StoreThreads(STORE_THREADS)
+        self._account_watcher = AccountWatcher(reactor, reactor)
         self._watcher = Watcher(reactor, reactor, gather=GATHER_TIME if link is not None else 0.0)
         # Workers share their keys for tickets; these change when the workers do.
         self._rotation = LoopingCall(self.tls.rotate_tickets) if link is None else None
         self._pokes = Pokes(link, reactor, reactor) if link is not None else None
         self._upkeep = Maintenance(self._sleep, spawn)
+        self._notices = Notices(lambda: self._accounts, spawn)
+        self._quota_warnings = QuotaWarnings(self._notices, spawn)
         self._accounts = self._make_accounts(config, mail_root, link)
-        self._backends = Backends(self._hash_pool, Scheduler(reactor.seconds, reactor.callLater, Deferred, spawn))
+        self._blocking = BlockingThreads(reactor)
+        self._backends = Backends(
+            self._hash_pool, Scheduler(reactor.seconds, reactor.callLater, Deferred, spawn, self._blocking.make)
+        )
         try:
             self._backends.add(config.auth.backends)
         except BackendFault as fault:
             raise SystemExit(f"{config.source} [auth] backends: {fault}") from fault
-        self._logins = Logins(reactor, link, self._hash_pool, lambda seconds: abandonable(deferLater(reactor, seconds)))
+        self._logins = Logins(
+            reactor,
+            link,
+            self._hash_pool,
+            lambda seconds: abandonable(deferLater(reactor, seconds)),
+            None if config.embedded else config.server.runtime_dir,
+            threads=self._blocking.make(1),
+            notices=self._notices,
+        )
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
         self._apply_config()
 
@@ -145,13 +164,18 @@ class Services:
             self._make_runner,
             scans=self._scans,
             wake=self._upkeep.wake,
+            warn=self._quota_warnings.send,
             notify_others=notify_nobody if self._pokes is None else self._pokes.send,
             opening=keep_private if table is None else table.mark,
             opened=keep_private if table is None else table.opened,
             closed=keep_private if table is None else table.closed,
+            change_flag=never_changed if table is None else table.change_flag,
+            take_changed=take_nothing if table is None else table.take_changed,
             watch=self._watcher.watch,
             leave=self._watcher.leave,
             unwatch=self._watcher.unwatch,
+            watch_names=self._account_watcher.watch,
+            unwatch_names=self._account_watcher.unwatch,
             pause=self._watcher.pause,
             resume=self._watcher.resume,
             message_cache=MessageCache(call_later=self._reactor.callLater, seconds=self._reactor.seconds),
@@ -172,6 +196,7 @@ class Services:
         self._accounts.message_cache.files = config.cache.files
         self._authenticator = self._logins.make_service(
             config.auth,
+            config.explain,
             self._backends.chosen(config.auth.backends),
             Names(
                 frozenset(domain.name.lower() for domain in config.domains),
@@ -182,75 +207,31 @@ class Services:
                 self.tls.requires_named_user,
             ),
         )
-        self._make_services(config)
-
-    def _make_services(self, config: Config) -> None:
-        """Make the services of each protocol's sessions."""
-        postmaster = Postmaster(
-            config.mail.postmaster,
-            config.auth.default_domain or next((each.name for each in config.domains), ""),
-            "{home}" not in config.mail.location,
-        )
-        self._imap = ImapServices(
-            table=imap_commands.TABLE,
+        self._notices.hostname = config.server.hostname
+        self._quota_warnings.text_file = config.quota.warning_file
+        self._protocols = make_protocol_services(
+            config,
             authenticator=self._authenticator,
             accounts=self._accounts,
-            hostname=config.server.hostname,
-            mail=config.mail,
-            mechanisms=_mechanisms(config.auth, "imap"),
-            config=config.imap,
-            limits=config.limits,
-            argument_cache=ArgumentCache(config.cache.commands),
-        )
-        self._pop3 = Pop3Services(
-            table=pop3_commands.TABLE,
-            authenticator=self._authenticator,
-            accounts=self._accounts,
-            config=config.pop3,
-            mechanisms=_mechanisms(config.auth, "pop3"),
-            hostname=config.server.hostname,
-            limits=config.limits,
-        )
-        self._submission = SubmissionServices(
-            table=smtp_tables.SUBMISSION,
-            authenticator=self._authenticator,
-            accounts=self._accounts,
-            config=config.submission,
-            mechanisms=_mechanisms(config.auth, "submission"),
-            hostname=config.server.hostname,
-            mail=config.mail,
-            limits=config.limits,
             spool=self._spool,
-            postmaster=postmaster,
-            detail_separator=config.lmtp.detail_separator,
             next_hop=self._next_hop,
-            gather=run_concurrently,
+            start_task=lambda coroutine: start_task(coroutine, self._reactor.seconds),
         )
         if any(listener.family == "http" for listener in config.listeners):
             # Here: where there is no such listener, what it takes must cost no memory and no time at the start.
             from mailserver.wiring.http import make_http  # noqa: PLC0415
 
             self._http = make_http(config, self.tls, self._all_numbers)
-        self._lmtp = LmtpServices(
-            table=smtp_tables.LMTP,
-            authenticator=self._authenticator,
-            accounts=self._accounts,
-            config=config.lmtp,
-            hostname=config.server.hostname,
-            mail=config.mail,
-            limits=config.limits,
-            spool=self._spool,
-            postmaster=postmaster,
-            gather=run_concurrently,
-        )
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
         """Make sessions of a protocol, each with the settings of the time at which it begins."""
         makers: dict[str, Callable[[Channel], Session]] = {
-            "imap": lambda channel: ImapSession(channel, self._imap),
-            "pop3": lambda channel: Pop3Session(channel, self._pop3),
-            "submission": lambda channel: SubmissionSession(channel, self._submission),
-            "lmtp": lambda channel: LmtpSession(channel, self._lmtp),
+            "imap": lambda channel: ImapSession(channel, self._protocols.imap),
+            "pop3": lambda channel: Pop3Session(channel, self._protocols.pop3),
+            "submission": lambda channel: SubmissionSession(channel, self._protocols.submission),
+            "lmtp": lambda channel: LmtpSession(channel, self._protocols.lmtp),
+            "auth": lambda channel: AuthSession(channel, lambda: self._protocols.auth),
+            "lookup": lambda channel: LookupSession(channel, lambda: self._protocols.lookup),
             "http": self._make_http_session,
         }
         return makers[family]
@@ -266,6 +247,15 @@ class Services:
     def use_known_networks(self, file: KnownNetworksFile) -> None:
         """Use the known networks of a file, in a server without workers."""
         self._logins.use_known_networks(file)
+
+    def use_bans(self, bans: ServerBans) -> None:
+        """Use the bans of the server, in a server without workers."""
+        self._logins.use_bans(bans)
+
+    @property
+    def banned(self) -> BannedClients:
+        """The banned clients."""
+        return self._logins.banned
 
     def start(self) -> None:
         """Start hash processes and the watcher; threads start when they are needed."""
@@ -289,6 +279,7 @@ class Services:
         if self._rotation is not None and self._rotation.running:
             self._rotation.stop()
         self._watcher.stop()
+        self._account_watcher.stop()
         if self._pokes is not None:
             self._pokes.stop()
         self._hash_pool.stop()
@@ -300,6 +291,8 @@ class Services:
             # Its intent is on disk: the next start finishes or undoes the change, as after a crash.
             log.warn("a store operation does not end: stopping without it", event="store-operation-left")
         self._pool.stop(LAST_WAIT)
+        self._blocking.stop(LAST_WAIT)
+        self._logins.close()
 
     def close(self) -> None:
         """Close the history of certificates, after `stop`; a process that ends need not."""
@@ -326,7 +319,7 @@ class Services:
             # The old name, until the next release.
             "recent_octets": [usage.octets_kept, cache.message_octets],
             "files_kept": [usage.files_kept, cache.files],
-            "commands_known": [self._imap.argument_cache.known, cache.commands],
+            "commands_known": [self._protocols.imap.argument_cache.known, cache.commands],
             "hashes_running": list(self._hash_pool.running),
             "hashes_waiting": list(self._hash_pool.waiting),
             "mailboxes_read_apart": self._scans.orders,
@@ -338,6 +331,10 @@ class Services:
     def reload_users(self) -> Deferred[None]:
         """Read the users again, in a thread; fires when logins see the changes."""
         return Deferred.fromCoroutine(self._reread_users())
+
+    def changed_users(self) -> ChangedUsers | None:
+        """Return the users whose sessions must end, since the last call; None: it may be anybody."""
+        return self._backends.changed_users()
 
     def check_reload(self) -> ReloadCheck[Prepared]:
         """Read and check the changed file and all that it names; in a thread."""

@@ -8,10 +8,26 @@ from typing import Any
 import pytest
 from zope.interface import implementer
 
+from mailserver.auth.backends.directory import DirectoryBackend
 from mailserver.auth.backends.file import FileBackend
 from mailserver.auth.backends.memory import MemoryBackend
 from mailserver.auth.conformance import DirectHasher, Finding, NoAnswer, examine
-from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, IReloadable, User
+from mailserver.auth.interfaces import (
+    DomainEntry,
+    Entry,
+    FoundAppPassword,
+    IAddresses,
+    IAppPasswords,
+    IAuthBackend,
+    IHashedPasswords,
+    IPasswordsOnly,
+    IReloadable,
+    User,
+)
+from mailserver.directory import changing
+from mailserver.directory.changing import Author
+from mailserver.directory.model import NewAccount, Password
+from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 from tests.fakes import run_now
@@ -33,15 +49,16 @@ def findings(backend: Any, name: str = "anna@example.test", password: bytes = b"
 
 def faults(backend: Any, name: str = "anna@example.test", password: bytes = b"secret") -> list[Finding]:
     found = findings(backend, name, password)
-    assert len(found) == 10
+    assert len(found) == 12
     return [finding for finding in found if finding.fault]
 
 
 def test_what_a_back_end_has_not_is_not_offered(tmp_path: Path) -> None:
     offered = [finding.offered for finding in findings(MemoryBackend({"anna@example.test": "secret"}))]
-    assert offered == [True] * 6 + [False] * 4
+    assert offered == [True] * 6 + [False] * 6
     (tmp_path / "users").write_text(f"anna@example.test:{SSHA}\n")
-    assert all(finding.offered for finding in findings(FileBackend(tmp_path / "users", DirectHasher())))
+    offered = [finding.offered for finding in findings(FileBackend(tmp_path / "users", DirectHasher()))]
+    assert offered == [True] * 10 + [False] * 2
 
 
 def test_a_call_without_an_answer_ends_the_trial() -> None:
@@ -164,3 +181,53 @@ def test_each_broken_promise_is_told(method: str, broken: Any, words: str) -> No
     assert found
     assert any(words in finding.fault for finding in found), found
     assert "secret" not in "".join(finding.fault for finding in found)
+
+
+@implementer(IAddresses, IAppPasswords)
+class WithAddresses(Good):
+    """Has an alias; `entry` is what it answers for it, `found` for app passwords."""
+
+    entry: Any = Entry(("anna@example.test",))
+    everywhere: Any = None
+    domain: Any = None
+    found: Any = None
+
+    def find_address(self, name: str) -> Any:
+        return self.entry if name == "anna@example.test" else self.everywhere
+
+    def find_domain(self, name: str) -> Any:
+        return self.domain
+
+    def find_app_password(self, probe: str) -> Any:
+        return self.found
+
+    def app_password(self, credential: str, user: User) -> Any:
+        return self.found if not credential else None
+
+
+def test_addresses_and_app_passwords_that_keep_the_contract() -> None:
+    assert faults(WithAddresses()) == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "fault"),
+    [
+        ("entry", Entry(("Anna@example.test",)), "the answer for the user's own name"),
+        ("entry", ("anna@example.test",), "the answer for the user's own name"),
+        ("everywhere", Entry(("anna@example.test",)), "an address is found for"),
+        ("domain", DomainEntry(), "a domain is found that nobody has"),
+        ("found", FoundAppPassword(User("anna@example.test"), "x"), "an app password is found that nobody has"),
+    ],
+)
+def test_faults_of_addresses_and_app_passwords(attribute: str, value: Any, fault: str) -> None:
+    backend = WithAddresses()
+    setattr(backend, attribute, value)
+    [found] = faults(backend)
+    assert found.fault.startswith(fault)
+
+
+def test_a_directory_keeps_all_of_it(tmp_path: Path) -> None:
+    database = SQLiteDatabase.create(tmp_path / "directory.db")
+    changing.add_account(database, Author("tests", 1), NewAccount("anna@example.test", Password(SSHA)))
+    found = findings(DirectoryBackend(tmp_path / "directory.db", DirectHasher()))
+    assert [(each.promise, each.fault) for each in found if each.fault or not each.offered] == []

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
 from mailserver.auth.backends import file as backend_file
+from mailserver.auth.backends import watched_file
 from mailserver.auth.backends.file import FileBackend, check, check_backend, make_backend
 from mailserver.auth.interfaces import NEW, IAuthBackend, IHashedPasswords, IReadsAhead, IReloadable, User
 from mailserver.auth.schemes import schemes
@@ -144,14 +145,14 @@ def test_a_changed_file_is_reread_after_a_second(site: Site) -> None:
 
 def test_an_unchanged_file_is_not_read_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = 0
-    original = backend_file._read_table
+    original = backend_file.read_content
 
-    def counted(path: Path) -> object:
+    def counted(path: Path, parse: Any) -> object:
         nonlocal reads
         reads += 1
-        return original(path)
+        return original(path, parse)
 
-    monkeypatch.setattr(backend_file, "_read_table", counted)
+    monkeypatch.setattr(backend_file, "read_content", counted)
     site.write(f"anna:{SSHA}\n")
     for _ in range(10):
         site.names("anna")
@@ -187,7 +188,7 @@ def test_what_was_read_ahead_is_not_read_again(site: Site, monkeypatch: pytest.M
         site.write("ben:{PLAIN}x\n")
     site.backend.read_ahead()
     with monkeypatch.context() as patch:
-        patch.setattr(backend_file, "_read_table", lambda _path: pytest.fail("read on the reactor's thread"))
+        patch.setattr(backend_file, "read_content", lambda *_: pytest.fail("read on the reactor's thread"))
         if first:
             assert site.names("anna", "ben") == [True, False]
         else:
@@ -252,11 +253,11 @@ def test_reload_is_not_undone_by_a_reading_begun_before(site: Site, monkeypatch:
     site.thread.held = True
     site.write(f"ben:{SSHA}\n")
     before = backend_file._read_table(site.path)
-    original = backend_file._read_table
-    monkeypatch.setattr(backend_file, "_read_table", lambda path: before)
+    original = backend_file.read_content
+    monkeypatch.setattr(backend_file, "read_content", lambda *_: before)
     site.clock.seconds += 2
     site.names("ben")
-    monkeypatch.setattr(backend_file, "_read_table", original)
+    monkeypatch.setattr(backend_file, "read_content", original)
     site.write(f"carla:{SSHA}\n")
     site.backend.reload()
     site.thread.run()
@@ -288,14 +289,14 @@ def test_a_changed_file_is_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.
     assert backend.find_user("anna")
     readers: list[threading.Thread] = []
     may_read = threading.Event()
-    original = backend_file._read_table
+    original = backend_file.read_content
 
-    def slow(path: Path) -> object:
+    def slow(path: Path, parse: Any) -> object:
         readers.append(threading.current_thread())
         assert may_read.wait(60)
-        return original(path)
+        return original(path, parse)
 
-    monkeypatch.setattr(backend_file, "_read_table", slow)
+    monkeypatch.setattr(backend_file, "read_content", slow)
     path.write_text(f"carla:{SSHA}\n")
     clock.seconds += 2
     assert backend.find_user("anna"), "it would hang here if it were read in this thread"
@@ -311,7 +312,7 @@ def test_a_file_that_changes_while_it_is_read_slowly_is_read_again(site: Site, m
     site.path.write_text(f"anna:{SSHA}\n")
     started = time.time()
     times = iter([started])
-    monkeypatch.setattr(backend_file.time, "time", lambda: next(times, started + 60))
+    monkeypatch.setattr(watched_file.time, "time", lambda: next(times, started + 60))
     assert backend_file._read_table(site.path).racy, "it had just been written when reading began"
 
 
@@ -397,6 +398,24 @@ def test_a_line_that_cannot_be_used_keeps_scram_from_nobody(site: Site) -> None:
     assert typical.everybody
 
 
+def test_finds_the_users_of_an_address(site: Site) -> None:
+    site.write(
+        "anna@example.test:{PLAIN}x::::::userdb_addresses=info@example.test,Sales@Example.test nologin\n"
+        "BEN@example.test:{PLAIN}x::::/home/ben::allow_nets=192.0.2.0/24 userdb_addresses=info@example.test\n"
+        "carl@example.test:{PLAIN}userdb_addresses=info@example.test::::::\n"
+    )
+    for address in ("info@example.test", "sales@example.test", "carl@example.test", ""):
+        users = {name for name in ("anna", "ben", "carl") if address in user_addresses(site, f"{name}@example.test")}
+        assert site.backend.find_owners(address) == {f"{name}@example.test" for name in users}
+    assert site.backend.find_owners("info@example.test") == {"anna@example.test", "ben@example.test"}
+
+
+def user_addresses(site: Site, name: str) -> frozenset[str]:
+    user = site.backend.find_user(name)
+    assert user is not None
+    return user.addresses
+
+
 def test_the_networks_of_a_user(site: Site) -> None:
     site.write(f"anna:{SSHA}::::::allow_nets=192.0.2.0/24,local\nben:{SSHA}\ncarla:{SSHA}::::::allow_nets=\n")
     limits = [user.limits.networks for name in ("anna", "ben", "carla") if (user := site.backend.find_user(name))]
@@ -406,8 +425,8 @@ def test_the_networks_of_a_user(site: Site) -> None:
 @pytest.mark.parametrize(
     ("field", "words"),
     [
-        ("userdb_quota_rule=*:storage=1G", "no quotas"),
-        ("userdb_quota_storage_size=1G", "no quotas"),
+        ("userdb_quota_rule=*:storage=1G", "userdb_quota_storage_size"),
+        ("userdb_quota_storage_grace=1G", "[quota] limit what an account has"),
         ("userdb_mail_path=~/x", "[mail] root and location"),
         ("userdb_sieve_script=x", "no Sieve"),
         ("userdb_foo=1", "it has no effect here"),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from zope.interface import implementer
 
 from mailserver.auth.backends.guard import (
+    BLOCKED_LOG_PAUSE,
     CALL_TIMEOUT,
     CONCURRENCY,
     FIRST_PAUSE,
+    KNOWN_CONCURRENCY,
     MAX_LOSSES,
     MAX_PAUSE,
     Guard,
     GuardedBackend,
     GuardedHasher,
+    GuardSettings,
     Scheduler,
 )
 from mailserver.auth.interfaces import (
@@ -25,6 +29,7 @@ from mailserver.auth.interfaces import (
     NEW,
     Asking,
     IAuthBackend,
+    IBlocking,
     IHashedPasswords,
     IPasswordsOnly,
     IReadsAhead,
@@ -35,6 +40,7 @@ from mailserver.types import Secret
 from tests.auth.waiting import Task, Timers, Waiting
 
 PASSWORD = Secret(b"secret")
+DEFAULTS = GuardSettings()
 
 
 @implementer(IAuthBackend)
@@ -54,12 +60,34 @@ class Remote:
         raise KeyError("a mistake")
 
 
+class Pool:
+    """Threads that run their calls when the test says so."""
+
+    def __init__(self, most: int = 0) -> None:
+        self.most = most
+        self.calls: list[tuple[Callable[[], Any], Waiting]] = []
+
+    def run(self, function: Callable[[], Any]) -> Waiting:
+        self.calls.append((function, Waiting()))
+        return self.calls[-1][1]
+
+    def work(self) -> None:
+        function, waiting = self.calls.pop(0)
+        waiting.callback(function())
+
+
 class Site:
-    def __init__(self, backend: Any = None) -> None:
+    def __init__(self, backend: Any = None, settings: GuardSettings = DEFAULTS) -> None:
         self.timers = Timers()
+        self.pools: list[Pool] = []
         self.remote = backend or Remote()
-        self.guard = Guard("remote", Scheduler(self.timers.clock, self.timers.call_later, Waiting, Task))
-        self.backend = GuardedBackend(self.remote, self.guard)
+        scheduler = Scheduler(self.timers.clock, self.timers.call_later, Waiting, Task, self._threads)
+        self.guard = Guard("remote", scheduler, settings)
+        self.backend = GuardedBackend.of(self.remote, self.guard)
+
+    def _threads(self, most: int) -> Pool:
+        self.pools.append(Pool(most))
+        return self.pools[-1]
 
     def find(self) -> Task:
         task = Task(self.backend.find_user("anna"))
@@ -296,3 +324,100 @@ def test_a_back_end_whose_reload_fails_stops_nobody(caplog: pytest.LogCaptureFix
     site.backend.reload()
     assert "KeyError" in caplog.text
     assert "gone" in caplog.text
+
+
+def test_the_configuration_sets_time_and_places() -> None:
+    site = Site(settings=GuardSettings(timeout=2.0, concurrency=1))
+    first, second = site.find(), site.find()
+    assert len(site.remote.asked) == 1
+    site.timers.advance(1.9)
+    assert not first.done
+    site.timers.advance(0.1)
+    assert unavailable(first)
+    site.timers.advance(0.0)
+    assert len(site.remote.asked) == 2, "it has the place now"
+    site.timers.advance(2.0)
+    assert unavailable(second)
+
+
+@implementer(IAuthBackend, IBlocking)
+class Blocking:
+    """Blocks in find_user; verifies by a coroutine."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def find_user(self, name: str) -> Any:
+        self.found.append(name)
+        if name == "faulty":
+            raise KeyError(name)
+        return User(name)
+
+    async def verify_password(self, user: User, password: Secret) -> bool:
+        return password.reveal() == b"secret"
+
+
+def test_a_back_end_that_blocks_is_called_in_threads() -> None:
+    site = Site(Blocking())
+    (pool,) = site.pools
+    assert pool.most == CONCURRENCY + KNOWN_CONCURRENCY
+    task = site.find()
+    assert not site.remote.found, "not on this thread"
+    pool.work()
+    assert task.outcome() == User("anna")
+    verified = Task(site.backend.verify_password(User("anna"), PASSWORD))
+    pool.work()
+    assert verified.outcome() is True, "an awaitable is awaited here"
+    assert not site.timers.pending
+
+
+def test_a_thread_that_hangs_is_a_lost_call() -> None:
+    site = Site(Blocking())
+    site.lose()
+    assert site.guard.is_open
+    (pool,) = site.pools
+    site.timers.advance(FIRST_PAUSE)
+    probe = site.find()
+    for _ in range(MAX_LOSSES + 1):
+        pool.work()
+    assert probe.outcome() == User("anna")
+    assert not site.guard.is_open
+
+
+@implementer(IAuthBackend)
+class Slowing(Remote):
+    """Keeps the reactor's thread, in a call or in a step of a coroutine."""
+
+    timers: Timers
+
+    def find_user(self, name: str) -> Any:
+        self.timers.now += 0.3
+        return User(name)
+
+    async def verify_password(self, user: User, password: Secret) -> bool:
+        waiting = Waiting()
+        self.asked.append(waiting)
+        await waiting
+        self.timers.now += 0.2
+        return True
+
+
+def test_a_back_end_that_blocks_the_server_is_logged_with_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(Slowing())
+    site.remote.timers = site.timers
+    for _ in range(5):
+        assert site.find().outcome() == User("anna")
+    assert caplog.text.count("back end remote has blocked the server for 0.3 s") == 1
+    site.timers.now += BLOCKED_LOG_PAUSE
+    verified = Task(site.backend.verify_password(User("anna"), PASSWORD))
+    site.remote.asked[0].callback(None)
+    assert verified.outcome() is True
+    assert "blocked the server for 0.2 s (5 such calls since the last line)" in caplog.text
+
+
+def test_a_quick_back_end_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    site.remote.at_once = True
+    for _ in range(5):
+        site.find()
+    assert not caplog.text

@@ -52,6 +52,33 @@ def test_asks_a_child_and_gives_its_answer() -> None:
     assert bench.timers.pending == []
 
 
+def test_a_new_entry_is_made_behind_all_checks() -> None:
+    bench = Bench(processes=1, queue=2)
+    running = bench.ask()
+    made = Task(bench.pool.make_anew(Secret(b"new"), {"SHA-256": ""}))
+    check = bench.ask(password=b"check", rank=NEW)
+    (child,) = bench.spawn.children
+    child.answer(True)
+    assert running.outcome() is True
+    assert bench.asked() == [b"secret", b"check"]
+    child.answer(True)
+    assert check.outcome() is True
+    assert json.loads(child.written[2]) == {"scram": {"SHA-256": ""}, "password": "bmV3"}
+    child.events.received(b'{"made": "{X}y", "scram": {"SHA-256": "k"}}\n')
+    assert made.outcome() == ("{X}y", {"SHA-256": "k"})
+    bench.pool.stop()
+    with pytest.raises(AuthUnavailable):
+        Task(bench.pool.make_anew(Secret(b"new"), {})).outcome()
+
+
+def test_an_answer_to_another_question_makes_no_entry() -> None:
+    bench = Bench(processes=1)
+    made = Task(bench.pool.make_anew(Secret(b"new"), {}))
+    bench.spawn.children[0].answer(True)
+    with pytest.raises(AuthUnavailable):
+        made.outcome()
+
+
 def test_what_is_only_compared_needs_no_child() -> None:
     bench = Bench(processes=1, queue=1)
     asked = [bench.ask() for _ in range(2)]

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,25 @@ def request(stored: str, password: bytes) -> bytes:
 def test_right_and_wrong() -> None:
     assert answer(request(STORED, b"secret")) == {"right": True}
     assert answer(request(STORED, b"Secret")) == {"right": False}
+
+
+def test_a_new_entry() -> None:
+    line = json.dumps({"scram": {"SHA-256": "4096,c2FsdA=="}, "password": base64.b64encode(b"secret").decode()})
+    made: dict[str, Any] = answer(line.encode())
+    assert schemes.verify(made["made"], b"secret")
+    assert made["scram"]["SHA-256"].startswith("4096,c2FsdA==,")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"scram": {"MD5": ""}, "password": "YQ=="}',
+        b'{"scram": {"SHA-1": 1}, "password": "YQ=="}',
+        b'{"scram": {}, "password": "!"}',
+    ],
+)
+def test_a_new_entry_that_cannot_be(line: bytes) -> None:
+    assert answer(line) == {"error": "malformed request"}
 
 
 @pytest.mark.parametrize(

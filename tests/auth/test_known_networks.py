@@ -7,7 +7,14 @@ import random
 import pytest
 
 from mailserver.auth.throttling import known_networks
-from mailserver.auth.throttling.known_networks import KEEP_DAYS, DamagedTable, KnownNetworks, Row, validate_rows
+from mailserver.auth.throttling.known_networks import (
+    KEEP_DAYS,
+    MAX_KNOWN,
+    DamagedTable,
+    KnownNetworks,
+    Row,
+    validate_rows,
+)
 
 ANNA = "anna@example.test"
 HOME = (ANNA, "192.0.2.0/24")
@@ -55,10 +62,10 @@ def test_news_are_the_first_login_of_a_day() -> None:
     table.on_change = told.extend
     for _ in range(3):
         table.add(HOME)
-    assert len(told) == 1
+    assert len(told) == 2, "the pair, and the network alone"
     wall.now += DAY
     table.add(HOME)
-    assert [day for _digest, day in told] == [20_000, 20_001]
+    assert [day for _digest, day in told] == [20_000, 20_000, 20_001, 20_001]
 
 
 def test_the_file_brings_all_back_and_names_nobody() -> None:
@@ -72,7 +79,7 @@ def test_the_file_brings_all_back_and_names_nobody() -> None:
     assert b"10." not in data
     again = KnownNetworks(wall=wall)
     again.load(data)
-    assert len(again) == 500
+    assert len(again) == 1000, "pairs, and networks alone"
     assert all(map(again.is_known, pairs))
     assert not any(again.is_known((name, "192.0.2.0/24")) for name, _network in pairs)
     wall.now += (KEEP_DAYS + 1) * DAY
@@ -84,7 +91,7 @@ def test_another_key_knows_nothing() -> None:
     one, other = KnownNetworks(b"1" * 32), KnownNetworks(b"2" * 32)
     one.add(HOME)
     other.merge([(digest, 20_000) for digest in one._digests])
-    assert len(other) == 1
+    assert len(other) == 2
     assert not other.is_known(HOME)
 
 
@@ -118,18 +125,64 @@ def test_a_user_has_a_bounded_number_of_networks_and_takes_none_from_others(monk
 
 
 def test_the_table_is_bounded_and_the_longest_unused_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_networks, "MAX_KNOWN", 200)
+    monkeypatch.setattr(known_networks, "MAX_KNOWN", 400)
     wall = Wall()
     table = KnownNetworks(wall=wall)
     for number in range(300):
         if number % 7 == 0:
             wall.now += DAY
         table.add((f"user{number}", network(number)))
-        assert len(table) <= 200
+        assert len(table) <= 400
         assert list(table._digests) == sorted(table._digests)
     left = [number for number in range(300) if table.is_known((f"user{number}", network(number)))]
-    assert len(left) == 200 or len(left) == 199
+    assert 195 <= len(left) <= 205
     assert min(left) >= 300 - 200 - 7
+
+
+def test_a_network_is_known_once_anybody_has_logged_in_and_for_as_long() -> None:
+    wall = Wall()
+    table = KnownNetworks(wall=wall)
+    assert not table.is_network_known(network(1))
+    table.add((ANNA, network(1)))
+    assert table.is_network_known(network(1))
+    assert not table.is_network_known(network(2))
+    again = KnownNetworks(wall=wall)
+    again.load(table.to_bytes())
+    assert again.is_network_known(network(1))
+    wall.now += KEEP_DAYS * DAY
+    assert table.is_network_known(network(1))
+    wall.now += DAY
+    assert not table.is_network_known(network(1))
+
+
+def test_a_user_at_its_limit_makes_no_further_network_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_networks, "MAX_NETWORKS", 5)
+    table = KnownNetworks()
+    for number in range(20):
+        table.add((ANNA, network(number)))
+    assert [number for number in range(20) if table.is_network_known(network(number))] == [0, 1, 2, 3, 4]
+    table.add(("ben@example.test", network(19)))
+    assert table.is_network_known(network(19))
+
+
+def test_the_networks_of_anybody_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_networks, "MAX_OF_ANYBODY", 5)
+    wall = Wall()
+    table = KnownNetworks(wall=wall)
+    for number in range(20):
+        wall.now += DAY
+        table.add((f"user{number}", network(number)))
+    assert [number for number in range(20) if table.is_network_known(network(number))] == [15, 16, 17, 18, 19]
+    assert all(table.is_known((f"user{number}", network(number))) for number in range(20))
+
+
+def test_a_full_table_has_less_than_a_mebibyte() -> None:
+    table = KnownNetworks()
+    table.merge((number << 32, 20_000) for number in range(MAX_KNOWN + 1))
+    assert 0.9 * MAX_KNOWN < len(table) <= MAX_KNOWN
+    table.merge(((number << 32) + 1, 20_000) for number in range(MAX_KNOWN - len(table)))
+    assert len(table) == MAX_KNOWN
+    assert len(table.to_bytes()) < 1 << 20
 
 
 def test_workers_tell_rows_and_no_day_of_the_future() -> None:

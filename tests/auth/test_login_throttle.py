@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from ipaddress import ip_address
+from math import inf
 from typing import Any, cast
 
 import pytest
@@ -55,8 +56,15 @@ class Site:
         await self.sleep(HASHING)
         return stored == "{PLAIN}" + password.reveal().decode()
 
-    def login(self, password: str, name: str = ANNA, peer: str = "192.0.2.1", host: str | None = None) -> Deferred[Any]:
-        context = LoginContext("imap", ip_address(peer), host, "s1")
+    def login(
+        self,
+        password: str,
+        name: str = ANNA,
+        peer: str = "192.0.2.1",
+        host: str | None = None,
+        within: float = inf,
+    ) -> Deferred[Any]:
+        context = LoginContext("imap", ip_address(peer), host, "s1", answer_within=within)
         done = Deferred.fromCoroutine(self.service.login(Credentials(name, Secret(password.encode())), context))
         done.addErrback(_kind)
         return done
@@ -104,6 +112,38 @@ def test_parallel_guesses_from_many_addresses_of_a_network_are_no_cheaper(site: 
         site.login(f"wrong{number}", peer=f"192.0.2.{number}")
     site.pass_time(0.9)
     assert len(site.checked) == 1
+
+
+def test_an_answer_that_must_come_in_time_is_not_delayed_further(site: Site) -> None:
+    site.penalties.first_delay = site.penalties.max_delay = 15.0
+    assert site.seconds_of(site.login("wrong", within=7.0)) == 7
+    # The next guess pays for the whole delay all the same: its turn comes after 15 s, so it is refused until then.
+    refused = site.login("wrong again", within=7.0)
+    assert site.seconds_of(refused) == 5
+    assert refused.result is TooManyLogins
+    assert site.checked == [b"wrong"]
+
+
+def test_a_client_that_tries_again_does_not_postpone_its_turn(site: Site) -> None:
+    site.penalties.first_delay = site.penalties.max_delay = 15.0
+    site.login("wrong", within=7.0)
+    results = []
+    for _ in range(3):
+        right = site.login("right", within=7.0)
+        site.pass_time(7.0)
+        results.append(right.result)
+    assert results[0] is TooManyLogins
+    assert isinstance(results[1], User) or isinstance(results[2], User), results
+
+
+def test_a_turn_that_comes_too_late_for_the_answer_is_not_taken(site: Site) -> None:
+    """Of one guess after another for a user, from ever more places of one network."""
+    guesses = [site.login(f"wrong{number}", peer=f"192.0.2.{number}", within=7.0) for number in range(50)]
+    site.pass_time(8.0)
+    assert all(guess.called for guess in guesses)
+    assert Counter(guess.result for guess in guesses)[AuthFailed] == len(site.checked)
+    assert len(site.checked) <= 4, "1, 2 and 4 s behind one another"
+    assert len(site.attempts.pairs) == 0
 
 
 def test_two_processes_look_at_two_guesses_at_once_and_no_more(site: Site) -> None:

@@ -63,7 +63,7 @@ def test_ours_are_found_by_name(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_says_what_is_known_and_what_is_near() -> None:
-    with pytest.raises(UnknownBackend, match=r"'fiel'.*known: file, memory, strcred") as caught:
+    with pytest.raises(UnknownBackend, match=r"'fiel'.*known: directory, file, memory, strcred") as caught:
         find_backend("fiel:/etc/mailserver/users", NoHasher())
     assert caught.value.near == "file"
 
@@ -215,8 +215,12 @@ def test_a_package_of_somebody_else(tmp_path: Path) -> None:
         timeout=120,
     )  # fmt: skip
     # doveadm pw -s SSHA -p secret
-    entries = {"anna@example.test": "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"}
-    (tmp_path / "users.json").write_text(json.dumps(entries))
+    content = {
+        "users": {"anna@example.test": "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"},
+        "aliases": {"info@example.test": ["anna@example.test"]},
+    }
+    (tmp_path / "users.json").write_text(json.dumps(content))
+    assert sum(1 for line in (source / "mailserver_json_users.py").read_text().splitlines() if line) <= 40
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
 
     def mailserver(*words: str) -> subprocess.CompletedProcess[str]:
@@ -234,7 +238,7 @@ def test_a_package_of_somebody_else(tmp_path: Path) -> None:
     assert any(line.startswith("json ") for line in mailserver("auth", "list").stdout.splitlines())
     tried = mailserver("auth", "conformance", f"json:{tmp_path}/users.json", "anna@example.test")
     assert tried.returncode == 0, tried.stdout + tried.stderr
-    assert (tried.stdout.count("ok "), tried.stdout.count("not offered")) == (6, 4)
+    assert (tried.stdout.count("ok "), tried.stdout.count("not offered")) == (7, 5)
     stranger = mailserver("auth", "conformance", f"json:{tmp_path}/users.json", "ben@example.test")
     assert stranger.returncode == 1
     assert "not found" in stranger.stdout

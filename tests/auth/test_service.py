@@ -19,9 +19,12 @@ from mailserver.auth.interfaces import (
 )
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import MIN_FAILURE_TIME, LoginService
-from mailserver.auth.throttling.login_throttle import LoginThrottle
+from mailserver.auth.throttling.banned_clients import BannedClients, client_number
+from mailserver.auth.throttling.guess_counts import Guess
+from mailserver.auth.throttling.login_throttle import REFUSAL_DELAY, LoginThrottle
 from mailserver.auth.throttling.penalties import Penalties
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, MailError
+from mailserver.explain.refs import read_ref
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
 from tests.auth.waiting import Task, Timers, Waiting
@@ -123,11 +126,18 @@ class Site:
         demands: str | None = None,
         names_user: bool = True,
         weak_schemes: bool = False,
+        show_refs: bool = True,
+        hasher: type[CountingHasher] = CountingHasher,
+        timers: Timers | None = None,
+        **services: Any,
     ) -> None:
+        """`services`: "exposures", "renewals", "revocations"."""
         self.backends = backends
-        self.timers = Timers()
-        self.hasher = CountingHasher(self.timers)
+        self.timers = timers or Timers()
+        self.hasher = hasher(self.timers)
         self.penalties = Penalties(self.timers.clock)
+        self.banned = BannedClients(self.timers.clock)
+        self.guesses: list[Guess] = []
         hosts = {"mail.example.test": "example.test", "mail.example.org": "example.org"}
         self.service = LoginService(
             backends,
@@ -143,6 +153,10 @@ class Site:
             LoginThrottle(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
             scram_for_some=scram_for_some,
             weak_schemes=weak_schemes,
+            show_refs=show_refs,
+            banned=self.banned,
+            on_guess=self.guesses.append,
+            **services,
         )
 
     def login(
@@ -382,7 +396,7 @@ def test_a_user_of_some_networks_logs_in_from_no_other(
     ("name", "password", "reason"),
     [
         ("nobody@example.test", "x", "there is no user nobody@example.test"),
-        ("nobody", "x", "there is no user nobody or nobody@example.test"),
+        ("nobody", "x", "there is no user of the typed name (6 characters), with or without @example.test"),
         ("anna@example.test", "wrong", "wrong password for anna@example.test"),
         ("anna", "wrong", "wrong password for anna@example.test"),
         ("disabled@example.test", "x", "disabled@example.test is disabled"),
@@ -539,3 +553,80 @@ def test_who_hangs_up_checks_no_faster(site: Site) -> None:
     site.timers.advance(3.0)
     assert len(site.hasher.checks) <= 5
     assert site.login("anna@example.test", "secret", peer="198.51.100.1").outcome(), "other networks"
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_clients_see_the_id_of_a_refusal_where_the_configuration_says_so(shown: bool) -> None:
+    site = Site(Hashed({}), show_refs=shown)
+    context, error = LoginContext("imap", None, None, "s1"), AuthFailed("because")
+    ref = site.service.refused(error, "anna", "PLAIN", context)
+    assert read_ref(ref) == ref
+    assert error.sentence == AuthFailed.text + (f" (ref {ref})" if shown else "")
+    assert error.reason == "because"
+
+
+def test_a_password_in_the_field_of_the_name_is_in_no_reason() -> None:
+    for backends in ([Hashed({})], [Checker({})]):
+        site = Site(*backends)
+        task = site.login("hunter2", "anna")
+        while not task.done:
+            site.timers.advance(0.01)
+        with pytest.raises(AuthFailed) as caught:
+            task.outcome()
+        assert "(7 characters)" in caught.value.reason
+        assert "hunter2" not in caught.value.reason
+
+
+def test_a_wrong_password_is_a_guess_at_once_with_the_id_of_its_refusal(site: Site) -> None:
+    site.login("Anna@Example.Test", "wrong", peer="::ffff:192.0.2.9")
+    [guess] = site.guesses
+    assert (guess.peer, guess.name, guess.shown, guess.protocol) == (
+        "192.0.2.9",
+        "anna@example.test",
+        "Anna@Example.Test",
+        "imap",
+    )
+    assert read_ref(guess.id) == guess.id
+    context, error = LoginContext("imap", ip_address("192.0.2.1"), None, "s1"), AuthFailed("x")
+    Task(site.service.login(Credentials("anna@example.org", Secret(b"wrong")), context))
+    assert site.service.refused(error, "anna", "PLAIN", context) == site.guesses[-1].id
+    assert site.guesses[-1].digest == guess.digest, "the same password"
+    site.login("david@example.org", "another")
+    assert site.guesses[-1].digest != guess.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("bare", "bare"),
+        ("hunter2", "(7 characters)"),
+        ("nobody@example.test", "nobody@example.test"),
+        ("two words", "(9 characters)"),
+        ("", ""),
+    ],
+)
+def test_a_guess_shows_names_of_users_and_addresses_alone(name: str, shown: str) -> None:
+    site = Site(Hashed({"bare": "{PLAIN}bare"}), default_domain="")
+    site.login(name, "wrong")
+    assert [guess.shown for guess in site.guesses] == [shown]
+
+
+def test_a_right_password_is_no_guess_whether_it_lets_in_or_not() -> None:
+    site = Site(Hashed({"anna@example.test": "{PLAIN}secret"}, {"anna@example.test": ("198.51.100.0/24",)}))
+    assert site.failure(site.login("anna@example.test", "secret"))[0] == "AuthFailed"
+    assert site.login("anna@example.test", "secret", peer="198.51.100.7").outcome()
+    with pytest.raises(AuthorizationFailed):
+        site.login("anna@example.test", "secret", peer="198.51.100.7", authorization="ben").outcome()
+    assert site.guesses == []
+
+
+def test_a_banned_client_is_not_checked_and_not_called_wrong(site: Site) -> None:
+    site.banned.apply([(client_number(ip_address("192.0.2.1")), 60.0)])
+    failure = site.failure(site.login("anna@example.test", "secret"))
+    assert (failure[0], failure[2]) == ("TooManyLogins", REFUSAL_DELAY)
+    assert site.hasher.checks == []
+    assert site.guesses == []
+    assert site.login("anna@example.test", "secret", peer="192.0.2.2").outcome()
+    assert site.login("anna@example.test", "secret", peer=None).outcome()
+    site.timers.advance(60)
+    assert site.login("anna@example.test", "secret").outcome()

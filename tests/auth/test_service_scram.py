@@ -118,7 +118,10 @@ def test_a_proof_logs_in(site: Site) -> None:
 
 def test_what_is_no_proof(site: Site, backend: Keyed) -> None:
     assert reason(site, proof("anna", fits=False)) == "wrong password for anna@example.test"
-    assert reason(site, proof("nobody")) == "there is no user nobody or nobody@example.test"
+    assert (
+        reason(site, proof("nobody"))
+        == "there is no user of the typed name (6 characters), with or without @example.test"
+    )
     # Proved by keys that are not the user's: the exchange was begun for another, or they have changed.
     assert reason(site, proof("anna", evolve(KEYS, salt=b"other"))) == "wrong password for anna@example.test"
     assert "mailserver user password ben@example.test" in reason(site, proof("ben"))
@@ -198,3 +201,13 @@ def test_certificates(site: Site, backend: Keyed) -> None:
     assert "disabled" in reason(site, Certified("anna"))
     only_passwords = Site(Hashed({"anna@example.test": "{PLAIN}x"}))
     assert "accepts no logins by certificate" in reason(only_passwords, Certified("anna"))
+
+
+def test_wrong_proofs_are_one_guess_of_each_name(site: Site) -> None:
+    """A program with an old password makes another proof each time."""
+    for octets in (b"1", b"2", b"3"):
+        assert "wrong password" in reason(site, proof("anna@example.test", fits=False, octets=octets))
+    assert len(site.guesses) == 3
+    assert len({guess.digest for guess in site.guesses}) == 1
+    reason(site, proof("nobody@example.test", fits=False))
+    assert site.guesses[-1].digest != site.guesses[0].digest

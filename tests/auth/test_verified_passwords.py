@@ -212,8 +212,7 @@ def test_guesses_from_elsewhere_have_the_budget_of_all_unknown_networks_together
 def test_a_changed_password_is_checked_anew() -> None:
     site = Site()
     logged_in(site)
-    backend = site.service._check._listing[0]
-    backend.entries[ANNA] = "{PLAIN}new"  # type: ignore[attr-defined]
+    site.service._check._listing[0].backend.entries[ANNA] = "{PLAIN}new"
     again = site.login("right")
     site.pass_time(2)
     assert again.result is AuthFailed
@@ -223,7 +222,7 @@ def test_a_changed_password_is_checked_anew() -> None:
 def test_a_disabled_user_is_refused_all_the_same() -> None:
     site = Site()
     logged_in(site)
-    site.service._check._listing[0].entries[ANNA] = None  # type: ignore[attr-defined]
+    site.service._check._listing[0].backend.entries[ANNA] = None
     again = site.login("right")
     site.pass_time(2)
     assert again.result is AuthFailed

@@ -80,6 +80,7 @@ def test_what_the_page_names_is_there() -> None:
         "ca list",
         "client-settings anna@example.test",
         "dns records example.test",
+        "imap capabilities",
         "index show anna@example.test",
         "mailbox special-use anna@example.test",
     ],

@@ -24,8 +24,8 @@ def run(*words: str, password: str = "secret", path: Path | None = None) -> subp
 
 def test_list_names_ours_and_what_the_configuration_names(tmp_path: Path) -> None:
     lines = run("list", "--config", str(tmp_path / "none")).stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["BACKEND", "file", "memory", "strcred"]
-    assert [line.split()[-1] for line in lines[1:]] == ["-"] * 3
+    assert [line.split()[0] for line in lines] == ["BACKEND", "directory", "file", "memory", "strcred", "virtual"]
+    assert [line.split()[-1] for line in lines[1:]] == ["-"] * 5
     config = tmp_path / "mailserver.toml"
     config.write_text(
         '[server]\nhostname = "mail.example.test"\nuser = "root"\n[mail]\nroot = "mail"\n'
@@ -35,9 +35,11 @@ def test_list_names_ours_and_what_the_configuration_names(tmp_path: Path) -> Non
     )
     told = run("list", "--config", str(config)).stdout
     assert {line.split()[0]: line.split()[-1] for line in told.splitlines()[1:]} == {
+        "directory": "-",
         "file": "yes",
         "memory": "yes",
         "strcred": "-",
+        "virtual": "-",
     }
     assert "secret" not in told
 
@@ -62,7 +64,7 @@ def test_a_wrong_password_is_a_fault_and_is_not_printed(tmp_path: Path) -> None:
 def test_what_is_not_there() -> None:
     done = run("conformance", "fiel:/x", "anna")
     assert done.returncode == 1
-    assert "known: file" in done.stderr
+    assert "known: directory, file" in done.stderr
     assert run("conformance", "memory:anna=secret", "a b").returncode == 1
 
 

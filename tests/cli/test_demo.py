@@ -18,6 +18,7 @@ from mailserver.auth.backends.file import check as check_users
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import parse_line
 from mailserver.cli import main
+from mailserver.cli.account_stores import DirectoryStore
 from mailserver.cli.samples import now, sample_messages
 from mailserver.config.model import Config
 from mailserver.problems import find_problems
@@ -43,6 +44,11 @@ def config(directory: Path) -> Config:
     return found
 
 
+def exported(directory: Path) -> list[str]:
+    """Names of users."""
+    return [entry.name for entry in DirectoryStore(directory / "accounts" / "directory.db").entries()]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     directory = tmp_path_factory.mktemp("demo") / "var" / "demo"
@@ -51,10 +57,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_everything_is_in_its_place(made: tuple[Path, str]) -> None:
     directory, _ = made
-    for name in ("mailserver.toml", "ca.pem", "state/ca/ca.key", "accounts.txt", "users", "mail", "certs/mail.example.test.pem",
+    for name in ("mailserver.toml", "ca.pem", "state/ca/ca.key", "accounts.txt", "accounts/directory.db", "mail", "certs/mail.example.test.pem",
                  "certs/mail.example.test.key", "certs/mail.example.org.pem", "certs/mail.example.org.key"):  # fmt: skip
         assert (directory / name).exists(), name
-    for secret in ("state/ca/ca.key", "accounts.txt", "users", "certs/mail.example.org.key"):
+    for secret in ("state/ca/ca.key", "accounts.txt", "accounts/directory.db", "certs/mail.example.org.key"):
         assert (directory / secret).stat().st_mode & 0o077 == 0, secret
 
 
@@ -82,10 +88,9 @@ def test_the_configuration_has_no_problem(made: tuple[Path, str]) -> None:
 def test_three_users_each_whose_printed_passwords_are_right(made: tuple[Path, str]) -> None:
     directory, printed = made
     accounts = dict(line.split(":") for line in (directory / "accounts.txt").read_text().splitlines())
-    entries = [parse_line(line) for line in (directory / "users").read_text().splitlines()]
-    assert [entry.name for entry in entries] == list(accounts)
+    entries = list(DirectoryStore(directory / "accounts" / "directory.db").entries())
+    assert [entry.name for entry in entries] == sorted(accounts)
     assert [sum(name.endswith(domain) for name in accounts) for domain in ("@example.test", "@example.org")] == [3, 3]
-    assert check_users(directory / "users") == []
     assert len(set(accounts.values())) == 6
     for entry in entries:
         assert entry.stored.startswith("{ARGON2ID}")
@@ -172,7 +177,7 @@ def test_what_was_cut_off_is_taken_up(tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     (tmp_path / "mailserver.toml").unlink()
     (tmp_path / "certs" / "mail.example.org.pem").unlink()
-    (tmp_path / "users").unlink()
+    (tmp_path / "accounts" / "directory.db").unlink()
     home = tmp_path / "mail" / "example.test" / "anna"
     (home.parent / "ben.making" / "Maildir" / "tmp").mkdir(parents=True)
     home.rename(home.with_name("anna.making"))
@@ -202,11 +207,43 @@ def test_another_port_base_moves_the_ports_and_keeps_the_rest(tmp_path: Path) ->
     assert "changes the port of every listener" in head
 
 
+def test_a_demonstration_with_a_users_file(tmp_path: Path) -> None:
+    """As it was made by earlier releases, and still is on request: it keeps its kind of back end."""
+    printed = make(tmp_path, "--users-file")
+    assert [each.use for each in config(tmp_path).auth.backends] == [f"file:{tmp_path}/users"]
+    assert check_users(tmp_path / "users") == []
+    assert not (tmp_path / "accounts").exists()
+    assert len([line for line in printed.splitlines() if line.startswith("swaks ")]) == 1
+    first = (tmp_path / "users").read_text()
+    make(tmp_path, "--users", "2")
+    assert (tmp_path / "users").read_text().startswith(first)
+    assert [parse_line(line).name for line in (tmp_path / "users").read_text().splitlines()][6:] == [
+        "u000@example.test",
+        "u001@example.test",
+    ]
+    # Interrupted before its configuration was written.
+    (tmp_path / "mailserver.toml").unlink()
+    make(tmp_path)
+    assert [each.use for each in config(tmp_path).auth.backends] == [f"file:{tmp_path}/users"]
+
+
+def test_a_directory_that_cannot_be_opened_is_a_sentence(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / "accounts" / "directory.db").write_bytes(b"no database" * 500)
+    done = CliRunner().invoke(main, ["demo", "--dir", str(tmp_path), "--port-base", "21000"])
+    assert done.exit_code == 1
+    assert "is damaged" in done.output
+
+
 def test_more_users_are_added_to_those_there(tmp_path: Path) -> None:
     make(tmp_path)
-    first = (tmp_path / "users").read_text()
-    assert "2 more accounts" in make(tmp_path, "--users", "2")
-    assert (tmp_path / "users").read_text().startswith(first)
+    first = exported(tmp_path)
+    CliRunner().invoke(main, ["alias", "remove", "info@example.test", "--config", str(tmp_path / "mailserver.toml")])
+    printed = make(tmp_path, "--users", "2")
+    assert "2 more accounts" in printed
+    assert set(exported(tmp_path)) - set(first) == {"u000@example.test", "u001@example.test"}
+    assert "info@example.test" not in printed
+    assert "--to team@example.test" in printed
     names = [line.partition(":")[0] for line in (tmp_path / "accounts.txt").read_text().splitlines()]
     assert names[6:] == ["u000@example.test", "u001@example.test"]
 
@@ -217,11 +254,22 @@ def test_settings_and_commands_are_printed_for_each_domain(made: tuple[Path, str
         for port in (21993, 21143, 21995, 21110, 21465, 21587):
             assert re.search(rf"host {re.escape(host)} .*port {port}", printed)
     commands = [line for line in printed.splitlines() if line.startswith(("openssl ", "curl ", "swaks "))]
-    assert len(commands) == 3
+    assert len(commands) == 5
+    assert "info@example.test,team@example.test" in shlex.split(commands[-1])
+    assert re.search(r"\n  Alias +info@example\.test  leads to anna, ben\n", printed)
+    assert re.search(r"\n  Group +team@example\.test  leads to anna, ben, carla\n", printed)
     for command in commands:
         words = shlex.split(command)
         assert str(directory / "ca.pem") in words
         assert any("mail.example." in word for word in words)
+
+
+def test_the_app_password_is_printed_while_its_file_is_there(tmp_path: Path) -> None:
+    said = make(tmp_path)
+    user, _, password = (tmp_path / "app-password.txt").read_text().strip().partition(":")
+    assert f"--user '{user}:{password}'" in said
+    (tmp_path / "app-password.txt").unlink()
+    assert password not in make(tmp_path)
 
 
 def test_the_administrators_command_runs_in_any_directory(made: tuple[Path, str], tmp_path: Path) -> None:
@@ -240,7 +288,7 @@ def test_a_directory_with_odd_letters(tmp_path: Path) -> None:
     printed = make(odd)
     config(odd)
     commands = [line for line in printed.splitlines() if line.startswith(("openssl ", "curl ", "swaks "))]
-    assert len(commands) == 3
+    assert len(commands) == 5
     assert all(str(odd / "ca.pem") in shlex.split(command) for command in commands)
 
 

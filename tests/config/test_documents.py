@@ -16,7 +16,16 @@ from mailserver.net.listeners.binding import places
 from tests.config.test_load import SOUND
 
 PROJECT = Path(__file__).parents[2]
-ABSENT = ("[submission.relay]", "[[listener]]", "[[domain.site]]", "[domain.mta_sts]", "[acme]", "[acme.dns]")
+ABSENT = (
+    "[submission.relay]",
+    "[[listener]]",
+    "[[domain.site]]",
+    "[[imap.hide]]",
+    "[domain.mta_sts]",
+    "[domain.quota]",
+    "[acme]",
+    "[acme.dns]",
+)
 """Headers behind #."""
 
 
@@ -66,15 +75,18 @@ def test_every_key_uncommented_is_its_default(tmp_path: Path) -> None:
     assert plain is not None
     # Absent keys of [tls] are the preset's, and the examples are other values.
     assert told.config.tls.preset == plain.tls.preset
-    for name in ("imap", "pop3", "lmtp", "http", "limits", "mail", "auth"):
+    for name in ("pop3", "lmtp", "http", "limits", "mail", "auth"):
         assert getattr(told.config, name) == getattr(plain, name)
+    # The rule of the example stands behind a header of its own.
+    assert len(told.config.imap.hide) == 1
+    assert attrs.evolve(told.config.imap, hide=()) == plain.imap
 
 
 def test_every_key_is_described() -> None:
     reference, example = describe.reference(), describe.example_file()
     for _name, table in describe._tables():
         for key, attribute in keys_of(table).items():
-            if key not in ("relay", "site", "mta_sts", "dns"):
+            if key not in ("relay", "site", "mta_sts", "quota", "dns", "hide"):
                 assert f"| `{key}` |" in reference
                 assert f"{key} = " in example
                 assert attribute.metadata["doc"][0].isupper() or attribute.metadata["doc"].startswith("lmtp")
@@ -95,6 +107,17 @@ class TestShow:
         shown = show(config)
         assert "hunter2" not in shown
         assert tomllib.loads(shown)["auth"]["backends"] == ["file:/etc/mailserver/users", "strcred:(hidden)"]
+
+    def test_settings_of_back_ends_without_their_secrets(self, config: model.Config) -> None:
+        uses = (
+            model.BackendUse("sql:hunter2", ("example.org",), cache=60.0),
+            model.BackendUse("file:/users", ("example.net",)),
+        )
+        shown = show(attrs.evolve(config, auth=attrs.evolve(config.auth, backends=uses)))
+        assert tomllib.loads(shown)["auth"]["backends"] == [
+            {"use": "sql:(hidden)", "domains": ["example.org"], "time": 5.0, "calls": 16, "cache": 60.0},
+            {"use": "file:/users", "domains": ["example.net"]},
+        ]
 
     def test_no_arguments_of_the_command_for_a_password(self, config: model.Config) -> None:
         domain = attrs.evolve(config.domains[0], key_password_command=("/usr/bin/open", "--token", "hunter2"))

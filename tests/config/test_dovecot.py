@@ -145,11 +145,13 @@ def test_words_of_mail_are_keys_of_dovecots_and_not_ours_and_name_ours() -> None
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [("quota = 10\n", "quota"), ('[mail]\nquota = "1G"\n', "[mail] quota"), ("[quota]\nx = 1\n", "[quota]")],
+    [
+        ("quota_storage_size = 10\n", "quota_storage_size"),
+        ('[mail]\nquota_storage_size = "1G"\n', "[mail] quota_storage_size"),
+    ],
 )
-def test_a_quota_is_said_not_to_exist(tmp_path: Path, text: str, place: str) -> None:
+def test_a_quota_has_another_name(tmp_path: Path, text: str, place: str) -> None:
     octets = text.encode() + SOUND if not text.startswith("[mail]") else SOUND.replace(b"[mail]\n", text.encode())
     told = [problem for problem in parse(octets, tmp_path / "a.toml").problems if problem.place == place]
     assert len(told) == 1
-    assert "there are no quotas" in told[0].reason
-    assert "messages_per_mailbox" in told[0].reason
+    assert "storage of [quota]" in told[0].reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from mailserver.config import model
 from mailserver.config.check import check
 from mailserver.config.load import load, parse, read
-from mailserver.config.model import Problem
+from mailserver.config.model import BackendUse, Problem
 from mailserver.config.values import as_toml
 
 SOUND = b"""
@@ -248,6 +249,8 @@ def test_any_octets_give_problems(octets: bytes) -> None:
     ("written", "taken"),
     [
         ("file:users", "file:/etc/mailserver/users"),
+        ("directory:users.db", "directory:/etc/mailserver/users.db"),
+        ("directory:~/users.db", "directory:~/users.db"),
         ("file:../users", "file:/etc/mailserver/../users"),
         ("file:/users", "file:/users"),
         # Neither is a path that could be meant: the back end refuses them.
@@ -259,7 +262,66 @@ def test_any_octets_give_problems(octets: bytes) -> None:
 def test_a_users_file_is_taken_from_the_directory_too(written: str, taken: str) -> None:
     backends = b'backends = ["file:/etc/mailserver/users", "strcred:memory:anna:hunter2"]'
     config = config_of(SOUND.replace(backends, f"backends = ['{written}']".encode()))
-    assert config.auth.backends == (taken,)
+    assert [each.use for each in config.auth.backends] == [taken]
+
+
+def _with_backends(written: str) -> bytes:
+    backends = b'backends = ["file:/etc/mailserver/users", "strcred:memory:anna:hunter2"]'
+    assert backends in SOUND
+    return SOUND.replace(backends, f"backends = [{written}]".encode())
+
+
+@pytest.mark.parametrize("separator", ["ab", "@", "a", "-", "+", " ", "/", "*\n"])
+def test_a_separator_that_stands_in_names_is_refused(separator: str) -> None:
+    written = json.dumps(separator).encode()
+    (line,) = lines_of(SOUND.replace(b"[auth]\n", b"[auth]\nmaster_separator = " + written + b"\n"))
+    assert line.startswith("[auth] master_separator")
+
+
+def test_a_separator() -> None:
+    config = config_of(SOUND.replace(b"[auth]\n", b'[auth]\nmaster_separator = "*"\n'))
+    assert config.auth.master_separator == "*"
+
+
+def test_a_back_end_may_have_settings() -> None:
+    written = '"file:users", {use = "ldap:x", domains = ["Example.ORG"], time = 2, calls = 4, cache = 60}'
+    config = config_of(_with_backends(written))
+    assert config.auth.backends == (
+        BackendUse("file:/etc/mailserver/users"),
+        BackendUse("ldap:x", ("example.org",), 2.0, 4, 60.0),
+    )
+    assert config_of(_with_backends('{use = "file:users", domains = ["example.org"]}')).auth.backends == (
+        BackendUse("file:/etc/mailserver/users", ("example.org",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("5", "must be text in quotes or a table with the key use, not a whole number"),
+        ("{domains = ['example.org']}", "a table needs the key use"),
+        ("{use = 'ldap:hunter2', domain = 'example.org'}", "use, domains, time, calls, cache, and not 'domain'"),
+        ("{use = 'ldap:hunter2', domains = 'example.org'}", "domains of ldap must be an array in square brackets"),
+        ("{use = 'ldap:hunter2', domains = []}", "domains of ldap must name at least one"),
+        ("{use = 'ldap:hunter2', domains = ['a b']}", "domains of ldap must be a host name"),
+        ("{use = 'ldap:hunter2', time = 0}", "time of ldap must be"),
+        ("{use = 'ldap:hunter2', time = 61}", "time of ldap must be at most 60 seconds"),
+        ("{use = 'ldap:hunter2', time = '5'}", "time of ldap must be"),
+        ("{use = 'ldap:hunter2', calls = 0}", "calls of ldap must be at least 1"),
+        ("{use = 'ldap:hunter2', calls = 257}", "calls of ldap must be at most 256"),
+        ("{use = 'ldap:hunter2', cache = -1}", "cache of ldap must be from 0, which is never, to 600 seconds"),
+        ("{use = 'ldap:hunter2', cache = 3600}", "cache of ldap must be from 0, which is never, to 600 seconds"),
+        ("{use = 'ldap:hunter2', cache = true}", "cache of ldap must be a number of seconds"),
+        ("{use = 'file:hunter2', cache = 60}", "file answers at once, from this machine"),
+        ("{use = 'directory:/hunter2', time = 2}", "directory answers at once, from this machine"),
+        ("{use = 'hunter2 word:x'}", "number 1 must be NAME:ARGUMENT"),
+    ],
+)
+def test_a_wrong_setting_of_a_back_end_is_named_without_its_argument(written: str, words: str) -> None:
+    (line,) = lines_of(_with_backends(written))
+    assert line.startswith("[auth] backends")
+    assert words in line
+    assert "hunter2" not in line
 
 
 @pytest.mark.parametrize(("written", "meant"), [("smtp", "submission"), ("SMTPS", "submissions"), ("imap4", "imap")])

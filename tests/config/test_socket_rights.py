@@ -82,6 +82,15 @@ def test_so_is_one_that_everybody_can_use(tmp_path: Path) -> None:
         "lets every user of this machine deliver mail from any sender: give the socket to the group"
     )
     assert warnings(config_in(tmp_path, 'socket_mode = "0666"', protocol="http")) == []
+    (reason,) = warnings(config_in(tmp_path, 'socket_mode = "0602"', protocol="auth"))
+    assert reason.startswith(
+        "lets every user of this machine guess passwords in the name of any address, and so delay or"
+    )
+    assert warnings(config_in(tmp_path, 'socket_owner = "daemon"\nsocket_mode = "0600"', protocol="auth")) == []
+    (reason,) = warnings(config_in(tmp_path, 'socket_mode = "0666"', protocol="lookup"))
+    assert reason.startswith(
+        "lets every user of this machine learn which addresses exist here, and who gets their mail"
+    )
 
 
 def test_check_says_who_can_connect(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import urllib.request
 from collections.abc import Callable
@@ -13,13 +14,16 @@ from pathlib import Path
 import pytest
 
 from mailserver.http.routes import ROUTES
+from mailserver.imap.append.catenate import MOST_URLS
 from mailserver.imap.commands import TABLE
+from mailserver.imap.search.contexts import MAX_CONTEXTS
 from mailserver.pop3 import commands as pop3_commands
 from mailserver.session.cost import Cost
 from mailserver.smtp import tables
 from tests.hostile.conftest import LARGEST
 from tests.hostile.wire import Client, log_in, plain
 from tests.server import Server
+from tests.sweeps import choose
 
 SCALE = int(os.environ.get("MAILSERVER_SCALE", "1"))
 """Of mailboxes: larger in `make soak`."""
@@ -31,6 +35,7 @@ DEEP = 95
 NAME = "a" * 60
 LONG_PATTERN = b"*a" * 500 + b"b"
 """Matches nothing, and that is found out late."""
+MANY_PATTERNS = tuple(b"*%da%%" % number for number in range(5000))
 LONGER_PATTERN = b"*a" * 25_000
 """Longer than any name."""
 KEYWORDS = b" ".join(b"keyword%d" % number for number in range(20))
@@ -85,6 +90,11 @@ class World:
 
     def pop3(self) -> Client:
         return log_in(self.server, "pop3s", self.user)
+
+    def remove_large_messages(self) -> None:
+        """Each row begins with the same INBOX: a search through the large messages of all rows before takes minutes."""
+        with self.imap(b"INBOX") as client:
+            ok(client, b"UID SEARCH RETURN (SAVE) LARGER 100000", b"UID STORE $ +FLAGS.SILENT (\\Deleted)", b"EXPUNGE")
 
     def unseen_mailbox(self) -> bytes:
         """One that nobody has looked at yet."""
@@ -141,6 +151,24 @@ def idle(client: Client) -> None:
         pass
 
 
+def notify(world: World) -> None:
+    """All mailboxes of the account are followed by several sessions, and then most of them change."""
+    everything = b"(MessageNew MessageExpunge FlagChange MailboxName SubscriptionChange MailboxMetadataChange ServerMetadataChange)"
+    names = b" ".join(b"%b%d" % (NAME.encode("ascii"), number) for number in range(900))
+    with world.imap(b"INBOX") as other, world.imap() as first, world.imap() as second, world.imap() as third:
+        ok(first, b"NOTIFY SET STATUS (personal %b)" % everything, b"NOTIFY SET (personal %b)" % everything)
+        ok(second, b"NOTIFY SET (subtree (%b) %b) (subscribed %b)" % (names, everything, everything))
+        ok(third, b"NOTIFY SET STATUS" + b" (personal %b)" % everything * 99)
+        elsewhere = [b"(subtree (x%d y%d z%d) %b)" % (each, each, each, everything) for each in range(99)]
+        ok(third, b"NOTIFY SET (personal %b) " % everything + b" ".join(elsewhere))
+        for number in range(FOLDERS):
+            ok(other, b"COPY 1 %b%d" % (NAME.encode("ascii"), number))
+        values = b" ".join(b'/private/vendor/a/%d "x"' % number for number in range(10))
+        ok(other, *(b"SETMETADATA %b%d (%b)" % (NAME.encode("ascii"), number, values) for number in range(50)))
+        ok(other, *(b"CREATE notified/%d" % number for number in range(50)), b"RENAME notified renamed")
+        ok(first, b"NOOP")
+
+
 def rename(world: World) -> None:
     """A name with all that is below it, and INBOX with its messages."""
     with world.imap() as client:
@@ -156,20 +184,96 @@ def append(world: World) -> None:
         assert answer.startswith(b"OK"), answer
 
 
+def replace(world: World) -> None:
+    """A large message in the place of a large one; then as many parts of it as a command may name, each deep within it."""
+    append(world)
+    with world.imap(b"INBOX") as client:
+        *untagged, answer = client.command(b"REPLACE * INBOX {}", large_message())
+        assert answer.startswith(b"OK"), answer
+        [uid] = [line.split()[4].rstrip(b"]") for line in untagged if b"[APPENDUID " in line]
+        url = b'URL "/INBOX/;UID=%b/;SECTION=%b.MIME"' % (uid, b".".join([b"1"] * 20))
+        text = b"TEXT {14+}\r\nSubject: x\r\n\r\n"
+        ok(client, b"REPLACE 1 INBOX CATENATE (%b %b)" % (text, b" ".join([url] * MOST_URLS)))
+
+
 def fetch(world: World) -> None:
-    """Many messages and many items; then all that is told of the structure of the large one."""
+    """Many messages and many items; then all that is told of the structure of the large one; then surrogates of large headers."""
     items = b" ".join(b"BODY.PEEK[HEADER.FIELDS (x%d)]" % number for number in range(300))
     with world.imap(b"INBOX") as client:
         ok(client, *([b"FETCH 1:200 (%b)" % items] * 2))
         append(world)
         ok(client, b"NOOP", b"FETCH * (BODYSTRUCTURE ENVELOPE)", b"FETCH * (%b)" % items)
+        domains = b"".join(b"To: a@\xc3\xbc%d.d\r\n" % number for number in range(15_000))
+        parts = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\nX: \xc3\xbc\r\n\r\n" * 9_000
+        for source in (domains + b"\r\nx", parts):
+            answer = client.command(b"APPEND INBOX {}", source)[-1]
+            assert answer.startswith(b"OK"), answer
+            ok(client, b"NOOP", b"FETCH * (BODY.PEEK[HEADER] ENVELOPE BODYSTRUCTURE)", b"FETCH * BODY.PEEK[]")
 
 
 def search(world: World) -> None:
-    keys = b" ".join(b"TEXT absent%d" % number for number in range(300))
+    keys = b" ".join(b"TEXT absent%d" % number for number in range(300 if SCALE > 1 else 100))
     cheap = b" ".join(b"LARGER %d" % number for number in range(900))
+    append(world)
     with world.imap(b"INBOX") as client:
         ok(client, b"SEARCH " + keys, b"SEARCH " + cheap, b"SEARCH HEADER x-none y")
+        filters = [(b"loop", b"FILTER loop")]
+        filters += [(b"f%d" % level, b" ".join([b"FILTER f%d" % (level - 1)] * 400)) for level in range(1, 4)]
+        filters += [(b"f0", b"UID " + b",".join(b"%d" % uid for uid in range(1000, 2600, 2)))]
+        pairs = b" ".join(b'/private/filters/values/%b "%b"' % each for each in filters)
+        ok(client, b'SETMETADATA "" (%b)' % pairs, b"SEARCH" + b" FILTER f0" * 60)
+        for _ in range(20):
+            assert client.command(b"SEARCH FILTER f3")[-1].split()[:2] == [b"NO", b"[LIMIT]"]
+            assert client.command(b"SEARCH FILTER loop")[-1].split()[:2] == [b"NO", b"[UNDEFINED-FILTER"]
+        ok(client, b'SEARCH RETURN (RELEVANCY) FUZZY TEXT "examples subjects texts"')
+        ok(client, b'SORT (RELEVANCY) UTF-8 FUZZY (TEXT "examples subjects" NOT BODY "%b")' % (b"absent " * 100))
+        followed_searches(world, client)
+
+
+def followed_searches(world: World, client: Client) -> None:
+    """As many results with UPDATE as there may be, all of which change with each STORE of another client, and NOOPs."""
+    ok(client, *([b"UID SEARCH RETURN (UPDATE) OR UNFLAGGED TEXT absent"] * (MAX_CONTEXTS - 2)))
+    ok(client, *([b"UID SORT RETURN (UPDATE) (SUBJECT) UTF-8 UNFLAGGED"] * 2))
+    with world.imap(b"INBOX") as other:
+        for sign in (b"+", b"-", b"+", b"-"):
+            ok(other, b"STORE 1:* %bFLAGS.SILENT (\\Flagged)" % sign)
+            ok(client, b"NOOP")
+    client.send(b"n NOOP\r\n" * 2000)
+    for _ in range(2000):
+        assert client.line().startswith(b"n OK")
+    client.in_step()
+
+
+def search_everywhere(world: World) -> None:
+    """Each mailbox of the account, many of them with a message, by as many keys as there may be and by costly ones."""
+    name = NAME.encode("ascii")
+    sets = b",".join(b"%d" % number for number in range(1, 9000, 2))
+    with world.imap(b"INBOX") as client:
+        for number in range(0, FOLDERS, 8):
+            ok(client, b"COPY 1 %b%d" % (name, number))
+        ok(client, b"ESEARCH IN (personal subscribed subtree (%b)) RETURN (COUNT) 1" % name)
+        ok(client, b"ESEARCH IN (personal) RETURN (COUNT) " + b" ".join(b"LARGER %d" % n for n in range(900)))
+        ok(client, b"ESEARCH IN (personal) RETURN (COUNT) OR %b UID %b" % (sets, sets))
+        ok(
+            client,
+            b"ESEARCH IN (personal) RETURN (MIN) "
+            + b" ".join(b"TEXT absent%d" % n for n in range(choose(40, whole=100))),
+        )
+        # The client ends in the middle of one.
+        client.send(b"t ESEARCH IN (personal) RETURN (MIN) OR BODY nowhere BODY absent\r\n")
+
+
+ALL_KEYS = b"(SUBJECT REVERSE FROM TO CC DATE ARRIVAL REVERSE SIZE DISPLAYFROM DISPLAYTO)"
+
+
+def references(world: World) -> None:
+    """Threads of messages that name thousands of others, and of all that there are."""
+    chain = b" ".join(b"<%d@x>" % number for number in range(6000))
+    circle = b" ".join([b"<5999@x> <0@x>"] * 3000)
+    with world.imap(b"INBOX") as client:
+        for named in (chain, circle, circle):
+            ok(client, b"APPEND INBOX {%d+}\r\nReferences: %b\r\n\r\nx" % (len(named) + 17, named))
+        ok(client, *(b"THREAD %b UTF-8 ALL" % name for name in (b"REFERENCES", b"REFS", b"ORDEREDSUBJECT")))
 
 
 def pipelined(client: Client, line: bytes, count: int, *, text: bool) -> None:
@@ -276,10 +380,33 @@ def unseen(command: bytes, rest: bytes = b"") -> Callable[[World], None]:
     return ask
 
 
+def select(world: World) -> None:
+    """A mailbox that nobody has seen, and resynchronizations as large as may be."""
+    unseen(b"SELECT")(world)
+    with world.imap(b"INBOX") as client:
+        answer = client.command(b"STATUS INBOX (UIDVALIDITY)")[0]
+        validity = answer.split(b"UIDVALIDITY ")[1].split(b")")[0]
+        uids = b",".join(b"%d" % uid for uid in range(2, 10_000, 2))
+        ok(client, b"ENABLE QRESYNC")
+        for known in (b"", b" 1:4294967295", b" " + uids, b" (%b %b)" % (uids, uids)):
+            ok(client, b"SELECT INBOX (QRESYNC (%b 1%b))" % (validity, known))
+            ok(client, b"UID FETCH 1:* (FLAGS) (CHANGEDSINCE 1 VANISHED)")
+
+
 def move(world: World) -> None:
     with world.imap(b"INBOX") as client:
         ok(client, b"CREATE moved-here", b"MOVE 1:* moved-here", b"SELECT moved-here", b"MOVE 1:* INBOX")
         ok(client, b"UNSELECT", b"DELETE moved-here")
+
+
+def annotations(*commands: bytes) -> Callable[[World], None]:
+    """As many annotations as a mailbox may have, as large as they may be."""
+    octets = b"x" * 8192
+    pairs = [
+        b" ".join(b"/private/%d {%d+}\r\n%b" % (n, len(octets), octets) for n in range(low, low + 8))
+        for low in range(0, 32, 8)
+    ]
+    return imap(*(b"SETMETADATA INBOX (%b)" % each for each in pairs), *(commands * 20))
 
 
 HOSTILE: dict[str, Callable[[World], None]] = {
@@ -289,20 +416,41 @@ HOSTILE: dict[str, Callable[[World], None]] = {
     "IMAP COPY": imap(b"CREATE c1", b"COPY 1:* c1", b"CREATE c2", b"COPY 1:* c2", mailbox=b"INBOX"),
     "IMAP CREATE": imap(*(b"CREATE made/%d" % number for number in range(50))),
     "IMAP DELETE": imap(*(b"CREATE gone%d" % n for n in range(30)), *(b"DELETE gone%d" % n for n in range(30))),
+    "IMAP ESEARCH": search_everywhere,
     "IMAP EXAMINE": unseen(b"EXAMINE"),
     "IMAP EXPUNGE": lambda world: with_copies(world, b"EXPUNGE"),
     "IMAP FETCH": fetch,
+    "IMAP NOTIFY": notify,
+    "IMAP GETQUOTA": imap(b'GETQUOTA "User quota"', *([b'GETQUOTA "User quota"'] * 200)),
+    "IMAP GETQUOTAROOT": unseen(b"GETQUOTAROOT"),
+    "IMAP GETMETADATA": annotations(b"GETMETADATA (DEPTH infinity) INBOX /private"),
     "IMAP IDLE": lambda world: changed_by_another(world, idle),
-    "IMAP LIST": imap(*([b'LIST "" "%b"' % LONG_PATTERN, b'LIST "" "%b"' % LONGER_PATTERN, b'LIST "" "*"'] * 2)),
+    "IMAP LIST": imap(
+        *(
+            [
+                b'LIST "" "%b"' % LONG_PATTERN,
+                b'LIST "" "%b"' % LONGER_PATTERN,
+                b'LIST "" "*"',
+                b'LIST (SUBSCRIBED RECURSIVEMATCH) "" (%b)' % b" ".join(MANY_PATTERNS),
+                b'LIST "" "*" RETURN (SUBSCRIBED STATUS (MESSAGES UNSEEN SIZE))',
+                b'LIST "" "*" RETURN (METADATA (%b))' % b" ".join(b"/private/%d" % number for number in range(256)),
+            ]
+            * 2
+        )
+    ),
     "IMAP LSUB": imap(*([b'LSUB "" "%b"' % LONG_PATTERN, b'LSUB "" "%b"' % LONGER_PATTERN, b'LSUB "" "*"'] * 2)),
     "IMAP MOVE": move,
     "IMAP NOOP": lambda world: changed_by_another(world, lambda client: ok(client, b"NOOP")),
     "IMAP RENAME": rename,
+    "IMAP REPLACE": replace,
     "IMAP SEARCH": search,
-    "IMAP SELECT": unseen(b"SELECT"),
+    "IMAP SELECT": select,
+    "IMAP SETMETADATA": annotations(b"SETMETADATA INBOX (/private/0 NIL)", b'SETMETADATA INBOX (/private/0 "x")'),
+    "IMAP SORT": imap(b"SORT %b UTF-8 ALL" % ALL_KEYS, b"UID SORT (SUBJECT) UTF-8 TEXT absent", mailbox=b"INBOX"),
     "IMAP STATUS": unseen(b"STATUS", b" (MESSAGES UNSEEN RECENT)"),
     "IMAP STORE": imap(b"STORE 1:* +FLAGS (%b)" % KEYWORDS, b"STORE 1:* -FLAGS (%b)" % KEYWORDS, mailbox=b"INBOX"),
     "IMAP SUBSCRIBE": imap(*(f"SUBSCRIBE {NAME}{number}".encode() for number in range(50))),
+    "IMAP THREAD": references,
     "IMAP UNSUBSCRIBE": imap(*(f"UNSUBSCRIBE {NAME}{number}".encode() for number in range(50))),
     "POP3 AUTH": pop3_login("AUTH"),
     "POP3 LIST": pop3(b"LIST", 50, text=True),
@@ -330,3 +478,31 @@ def test_every_row_has_a_constant_cost_or_a_hostile_case() -> None:
 @pytest.mark.parametrize("row", HOSTILE)
 def test_others_are_served_meanwhile(world: World, row: str) -> None:
     HOSTILE[row](world)
+    world.remove_large_messages()
+
+
+def test_every_keyword_on_every_message(world: World) -> None:
+    """All that a mailbox takes, and further ones that are refused after a look at each file."""
+    mailbox = world.unseen_mailbox()
+    words = [b"long-keyword-%d-%b" % (number, b"x" * 12) for number in range(500)]
+    with world.imap(mailbox) as client, world.imap(mailbox) as other:
+        for start in range(0, 500, 100):
+            ok(client, b"STORE 1:* +FLAGS.SILENT (%b)" % b" ".join(words[start : start + 100]))
+            ok(other, b"NOOP")
+        for _ in range(50):
+            assert client.command(b"STORE 1 +FLAGS (one-too-many)")[-1].startswith(b"NO [LIMIT]")
+        ok(client, b"FETCH 1:* FLAGS", b"UID FETCH 1:* (FLAGS)", b"STORE 1:* +FLAGS (\\Seen)")
+        ok(client, b"STORE %b +FLAGS (\\Answered)" % b",".join(b"%d" % number for number in range(1, MANY, 2)))
+        ok(client, b"SEARCH " + b" ".join(b"KEYWORD " + word for word in words), b"SEARCH UNKEYWORD " + words[-1])
+        ok(client, b"CREATE all-keywords", b"COPY 1:* all-keywords", b"SELECT " + mailbox, b"SELECT all-keywords")
+        ok(other, b"NOOP", b"STORE 1:* FLAGS (\\Seen)", b"STORE 1:* FLAGS.SILENT (one-too-many)")
+
+
+def test_keywords_of_its_own_for_each_client(world: World) -> None:
+    mailbox = world.unseen_mailbox()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(world.imap(mailbox)) for _ in range(12)]
+        for number in range(60):
+            ok(clients[number % 12], b"STORE 1:50 +FLAGS (keyword-%d)" % number)
+        for client in clients:
+            ok(client, b"NOOP", b"SEARCH KEYWORD keyword-59")

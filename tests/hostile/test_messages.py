@@ -14,7 +14,9 @@ from mailserver.message.limits import MAX_HEADER
 from tests.hostile.conftest import LARGEST
 from tests.hostile.wire import deliver, log_in, put_foreign, until_stalled
 from tests.server import Server
+from tests.sweeps import choose
 
+LIGATURES = choose(400_000, whole=1_200_000)
 ITEMS = (
     b"BODYSTRUCTURE", b"BODY", b"ENVELOPE", b"RFC822.SIZE", b"BODY.PEEK[HEADER]", b"BODY.PEEK[HEADER.FIELDS (SUBJECT X-Y FROM)]",
     b"BODY.PEEK[HEADER.FIELDS.NOT (SUBJECT)]<0.1000>", b"BODY.PEEK[1]<0.10>", b"BODY.PEEK[1.MIME]", b"BODY.PEEK[1.1.1.1]<0.10>",
@@ -52,7 +54,7 @@ MESSAGES = {
     "headers": b"".join(b"X-%d: %d\r\n" % (number, number) for number in range(100_000)) + b"\r\nbody\r\n",
     "same-headers": b"Subject: x\r\n" * 100_000 + b"\r\nbody\r\n",
     "one-header": b"Subject: " + b"a" * 4_000_000 + b"\r\n\r\nbody\r\n",
-    "ligatures": b"Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + "\ufdfa".encode() * 1_200_000,
+    "ligatures": b"Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + "\ufdfa".encode() * LIGATURES,
     "folded-header": b"Subject: " + b"a\r\n " * 800_000 + b"\r\n\r\nbody\r\n",
     "addresses": b"To: " + b"<a@example.test>, " * 100_000 + b"b@example.test\r\n\r\nbody\r\n",
     "open-group": b"To: " + b"group: " * 100_000 + b"\r\n\r\nbody\r\n",

@@ -304,7 +304,7 @@ def test_secrets_and_controls_never_reach_the_log(server: Server) -> None:
         assert client.ask(b"AUTH PLAIN " + base64.b64encode(b"\0" + evil + b"\0geheim-13")).startswith(b"535 ")
         client.in_step()
     log = server.wait_for(r"login-failed .*", since=since).string
-    # The attempt stands there, in one line, with its controls escaped.
-    assert r'user="evil\r\nforged session=1 login user=admin" method=PLAIN' in log
+    # The attempt stands there, in one line; of the name, which may be a password, only its length.
+    assert 'user="(39 characters)" method=PLAIN' in log
     assert not any(line.startswith("forged") for line in log.splitlines())
     assert "geheim-13" not in log

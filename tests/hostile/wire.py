@@ -173,10 +173,16 @@ class Client:
 
     def text(self) -> bytes:
         """A POP3 multi-line text, its dot-stuffing undone."""
-        lines = []
-        while (line := self.line()) != b".":
-            lines.append(line[1:] if line.startswith(b".") else line)
-        return b"".join(line + b"\r\n" for line in lines)
+        start = 0
+        while not self._buffer.startswith(b".\r\n") and (end := self._buffer.find(b"\r\n.\r\n", start)) < 0:
+            start = max(0, len(self._buffer) - 4)
+            self._fill()
+        if self._buffer.startswith(b".\r\n"):
+            del self._buffer[:3]
+            return b""
+        lines = self.read(end + 5)[:-3]
+        assert not re.search(rb"\r(?!\n)|(?<!\r)\n", lines)
+        return (b"\r\n" + lines).replace(b"\r\n.", b"\r\n")[2:]
 
     def command(self, text: bytes, *literals: bytes) -> list[bytes]:
         """An IMAP command, whose `{}` are literals, and all its answers; the last one is the tagged one, less its tag."""

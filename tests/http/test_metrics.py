@@ -51,6 +51,7 @@ def test_the_numbers_of_all_workers() -> None:
         ],
         "restarts": 4,
         "exposures": 2,
+        "bans": 4,
         "acme": [],
     }
     found = read(status)
@@ -80,6 +81,7 @@ def test_a_host_name_cannot_break_the_page() -> None:
         "event_counters": [],
         "restarts": 0,
         "exposures": 2,
+        "bans": 4,
         "acme": [{"host": 'a"\n\\', "failures": 3}],
     }
     found = read(status)
@@ -103,6 +105,7 @@ def test_numbers_begin_at_0_and_where_they_can_grow() -> None:
         "event_counters": [["bug", "imap", "TLSv1.3", 1]],
         "restarts": 0,
         "exposures": 0,
+        "bans": 4,
         "acme": [],
     }
     found = {
@@ -164,6 +167,7 @@ def test_renamed_metrics_keep_their_old_names() -> None:
         "event_counters": [["tls-failed", "imaps", "none", 5]],
         "restarts": 0,
         "exposures": 0,
+        "bans": 4,
         "acme": [],
     }
     found = read(status)

@@ -41,6 +41,7 @@ STATUS: dict[str, Any] = {
     "event_counters": [],
     "restarts": 0,
     "exposures": 2,
+    "bans": 4,
     "acme": [],
 }
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from mailserver.config.model import Imap, Mail
 from mailserver.imap.commands import TABLE
-from mailserver.imap.session import Services, Session
+from mailserver.imap.services import Services
+from mailserver.imap.session import Session
 from mailserver.message.render import summarise
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.session.channel import ConnectionInfo

@@ -125,7 +125,7 @@ def test_errors_of_the_closing_sync_are_told(monkeypatch: pytest.MonkeyPatch) ->
     live = client.session.selected.live
     mailbox = live.mailbox
 
-    def busy(names: object = None) -> None:
+    def busy(names: object = None, *, claims: bool = False) -> None:
         raise InUse
 
     monkeypatch.setattr(mailbox, "refresh", busy)
@@ -141,7 +141,7 @@ def test_a_mailbox_that_vanishes_ends_idle(monkeypatch: pytest.MonkeyPatch) -> N
     client = selected(services(), messages=1)
     client.ask(b"a IDLE\r\n")
 
-    def gone(names: object = None) -> None:
+    def gone(names: object = None, *, claims: bool = False) -> None:
         raise MailboxChanged
 
     live = client.session.selected.live
@@ -157,7 +157,12 @@ WORDS = (
     b"a", b"LOGIN", b"APPEND", b"FETCH", b"UID", b"STORE", b"SEARCH", b"SELECT", b"INBOX", b"LIST", b"IDLE", b"DONE", b"1:*",
     b"(", b")", b'"', b"\\", b"{3}", b"{3+}", b"{70000+}", b"~{2+}", b"\r\n", b"\r\n", b"\r", b"\n", b"\0", b"\xff", b"FLAGS",
     b"(\\Seen)", b"BODY[]", b"<0.1>", b"+FLAGS", b"*", b"%", b"&", b"RETURN", b"OR", b"NOT", b"anna@example.test", b"secret",
-    b"AUTHENTICATE", b"PLAIN", b"=", b"COPY", b"MOVE", b"STATUS", b"(MESSAGES)", b"ID", b"NIL", b"CREATE", b"RENAME",
+    b"SORT", b"(REVERSE DATE)", b"THREAD", b"REFERENCES", b"UTF-8", b"AUTHENTICATE", b"PLAIN", b"=", b"COPY", b"MOVE", b"STATUS", b"(MESSAGES)", b"ID", b"NIL", b"CREATE", b"RENAME", b"ENABLE", b"QRESYNC",
+    b"UIDONLY", b"CONDSTORE", b"MODSEQ", b"(CHANGEDSINCE 1 VANISHED)", b"(UNCHANGEDSINCE 1)", b"(QRESYNC (1 1 1:2 (1 1)))",
+    b"NOTIFY", b"SET", b"NONE", b"(PERSONAL (MessageNew MessageExpunge))", b"(SELECTED (MessageNew (UID) MessageExpunge FlagChange))",
+    b"GETQUOTA", b"GETQUOTAROOT", b"SETQUOTA", b"(STORAGE 512)", b'"User quota"', b"(DELETED-STORAGE)",
+    b"FILTER", b"SETMETADATA", b"(/private/filters/values/a", b'"OR SEEN FILTER a")', b'""',
+    b"(UPDATE CONTEXT)", b"CANCELUPDATE", b'"a"',
 )  # fmt: skip
 
 

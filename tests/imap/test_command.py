@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.imap.__main__ import plain
+from mailserver.imap.capabilities import Capability
 from mailserver.imap.command import ANY, Command, CommandSpec, build_table
 from mailserver.imap.commands import FAMILIES
 from mailserver.imap.session import Session
@@ -14,6 +15,7 @@ from mailserver.reference import markdown
 from mailserver.session.command_table import DuplicateCommand
 from mailserver.session.cost import CONSTANT
 from tests.imap.sessions import connect, logged_in, services
+from tests.transcript import load
 
 
 async def nothing(_session: Session, _command: Command) -> None:
@@ -56,15 +58,45 @@ def test_a_command_is_one_row() -> None:
         session.untagged(b"XCOUNT %d" % len(command.reader.read_atom()))
         return "[XDONE] counted"
 
-    family = (
-        CommandSpec(
-            "XCOUNT", ANY, count, capabilities=("XCOUNT",), offer=lambda session: [session.state.name], cost=CONSTANT
-        ),
+    capabilities = (
+        Capability("XCOUNT", "RFC 9999", __name__, "count"),
+        Capability("XSTATE", "RFC 9999", __name__, "count", offer=lambda session: [session.state.name]),
     )
+    family = (CommandSpec("XCOUNT", ANY, count, capabilities=capabilities, cost=CONSTANT),)
     service = services(table=build_table([*(each.COMMANDS for each in FAMILIES), family]))
     client = connect(service)
     before = client.take()
     assert b" XCOUNT" in before
-    assert b" NOT_AUTHENTICATED " in before
+    assert b" NOT_AUTHENTICATED" in before
     assert client.ask(b"a XCOUNT four\r\n") == b"* XCOUNT 4\r\na OK [XDONE] counted\r\n"
-    assert b" AUTHENTICATED " in logged_in(service).ask(b"b CAPABILITY\r\n")
+    after = logged_in(service).ask(b"b CAPABILITY\r\n")
+    assert b" AUTHENTICATED" in after
+
+
+def test_enable_turns_on_what_needs_it_once() -> None:
+    calls: list[str] = []
+
+    family = (
+        CommandSpec(
+            "XCOUNT",
+            ANY,
+            nothing,
+            capabilities=(
+                Capability("XPLAIN", "RFC 9999", __name__, "count"),
+                Capability("XMORE", "RFC 9999", __name__, "count", enable=lambda session: calls.append(session.user)),
+            ),
+            cost=CONSTANT,
+        ),
+    )
+    client = logged_in(services(table=build_table([*(each.COMMANDS for each in FAMILIES), family])))
+    assert client.ask(b"a ENABLE XPLAIN xmore XNONE\r\n") == b"* ENABLED XMORE\r\na OK ENABLE completed\r\n"
+    assert calls == [client.session.user]
+    assert client.session.enabled == {"XMORE"}
+    assert client.ask(b"a ENABLE XMORE\r\n") == b"* ENABLED\r\na OK ENABLE completed\r\n"
+    assert len(calls) == 1
+
+
+def test_every_capability_names_its_transcript() -> None:
+    for each in services().capabilities:
+        named = load("imap", each.transcript).header.capabilities
+        assert any(token.startswith(each.token) for token in named), each

@@ -11,9 +11,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.imap.session import Services
+from mailserver.imap.services import Services
 from tests.fakes import Client
 from tests.imap.sessions import connect, services
+from tests.sweeps import choose
 from tests.transcript_match import parse, split_responses
 
 FLAGS = ("\\Seen", "\\Deleted", "\\Flagged", "$One", "$Two")
@@ -144,7 +145,7 @@ def _place(responses: list[bytes], start: bytes) -> int:
     return next(at for at, response in enumerate(responses) if response.startswith(start))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=choose(80, whole=200), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), STEPS), min_size=4, max_size=20))
 def test_both_know_the_truth_in_the_end(steps: list[tuple[int, tuple[Any, ...]]]) -> None:
     service = services()

@@ -244,7 +244,7 @@ def test_an_empty_mailbox() -> None:
         b"BODY[0]", b"BODY[01]", b"BODY[1.]", b"BODY[.1]", b"BODY[1..2]", b"BODY[4294967296]", b"BODY[MIME]", b"BODY[FOO]", b"BODY[1.FOO]",
         b"BODY[HEADER.FIELDS]", b"BODY[HEADER.FIELDS ()]", b"BODY[HEADER.FIELDS (A B]", b"BODY[HEADER.FIELDS(A)]", b"BODY[HEADER (A)]",
         b"BODY.PEEK", b"BODY[TEXT.1]", b"BODY[1TEXT]", b"BODYSTRUCTURE[]", b"RFC822[]", b"ENVELOPE<0.1>",
-        b"BODY[1.2.3.4", b"BODY [TEXT]", b"BODY[ TEXT]", b"MODSEQ", b"BINARY[1]",
+        b"BODY[1.2.3.4", b"BODY [TEXT]", b"BODY[ TEXT]", b"MODSEQ[]", b"BINARY[TEXT]",
     ],
 )  # fmt: skip
 def test_wrong_items_are_bad(items: bytes) -> None:

@@ -76,6 +76,7 @@ def dovecot(directory: Path) -> Iterator[Ask]:
 @pytest.fixture(scope="module")
 def ours() -> Ask:
     client = selected(services())
+    client.session.utf8 = True  # Dovecot sends UTF-8 in headers to all
     for source in MESSAGES.values():
         put(client, message=source)
     client.ask(b"n NOOP\r\n")

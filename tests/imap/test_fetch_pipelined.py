@@ -13,6 +13,7 @@ from mailserver.imap.fetch.pipelined import FEW, LONGEST, MOST
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.fakes import Client
 from tests.imap.sessions import put, selected, services
+from tests.sweeps import choose
 
 MESSAGES = 12
 
@@ -55,7 +56,7 @@ FETCHES = st.builds(
 OTHERS = st.sampled_from([b"n NOOP\r\n", b"e EXPUNGE\r\n", b"FETCH\r\n", b"f FETCH {1+}\r\n1 (FLAGS)\r\n", b"\r\n"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=choose(60, whole=150), deadline=None)
 @given(st.lists(st.one_of(FETCHES, FETCHES, FETCHES, OTHERS), max_size=40), st.integers(0, 30))
 def test_together_they_are_answered_as_one_by_one(commands: list[bytes], cut: int) -> None:
     gather_in_turn, together = mailbox(), mailbox()

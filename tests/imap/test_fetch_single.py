@@ -22,6 +22,7 @@ from tests.fakes import Client
 from tests.imap.fetching import ask, live_mailbox
 from tests.imap.sessions import logged_in, services
 from tests.imap.test_fetch_in_memory import TEXTS, client_of
+from tests.sweeps import choose
 
 ITEMS = [
     b"FLAGS",
@@ -116,7 +117,7 @@ def long_way() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=choose(15, whole=40), deadline=None)
 @given(st.lists(STEPS, min_size=5, max_size=25), st.booleans())
 def test_one_message_is_answered_as_are_many(steps: list[Step], examine: bool) -> None:
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:

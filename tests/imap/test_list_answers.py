@@ -75,15 +75,15 @@ def test_changes_show_at_once(store, tmp_path):
 def test_few_answers_of_a_list_are_kept_and_none_that_is_large():
     answers, listed = ListAnswers(), List()
     for number in range(MOST + 2):
-        answers.keep(listed, number, b"%d" % number)
-    answers.keep(listed, "large", bytes(LARGEST + 1))
+        answers.keep(listed, number, b"%d" % number, 1)
+    answers.keep(listed, "large", b"", LARGEST + 1)
     kept = [number for number in [*range(MOST + 2), "large"] if answers.get(listed, number) is not None]
     assert kept == list(range(2, MOST + 2))
 
 
 def test_answers_go_with_their_list():
     answers, listed = ListAnswers(), List()
-    answers.keep(listed, "question", b"answer")
+    answers.keep(listed, "question", b"answer", 6)
     gone = ref(listed)
     del listed
     gc.collect()

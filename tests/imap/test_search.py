@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from mailserver.imap.search import columns as columns_module
 from mailserver.imap.search.columns import plan
-from mailserver.imap.search.keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
-from mailserver.imap.session import Services
+from mailserver.imap.search.keys import KEYS, MAX_DEPTH
+from mailserver.imap.search.parser import LONGEST_TEXT, MAX_KEYS
+from mailserver.imap.services import Services
 from mailserver.message.encodings import CHARSETS
 from mailserver.store.memory import MemoryMailbox, MemorySearchSource
 from mailserver.store.memory.messages import KeptMessage
-from mailserver.store.query import And, Header, InUIDs, Larger, Not, Received, Smaller
+from mailserver.store.query import And, Arrived, Header, InUIDs, Larger, Not, Received, Smaller
 from mailserver.store.rows import LARGEST_SIZE
 from mailserver.store.search import Search
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
@@ -56,7 +57,7 @@ MAIL = (
 @pytest.fixture(scope="module")
 def client() -> Client:
     """Messages 1, 2 are old, 3, 4 are \\Recent. UIDs are 1, 3, 4, 5."""
-    service = services()
+    service = services(imap={"filters": {"unread": ("UNSEEN", "UNDELETED")}})
     writer = logged_in(service)
     for number, (flags, date, message) in enumerate(MAIL):
         if number == 2:
@@ -80,6 +81,8 @@ LEFT_OUT = rb"\[EXPUNGEISSUED\] [^\r]*"
 
 
 def found(client: Client, keys: bytes, uid: bytes = b"", done: bytes = b"(?:UID )?SEARCH completed") -> list[int]:
+    if b"MODSEQ" in keys:
+        client.session.enabled.add("CONDSTORE")
     answer = client.ask(b"t %bSEARCH %b\r\n" % (uid, keys))
     match = re.fullmatch(rb"\* SEARCH((?: \d+)*)\r\nt OK %b\r\n" % done, answer)
     assert match, answer
@@ -120,6 +123,10 @@ def found(client: Client, keys: bytes, uid: bytes = b"", done: bytes = b"(?:UID 
         (b"SEEN", [1]),
         (b"SENTBEFORE 1-Feb-1994", [1]),
         (b"SENTON 31-Jan-1994", [1]),
+        (b"SAVEDBEFORE 1-Jan-2020", []),
+        (b"SAVEDON 1-Jan-2020", []),
+        (b"2:3 SAVEDSINCE 1-Jan-2020", [2, 3]),
+        (b"SAVEDATESUPPORTED 1", [1]),
         (b"SENTSINCE 1-Feb-1994", [2]),
         (b"SINCE 3-Feb-1994", [3, 4]),
         (b"SMALLER 1000", [1, 2, 4]),
@@ -163,6 +170,17 @@ def found(client: Client, keys: bytes, uid: bytes = b"", done: bytes = b"(?:UID 
         (b"CHARSET UTF-8 TEXT {5+}\r\n\xc3\xa4pfe", [4]),
         (b"CHARSET UTF-8 2:4 UNSEEN", [2, 3, 4]),
         (b"CHARSET UTF-8 (2)", [2]),
+        (b"NOT MODSEQ 1", []),
+        (b"OLDER 86400", [1, 2, 3, 4]),
+        (b"YOUNGER 86400", []),
+        (b"2:3 NOT YOUNGER 86400", [2, 3]),
+        (b"$", []),
+        (b"EMAILID M0123456789ab", []),
+        (b"NOT EMAILID x", [1, 2, 3, 4]),
+        (b"OR THREADID T1 2", [2]),
+        (b"FILTER unread", [2, 4]),
+        (b'FUZZY TEXT "alphas gamma"', [3]),
+        (b"UIDAFTER 3 NOT UIDBEFORE 5", [4]),
     ],
 )
 def test_keys(client: Client, keys: bytes, numbers: list[int]) -> None:
@@ -185,7 +203,7 @@ def test_every_key_is_tested() -> None:
         b"KEYWORD", b"KEYWORD \\Seen", b"HEADER x", b"UID", b"UID x", b"UID 0", b"0", b"1,,2", b"CHARSET", b"CHARSET UTF-8",
         b"CHARSET UTF-8 ", b'CHARSET UTF-8 FROM "\xff"', b'FROM "\xe4"', b"CHARSET US-ASCII FROM {2+}\r\n\xc3\xa4",
         b"RETURN", b"RETURN ALL", b"RETURN () ", b"RETURN (FOO) ALL", b"RETURN (MIN MAX", b"RETURN (MIN  MAX) ALL", b"RETURN ( MIN) ALL",
-        b"RETURN (MIN) RETURN (MAX) ALL", b"ALL CHARSET UTF-8", b"CHARSET UTF-8 CHARSET UTF-8 ALL", b"MODSEQ 1", b"HEADER \xff x",
+        b"RETURN (MIN) RETURN (MAX) ALL", b"ALL CHARSET UTF-8", b"CHARSET UTF-8 CHARSET UTF-8 ALL", b"MODSEQ", b"MODSEQ x", b"HEADER \xff x",
     ],
 )  # fmt: skip
 def test_wrong_searches_are_bad(client: Client, keys: bytes) -> None:
@@ -333,7 +351,7 @@ def test_searches_of_large_files_go_in_more_hops(monkeypatch: pytest.MonkeyPatch
 
 
 def test_too_many_texts_for_so_much_mail_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailserver.imap.commands.search.MAX_COMPARED", 4 << 20)
+    monkeypatch.setattr("mailserver.imap.search.evaluation.MAX_COMPARED", 4 << 20)
     monkeypatch.setattr("mailserver.store.search.STEP", 0.0)
     client = logged_in(services())
     for _ in range(3):
@@ -355,11 +373,13 @@ def test_a_thousand_keys_are_a_few_facts() -> None:
             Smaller(9000 + number),
             Received(100 + number % 9, 900 + number),
             Received(None, 990),
+            Arrived(number, None),
+            Arrived(None, 10**9 + number),
         )
     ]
     how = plan(client.session.view, And((*keys, InUIDs(((2, 4),)), Not(InUIDs(((3, 3),))), InUIDs(((1, 3), (5, 5))))))
     assert how is not None
-    assert how.facts == [Larger(199), Smaller(9000), Received(108, 900)]
+    assert how.facts == [Larger(199), Smaller(9000), Received(108, 900), Arrived(199, 10**9)]
     assert how.ranges == [(1, 2)]
 
 
@@ -429,7 +449,7 @@ def test_a_large_mailbox_is_searched_in_slices(keys: bytes, uid: bytes, monkeypa
     extended = client.ask(b"t %bSEARCH RETURN (MIN MAX ALL COUNT) %b\r\n" % (uid, keys))
     for size in (1, 3, 10, 23):
         monkeypatch.setattr("mailserver.imap.search.columns.SLICE", size)
-        monkeypatch.setattr("mailserver.imap.commands.search.SLICE", size)
+        monkeypatch.setattr("mailserver.imap.search.results.SLICE", size)
         drains = client.channel.drains
         assert client.ask(b"t %bSEARCH %b\r\n" % (uid, keys)) == whole
         slices = 1 if keys == b"5" else 20 // size
@@ -518,7 +538,7 @@ def test_many_dates_are_read_in_several_turns(monkeypatch: pytest.MonkeyPatch) -
     columns = client.session.mailbox.live.columns
     for at in range(4):
         columns.dates[at] = UNKNOWN_DATE
-    monkeypatch.setattr("mailserver.imap.commands.search._MEASURED", 3)
+    monkeypatch.setattr("mailserver.imap.search.evaluation._MEASURED", 3)
     drains = client.channel.drains
     assert found(client, b"SINCE 2-Feb-1994") == [2, 3, 4]
     assert asked == [[1, 2, 3], [4]]

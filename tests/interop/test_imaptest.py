@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import imaplib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ KEYWORDS = "($Label1 $Label2 $Label3 $Label4 $Label5)"
 """It gives each keyword an owner when it is first told of it. A client that has set one before would count as an intruder."""
 STATES = ("noop=30", "search=30", "check=10", "uidfetch=30")
 """Commands that it sends seldom, or not at all, unless asked."""
+
+STALE = re.compile("Flags unexpectedly changed for owned message|Owned (?:keyword|flag) changed")
+"""What it says of a right server with QRESYNC, too (of Dovecot as often): in a cache it keeps the flags of before its silent STOREs."""
 
 
 def run(server: Server, mbox: Path, *arguments: str, seconds: float) -> str:
@@ -83,10 +87,12 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.mark.timeout(4 * SECONDS + 300)
 @pytest.mark.parametrize("server", [0, 2], ids=["one-process", "two-workers"], indirect=True)
-@pytest.mark.parametrize("owned", ["own_flags", "own_msgs"])
-def test_its_stress_finds_no_error(server: Server, mbox: Path, owned: str) -> None:
-    said = run(server, mbox, f"clients={CLIENTS}", f"secs={SECONDS:.0f}", owned, *STATES, seconds=SECONDS)
-    errors = [line for line in said.split("\n") if "Error" in line]
+@pytest.mark.parametrize("tracked", ["own_flags", "own_msgs", "own_flags qresync", "own_msgs qresync"])
+def test_its_stress_finds_no_error(server: Server, mbox: Path, tracked: str) -> None:
+    said = run(server, mbox, f"clients={CLIENTS}", f"secs={SECONDS:.0f}", *tracked.split(), *STATES, seconds=SECONDS)
+    errors = [
+        line for line in said.split("\n") if "Error" in line and not ("qresync" in tracked and STALE.search(line))
+    ]
     assert not errors, "\n".join(errors[:50])
     assert "Logi" in said, said[-2000:]
 

@@ -153,6 +153,7 @@ remotepass = {password}
 ssl = {"yes" if kind == "implicit" else "no"}
 starttls = {"no" if kind == "implicit" else "yes"}
 sslcacertfile = {ca}
+usecompression = {"yes" if kind == "implicit" else "no"}
 folderfilter = lambda name: name == "{folder}"
 """
         )
@@ -197,11 +198,23 @@ def test_fetchmail(interop: Interop, domain: str, kind: str, address: str, proto
         rc.chmod(0o600)
 
     configure(interop.wrong_ca)
-    refused = interop.run("fetchmail", "-f", str(home / "rc"), "--nosyslog", address=address, home=home, check=False)
+    refused = interop.run(
+        "fetchmail",
+        "-f",
+        str(home / "rc"),
+        "--pidfile",
+        str(home / "pid"),
+        "--nosyslog",
+        address=address,
+        home=home,
+        check=False,
+    )
     assert refused.returncode not in (0, 1)
     assert not (home / "got").exists()
     configure(interop.server.ca)
-    interop.run("fetchmail", "-f", str(home / "rc"), "--nosyslog", address=address, home=home)
+    interop.run(
+        "fetchmail", "-f", str(home / "rc"), "--pidfile", str(home / "pid"), "--nosyslog", address=address, home=home
+    )
     assert f"Subject: {subject}" in (home / "got").read_text(errors="replace")
 
 
@@ -266,6 +279,7 @@ set certificate_file={home}/none
 set ssl_starttls=yes
 set ssl_force_tls=yes
 set imap_user={user}
+set imap_deflate={"yes" if kind == "starttls" else "no"}
 set imap_pass="{password}"
 set smtp_url="smtp{suffix}://{user}@{name}:{smtp_port}"
 set smtp_pass="{password}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import imaplib
 import os
+import re
 import sqlite3
 import ssl
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 
 from tests.interop.browser import Browser, until
 from tests.interop.conftest import Interop
+from tests.interop.recorder import recording
 from tests.server import Server, free_ports
 
 CODE = Path("/usr/share/roundcube")
@@ -48,7 +50,19 @@ ROWS = "document.querySelectorAll('#messagelist tbody tr')"
 
 @pytest.fixture(params=["implicit TLS", "STARTTLS"])
 def pages(request: pytest.FixtureRequest, interop: Interop, tmp_path: Path) -> Iterator[str]:
-    """Where Roundcube is, under PHP's own web server."""
+    """Where Roundcube is."""
+    server = interop.server
+    if request.param == "STARTTLS":
+        imap, smtp = f"tls://127.0.0.1:{server.port('imap')}", f"tls://127.0.0.1:{server.port('submission')}"
+    else:
+        imap, smtp = f"ssl://127.0.0.1:{server.port('imaps')}", f"ssl://127.0.0.1:{server.port('submissions')}"
+    with roundcube(interop, tmp_path, imap, smtp) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def roundcube(interop: Interop, tmp_path: Path, imap: str, smtp: str) -> Iterator[str]:
+    """Roundcube under PHP's own web server."""
     for program in ("php", "chromium", "chromedriver"):
         interop.need(program)
     server = interop.server
@@ -57,10 +71,6 @@ def pages(request: pytest.FixtureRequest, interop: Interop, tmp_path: Path) -> I
     configuration.mkdir()
     for name in ("defaults.inc.php", "mimetypes.php"):
         (configuration / name).symlink_to(DEFAULTS / name)
-    if request.param == "STARTTLS":
-        imap, smtp = f"tls://127.0.0.1:{server.port('imap')}", f"tls://127.0.0.1:{server.port('submission')}"
-    else:
-        imap, smtp = f"ssl://127.0.0.1:{server.port('imaps')}", f"ssl://127.0.0.1:{server.port('submissions')}"
     tls = f"['cafile' => '{server.ca}', 'peer_name' => 'mail.example.test']"
     text = CONFIGURATION.format(directory=tmp_path, imap=imap, smtp=smtp, tls=tls)
     (configuration / "config.inc.php").write_text(text)
@@ -119,6 +129,59 @@ def test_write_and_send(interop: Interop, pages: str, tmp_path: Path) -> None:
         for mailbox in ("INBOX", "Sent"):
             client.select(mailbox, readonly=True)
             assert client.search(None, "SUBJECT", '"from a browser"')[1][0], f"not in {mailbox}"
+
+
+@pytest.mark.slow
+def test_sort_thread_search_and_quota(interop: Interop, tmp_path: Path) -> None:
+    """By the server: a list by subject (SORT), threads (THREAD), a search in that order, and the quota on the page."""
+    server = interop.server
+    user = [each for each in server.accounts if each.endswith("@example.test")][2]
+    users = server.dir / "users"
+    users.write_text(re.sub(rf"(?m)^{re.escape(user)}:.*$", r"\g<0> userdb_quota_storage_size=1M", users.read_text()))
+    with session(server, user, server.accounts[user]) as client:
+        client.create("List")
+        client.subscribe("List")
+        for number, subject in enumerate(("beta", "alpha", "Re: beta")):
+            header = f"Message-ID: <{number}@example.net>\r\n" + (
+                "References: <0@example.net>\r\n" if number == 2 else ""
+            )
+            text = f"From: a@example.net\r\nSubject: {subject}\r\n{header}\r\n" + "x\r\n" * 30_000
+            client.append("List", None, None, text.encode())  # type: ignore[arg-type]
+
+    def used() -> re.Match[bytes] | None:
+        with session(server, user, server.accounts[user]) as client:
+            return re.search(rb"STORAGE (\d+) 1024\b", b" ".join(client.getquotaroot("INBOX")[1][1]))
+
+    found = until(used)
+    [port] = free_ports(1)
+    shown = f"Array.from({ROWS}).map(row => row.querySelector('.subject a').innerText.trim()).join()"
+    with (
+        recording(server) as recorder,
+        roundcube(interop, tmp_path, f"ssl://127.0.0.1:{recorder.port}", "tls://127.0.0.1:9") as pages,
+        Browser(port, str(tmp_path / "profile")) as browser,
+    ):
+        browser.go(pages)
+        browser.type("#rcmloginuser", user)
+        browser.type("#rcmloginpwd", server.accounts[user])
+        browser.click("#rcmloginsubmit")
+        percent = f"{round(int(found[1]) * 100 / 1024)}%"
+        browser.wait_for(f"return document.querySelector('#quotadisplay').innerText.includes('{percent}')")
+        browser.go(f"{pages}?_task=mail&_mbox=List")
+        browser.wait_for(f"return {ROWS}.length == 3")
+        browser.run("rcmail.set_list_options(null, 'subject', 'ASC', 0)")
+        browser.wait_for(f"return {shown} == 'alpha,beta,Re: beta'")
+        assert recorder.commands(r"UID SORT \(SUBJECT\) US-ASCII ALL")
+        browser.run("rcmail.set_list_options(null, 'arrival', 'ASC', 1)")
+        browser.wait_for(
+            f"return {ROWS}.length == 3 && document.querySelector('#messagelist tbody tr.thread') !== null"
+        )
+        assert recorder.commands("UID THREAD REFS US-ASCII ALL")
+        browser.run("rcmail.set_list_options(null, 'subject', 'DESC', 0)")
+        browser.wait_for(f"return {shown} == 'Re: beta,beta,alpha'")
+        browser.run("document.querySelector('#mailsearchform').value = 'beta'; rcmail.command('search')")
+        browser.wait_for(f"return {shown} == 'Re: beta,beta'")
+        assert recorder.commands(r"UID SORT \(SUBJECT\) US-ASCII .*HEADER SUBJECT beta")
+        assert not recorder.refusals()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """testssl.sh over every kind of listener, with the preset "modern": nothing at LOW or above.
 
-All listeners have the same TLS contexts. `make test` looks at one with implicit TLS in full, and at the protocols behind
-each way of STARTTLS; `make soak` looks at every listener in full.
+All listeners have the same TLS contexts. `make test` looks at one with implicit TLS in full, and at the versions of TLS
+behind one STARTTLS; openssl tries the versions behind the others. `make soak` looks at every listener in full.
 """
 
 from __future__ import annotations
@@ -51,9 +51,24 @@ def test_no_finding(interop: Interop, tmp_path: Path) -> None:
     interop.need("testssl")
     interop.need("socat")
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        chosen = [each for each, starttls in LISTENERS.items() if WHOLE or starttls or each == "imaps"]
+        chosen = [each for each, starttls in LISTENERS.items() if WHOLE or each in ("imaps", "imap")]
         found = list(pool.map(lambda each: findings(interop, tmp_path, each), chosen))
     assert [line for lines in found for line in lines] == []
+
+
+@pytest.mark.parametrize("protocol", [each for each, starttls in LISTENERS.items() if starttls])
+def test_behind_starttls_are_no_old_versions(interop: Interop, protocol: str) -> None:
+    def connect(version: str) -> str:
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{interop.server.port(protocol)}", version]
+        command += ["-starttls", str(LISTENERS[protocol]), "-name", "mail.example.test", "-cipher", "ALL:@SECLEVEL=0"]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.stdout + done.stderr
+
+    assert "New, TLSv1.3" in connect("-tls1_3")
+    for old in ("-tls1", "-tls1_1"):
+        assert "alert protocol version" in connect(old)
 
 
 def findings(interop: Interop, directory: Path, protocol: str) -> list[str]:

@@ -77,3 +77,8 @@ def test_who_is_lost_for_sure_comes_first() -> None:
         seen(100, account="zoe"),
     )
     assert found == [("zoe", "Thunderbird 128.0", True), ("anna", "Thunderbird 128.0", False)]
+
+
+def test_a_mechanism_is_dropped_for_delegates_too() -> None:
+    delegated = seen(mechanism="PLAIN by admin@example.test", account="bert")
+    assert judged(drop_mechanism("plain"), delegated, seen(mechanism="LOGIN")) == [("bert", "Thunderbird 128.0", True)]

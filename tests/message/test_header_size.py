@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,7 @@ from mailserver.errors import TooBig
 from mailserver.message.header_size import HeaderSizeChecker
 from mailserver.message.limits import MAX_HEADER
 from mailserver.message.structure import Part, parse_structure
+from tests.sweeps import choose
 
 LIMIT = 60
 """Octets, in tests with messages that are made up."""
@@ -53,7 +56,7 @@ LINES = st.sampled_from(
 SOURCES = st.lists(LINES, max_size=25).map(b"".join)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=choose(400, whole=1500), deadline=None)
 @given(SOURCES, st.integers(1, 40), st.sampled_from([1, 9, 1000]))
 def test_it_sees_the_headers_that_the_structure_has(source: bytes, pieces: int, step: int) -> None:
     longest = longest_header(source)
@@ -136,3 +139,17 @@ def test_time_and_memory_are_bounded(name: str) -> None:
     tracemalloc.stop()
     assert took < 20, "a hang"
     assert peak < 16 * MAX_HEADER
+
+
+@pytest.mark.parametrize("message", [b"Subject: x\r\n\r\n" + b"y" * 1000, b"x" * 1000])
+def test_nothing_of_a_message_is_kept_until_a_garbage_collection(message: bytes) -> None:
+    gc.disable()
+    try:
+        checker = HeaderSizeChecker()
+        checker.write(message)
+        checker.finish()
+        kept = weakref.ref(checker)
+        del checker
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -118,7 +118,25 @@ def test_what_a_plain_message_lacks_is_seen_without_decoding() -> None:
         assert not with_picture.body_lacks(needle), "it is not known without decoding"
 
 
-NEEDLES = ("gr\xfc", "beta", "b", "k", "missing_mailbox", "be@ta", "to:", "=?", "ta", "\uff41", "to: be", "e")
+NEEDLES = (
+    *(
+        "gr\xfc",
+        "beta",
+        "b",
+        "k",
+        "missing_mailbox",
+        "be@ta",
+        "to:",
+        "=?",
+        "ta",
+        "\uff41",
+        "to: be",
+        "e",
+        "be ta",
+        "a beta",
+    ),
+    *("ta b", ": be ta"),
+)
 PIECES = st.sampled_from(
     [
         b"=?utf-8?q?b=65ta?=", b"b=\r\neta", b"b=65ta", b"YmV0YQ==", b"b<i>e</i>ta", b"b&#101;ta", b"beta", b"be\r\n ta",
@@ -196,6 +214,26 @@ def test_marked_fields_are_those_of_all_fields(lines: list[bytes], end: bytes, e
         if b"=?" in value or not value.isascii()
     ]
     assert list(text_module._marked_fields(data)) == marked
+
+
+@pytest.mark.parametrize(
+    ("header", "is_there"),
+    [
+        (b"Subject: the harbour bridge", True),
+        (b"Subject: the harbour\n\t bridge", False),
+        (b"Subject: the harbour\n bridge", True),
+        (b"Subject: a bridge, a harbour", False),
+        (b"Subject: harbour\nX-Bridge: bridge", False),
+    ],
+)
+def test_the_words_of_a_needle_must_be_in_their_order(header: bytes, is_there: bool) -> None:
+    message = MessageText(crlf(header + b"\n\nx\n"))
+    needle = "harbour bridge"
+    assert (needle in message.header) == is_there
+    if is_there:
+        assert not message.header_lacks(needle, probe_of(needle))
+    needle = "bridge harbour of"
+    assert message.header_lacks(needle, probe_of(needle)), "though all words may be there"
 
 
 def test_the_part_of_a_needle_that_is_looked_for_in_octets() -> None:

@@ -46,7 +46,7 @@ from mailserver.net.ipc.worker_messages import RequestFailed
 def session(since: int, user: str) -> dict[str, Json]:
     """A row of `who`."""
     return {"session": f"1.{user}", "user": user, "protocol": "imaps", "peer": None, "port": 0, "tls": None, "name": None,
-            "since": since, "mailbox": None, "received": 0, "sent": 0}  # fmt: skip
+            "since": since, "mailbox": None, "received": 0, "sent": 0, "delegate": None}  # fmt: skip
 
 
 def status(
@@ -76,6 +76,7 @@ class Master:
         self.totals = EventTotals()
         self.restarts = 3
         self.exposures = lambda: 7
+        self.bans = lambda: 5
         self.renewals = lambda: [{"host": "mail.example.test", "failures": 1}]
 
     def ask(self, what: str, body: Json, seconds: float = QUERY_TIMEOUT) -> Deferred[dict[int, Any]]:
@@ -337,6 +338,7 @@ def test_what_is_no_text_is_refused() -> None:
 class Connection:
     def __init__(self, user: str) -> None:
         self.user = user
+        self.delegate = ""
         self.info = type(
             "Info",
             (),

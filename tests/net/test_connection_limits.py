@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
+from mailserver.auth.throttling.banned_clients import client_number
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
 from mailserver.net.connection.acceptance import MIN_LOGIN_TIME
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.session.channel import Channel, Wake
 from tests.net.connections import World, echo
+
+PEER = "192.168.1.1"
+"""The address of Twisted's StringTransport."""
 
 
 def test_connections_over_the_limit_of_an_address_are_refused_and_not_counted() -> None:
@@ -27,6 +33,32 @@ def test_connections_over_the_limit_of_an_address_are_refused_and_not_counted() 
     for world in (second, third):
         world.lose()
     assert counts.all_own() == [], "nothing is kept of an address that has gone"
+
+
+def test_a_banned_client_is_closed_at_once_without_a_greeting_and_counted() -> None:
+    counts = ConnectionCounts(Limits())
+    before = World(echo, counts=counts, refusal=b"* BYE\r\n")
+    with_user = World(echo, counts=counts)
+    with_user.connection.logged_in("anna@example.test")
+    counts.banned.apply([(client_number(ip_address(PEER)), 60.0)])
+    refused = World(echo, counts=counts, refusal=b"* BYE\r\n")
+    assert refused.transport.aborted
+    assert refused.transport.value() == b""
+    assert [row[0] for row in refused.event_counters.rows()] == ["connection-banned"]
+    refused.lose()
+    assert not before.transport.aborted
+    counts.end_banned()
+    assert before.transport.aborted
+    assert not with_user.transport.aborted, "whoever has logged in goes on"
+    before.lose()
+    with_user.lose()
+    assert counts.all_own() == []
+
+
+def test_a_protocol_without_login_is_served_to_banned_clients() -> None:
+    counts = ConnectionCounts(Limits())
+    counts.banned.apply([(client_number(ip_address(PEER)), 60.0)])
+    assert not World(echo, counts=counts, logs_in=False).transport.aborted
 
 
 def test_sessions_of_a_user_are_counted_apart_from_connections_before_login() -> None:
@@ -168,3 +200,41 @@ def test_a_client_that_does_not_close_counts_until_it_is_cut() -> None:
     assert world.counts.total == 0
     assert world.empty == 1
     assert world.clock.getDelayedCalls() == []
+
+
+def test_a_connection_whose_user_has_logged_out_counts_as_one_before_the_login() -> None:
+    counts = ConnectionCounts(Limits(connections=2, unauthenticated_per_address=1, sessions_per_user=1))
+    world = World(echo, counts=counts)
+    world.connection.logged_in("anna@example.test")
+    world.clock.advance(MIN_LOGIN_TIME)
+    world.connection.logged_out()
+    assert sorted(counts.all_own()) == [((), 1), (("192.168.1.1",), 1)]
+    assert world.connection.user is None
+    world.connection.logged_in("anna@example.test")
+    other = World(echo, counts=counts)
+    with pytest.raises(LimitReached):
+        world.connection.logged_out()
+    assert sorted(counts.all_own()) == [((), 2), (("192.168.1.1",), 2)]
+    assert not world.connection.evict(), "it has only just come"
+    world.clock.advance(MIN_LOGIN_TIME)
+    assert world.connection.evict()
+    other.lose()
+    assert counts.all_own() == []
+
+
+def test_login_time_begins_anew_when_the_user_has_logged_out() -> None:
+    seen: list[object] = []
+
+    async def run(channel: Channel) -> None:
+        channel.logged_in("anna@example.test")
+        seen.append(await channel.read(1800))
+        channel.logged_out()
+        seen.append(await channel.read(1800))
+
+    world = World(run, Limits(login_time=180))
+    world.clock.advance(1000)
+    world.connection.dataReceived(b"x")
+    world.clock.advance(179)
+    assert seen == [b"x"]
+    world.clock.advance(1)
+    assert seen == [b"x", Wake.TIMEOUT]

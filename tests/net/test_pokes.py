@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
 from mailserver.net.ipc.pokes import AGAIN_AFTER, CHECKED_A_TURN, ID_SIZE, MOST_IDS, Pokes
-from mailserver.types import MailboxId
+from mailserver.types import MailboxId, account_id
 from tests.links import Links
 
 TURN = 1e-6
@@ -46,6 +46,8 @@ class Worker:
         self.link = links[worker]
         self.readers: list[Any] = []
         self.open: dict[MailboxId, list[Live]] = {}
+        self.follows = False
+        self.followed: list[set[MailboxId] | None] = []
         self.pokes = Pokes(self.link, self, clock)
         self.pokes.start(self)
 
@@ -55,11 +57,23 @@ class Worker:
     def removeReader(self, reader: Any) -> None:
         self.readers.remove(reader)
 
-    def having(self, mailbox: MailboxId) -> list[Live]:
-        return self.open.get(mailbox, [])
+    def having_any(self, mailboxes: Iterable[MailboxId]) -> list[Live]:
+        return [live for mailbox in mailboxes for live in self.open.get(mailbox, [])]
 
     def all_open(self) -> list[Live]:
         return [live for lives in self.open.values() for live in lives]
+
+    def poke_followed(self, ids: Collection[MailboxId]) -> None:
+        if account_id(USER) in ids and self.follows:
+            self.followed.append(set(ids))
+
+    def check_followed(self) -> None:
+        if self.follows:
+            self.followed.append(None)
+
+    def follow(self) -> None:
+        self.follows = True
+        self.link.open_mailboxes.opened(account_id(USER))
 
     def opened(self, number: int) -> Live:
         live = Live()
@@ -107,6 +121,19 @@ def test_a_change_reaches_who_has_the_mailbox_open_in_any_account(workers: list[
         worker.read()
     assert there.pokes == copied.pokes == [()], "the files need no look"
     assert own.pokes == other.pokes == []
+
+
+def test_a_change_is_flagged_before_the_poke_and_the_poke_clears_the_flag(workers: list[Worker], clock: Turns) -> None:
+    first, second, _ = workers
+    there = second.opened(1)
+    changed = second.link.open_mailboxes.change_flag(guid(1))
+    first.pokes.send(USER, guid(1))
+    assert changed()
+    assert there.pokes == []
+    clock.turn()
+    second.read()
+    assert there.pokes == [()]
+    assert not changed()
 
 
 def test_a_change_of_what_no_other_worker_has_open_wakes_none(workers: list[Worker], clock: Turns) -> None:
@@ -161,7 +188,7 @@ def test_a_worker_that_does_not_read_is_told_to_check_all_once_it_does(workers: 
     second.read()
     clock.turn()
     assert last.pokes[-1] == lost.pokes[-1] == ()
-    assert elsewhere.pokes == [()], "others are told as ever"
+    assert set(elsewhere.pokes) == {()}, "others are told as ever"
     # Level again: ids go there as before.
     before = len(lost.pokes)
     first.pokes.send(USER, guid(1))
@@ -221,3 +248,28 @@ def test_what_is_no_list_of_ids_means_a_check(workers: list[Worker], clock: Turn
     second.read()
     clock.turn()
     assert live.pokes == [()]
+
+
+def test_a_worker_that_follows_the_account_gets_every_change_of_it_once(workers: list[Worker], clock: Turns) -> None:
+    first, second, third = workers
+    second.follow()
+    third.opened(2)
+    first.pokes.send(USER, guid(1))
+    first.pokes.send(USER, guid(1))
+    first.pokes.send("bert@example.test", guid(3))
+    first.pokes.send(USER, account_id(USER))
+    clock.turn()
+    for worker in workers:
+        worker.read()
+    assert second.followed == [{guid(1), account_id(USER)}]
+    assert first.followed == third.followed == []
+
+
+def test_after_too_many_changes_followed_accounts_are_compared_whole(workers: list[Worker], clock: Turns) -> None:
+    first, second, _third = workers
+    second.follow()
+    for number in range(1, MOST_IDS + 2):
+        first.pokes.send(USER, guid(number))
+    clock.turn()
+    second.read()
+    assert second.followed == [None]

@@ -347,7 +347,7 @@ class Watches:
         context = LoginContext("imap", HERE, None, "s1")
         self.of[worker].submit(
             ExposedPassword(
-                (pair,), Secret(password), "LOGIN", context, exists, verify, check_dummy, lambda _name: None
+                (pair,), Secret(password), "LOGIN", context, exists, verify, check_dummy, exists, lambda _name: None
             )
         )
 

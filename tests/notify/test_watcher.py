@@ -135,18 +135,38 @@ def test_the_watch_outlives_the_last_session_for_a_while(world: Any) -> None:
     watcher.leave(first)
     clock.advance(LINGER_TIME / 2)
     watcher.leave(second)
-    (path / "a/new/1.host").write_bytes(b"x")
-    reactor.turn()
-    assert first.pokes == [["1.host"]]
     first.unchanged = False
     watcher.watch(first)
-    assert first.pokes == [["1.host"]], "it was watched all the time"
+    assert first.pokes == [], "it was watched all the time"
     clock.advance(LINGER_TIME)
     (path / "a/new/2.host").write_bytes(b"x")
     (path / "b/new/3.host").write_bytes(b"x")
     reactor.turn()
     assert first.pokes[-1] == ["2.host"]
     assert second.pokes == []
+
+
+def test_the_first_change_by_others_ends_a_watch_without_a_session(world: Any) -> None:
+    reactor, clock, watcher, first, _second, path = world
+    first.unchanged = True
+    first.mailbox.own.add("own.host")
+    watcher.watch(first)
+    watcher.leave(first)
+    (path / "a/new/own.host").write_bytes(b"x")
+    reactor.turn()
+    assert first.pokes == []
+    (path / "a/new/1.host").write_bytes(b"x")
+    clock.advance(PAUSE)
+    assert first.pokes == [None], "the next session reads the mailbox whole"
+    (path / "a/new/2.host").write_bytes(b"x")
+    clock.advance(PAUSE)
+    clock.advance(PAUSE)
+    clock.advance(SETTLE_TIME)
+    assert first.pokes == [None]
+    watcher.watch(first)
+    (path / "a/new/3.host").write_bytes(b"x")
+    reactor.turn()
+    assert first.pokes == [None, ["3.host"]]
 
 
 def test_the_watches_without_a_session_are_bounded(world: Any) -> None:
@@ -161,7 +181,7 @@ def test_the_watches_without_a_session_are_bounded(world: Any) -> None:
         (path / f"m{number}/new/1.host").write_bytes(b"x")
     reactor.turn()
     assert lives[0].pokes == []
-    assert lives[-1].pokes == [["1.host"]]
+    assert lives[-1].pokes == [None]
 
 
 def test_renames_and_removals_are_told(world: Any) -> None:
@@ -195,6 +215,18 @@ def test_what_follows_wakes_nobody_and_is_read_together(world: Any) -> None:
     (path / "a/new/5.host").write_bytes(b"x")
     reactor.turn()
     assert first.pokes[2:] == [["5.host"]]
+
+
+def test_a_pause_in_which_hardly_anything_came_is_the_last(world: Any) -> None:
+    reactor, clock, watcher, first, _second, path = world
+    first.unchanged = True
+    first.mailbox.own.update({"1.host", "1.host:2,"})
+    watcher.watch(first)
+    (path / "a/new/1.host").write_bytes(b"x")
+    reactor.turn()
+    os.rename(path / "a/new/1.host", path / "a/cur/1.host:2,")
+    clock.advance(PAUSE)
+    assert len(reactor.readers) == 1, "no third reading for nothing"
 
 
 def test_while_much_is_changed_from_here_nothing_is_told_and_afterwards_it_is_looked_for(world: Any) -> None:

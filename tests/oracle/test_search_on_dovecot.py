@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.imap.session import Services
+from mailserver.imap.services import Services
 from mailserver.store.maildir.account import text_index
 from mailserver.store.maildir.account.index_report import report
 from tests.corpus import python_messages
 from tests.dovecot import away, need
+from tests.fakes import run_now
 from tests.imap.sessions import selected, services
 from tests.oracle.test_transcripts_on_dovecot import SocketConnection
 from tests.store.disk import account_root, open_store, scratch
-from tests.store.worker import drive
 
 DEVIATIONS = Path(__file__).parent / "search-deviations.txt"
 USER = "anna@example.test"
@@ -184,7 +184,7 @@ def ours(request: pytest.FixtureRequest) -> Iterator[Ask]:
         assert inbox.indexed == inbox.messages
         yield ask
         for closing in service.accounts.close():
-            drive(closing)  # type: ignore[arg-type]
+            run_now(closing)  # type: ignore[arg-type]
 
 
 def filled(service: Services) -> Ask:

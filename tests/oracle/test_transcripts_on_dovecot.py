@@ -26,10 +26,40 @@ from tests.transcript_run import run_step
 
 DEVIATIONS = Path(__file__).parent / "deviations.txt"
 USER = "anna@example.test"
-USERS = {USER: "secret", "bert@example.org": "secret"}
-FOR_BOTH = ("authenticate-initial", "authenticate-login", "list", "lsub", "names", "special-use")
+USERS = {USER: "secret", "bert@example.org": "secret2"}
+FOR_BOTH = (
+    "authenticate-initial",
+    "authenticate-login",
+    "list",
+    "list-extended",
+    "list-nonexistent",
+    "list-recursivematch",
+    "lsub",
+    "names",
+    "quota",
+    "special-use",
+)
 """Transcripts with settings that this Dovecot has too. The others ask for what is our own choice, or a clock."""
 MORE = """
+mail_utf8_extensions = yes
+mail_plugins {
+  quota = yes
+}
+protocol imap {
+  mail_plugins {
+    imap_quota = yes
+  }
+  imap_metadata = yes
+}
+mail_attribute {
+  dict file {
+    path = %{home}/dovecot-attributes
+  }
+}
+quota_storage_size = 100M
+quota_message_count = 1000
+quota "User quota" {
+}
 namespace inbox {
   mailbox Sent {
     special_use = \\Sent
@@ -199,10 +229,11 @@ def imap_connected(header: Header, port: int) -> list[SocketConnection]:
         return connection
 
     before = one("nonauth")
-    offered = {token.split("=")[0] for token in before.ask(b"CAPABILITY").decode().split()}
+    offered = set(before.ask(b"CAPABILITY").decode().split())
     before.hang_up()
     first = one("auth")
-    offered |= {token.split("=")[0] for token in first.ask(b"CAPABILITY").decode().split()}
+    offered |= set(first.ask(b"CAPABILITY").decode().split())
+    offered |= {token.split("=")[0] for token in offered}
     first.hang_up()
     missing = set(header.capabilities) - offered
     if missing:
@@ -213,6 +244,10 @@ def imap_connected(header: Header, port: int) -> list[SocketConnection]:
 def pop3_connected(_protocol: str, header: Header, port: int) -> SocketConnection:
     connection = SocketConnection(port)
     assert connection.receive(patient=True).startswith(b"+OK")
+    if "UTF8" in header.capabilities:
+        connection.send(b"CAPA\r\n")
+        if b"\r\nUTF8" not in connection.receive(patient=True):
+            pytest.skip("Dovecot does not offer UTF8")
     if header.state == "auth":
         for command in (f"USER {USER}", "PASS secret"):
             connection.send(command.encode() + b"\r\n")

@@ -148,6 +148,7 @@ DIALOGS = {
         S: EXPIRE NEVER
         S: USER
         S: SASL PLAIN LOGIN
+        S: UTF8 USER
         S: .
         C: STLS
         S: -ERR TLS cannot be started here

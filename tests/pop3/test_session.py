@@ -29,6 +29,7 @@ def test_capabilities_and_passwords_before_tls() -> None:
         S: PIPELINING
         S: EXPIRE NEVER
         S: STLS
+        S: UTF8
         S: .
         C: USER anna@example.test
         C: USER nobody
@@ -54,6 +55,7 @@ def test_capabilities_and_passwords_before_tls() -> None:
         S: EXPIRE NEVER
         S: USER
         S: SASL PLAIN LOGIN
+        S: UTF8 USER
         S: .
         """,
         "whole",
@@ -343,7 +345,9 @@ def test_a_login_that_fails_half_way_gives_everything_back(monkeypatch: pytest.M
 def test_a_message_that_breaks_off_is_never_whole(error: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     world.deliver(b"A: b\r\n\r\n" + b"x" * 200_000)
-    client = world.log_in()
+    client = world.connect()
+    # For others it is read before its size is sent.
+    client.ask(b"UTF8\r\nUSER anna@example.test\r\nPASS secret\r\n")
     client.allow_bugs = True
     read = MemoryMessage.read
 

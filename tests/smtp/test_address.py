@@ -79,9 +79,35 @@ def test_wrong_parameters(text: bytes) -> None:
         parse_mail(b"FROM:" + text)
 
 
-def test_eight_bit_addresses() -> None:
+def test_addresses_in_utf8() -> None:
+    path = parse_rcpt("TO:<jürgen@bücher.example> X".encode())
+    assert path.address == Address("jürgen", "xn--bcher-kva.example")
+    assert (path.is_ascii, path.address.is_ascii, path.parameters) == (False, False, {"X": None})
+    quoted = parse_mail('FROM:<"jü gen"@example.test>'.encode()).address
+    assert str(quoted) == '"jü gen"@example.test'
+    only_domain = parse_mail("FROM:<a@BÜCHER.example>".encode()).address
+    assert only_domain == Address("a", "xn--bcher-kva.example")
+    assert only_domain.is_ascii
+    assert Address("ju\u0308rgen", "example.test").key == "jürgen@example.test"
     with pytest.raises(NotASCII):
-        parse_rcpt("TO:<jürgen@example.test>".encode())
+        parse_rcpt("TO:<jürgen@example.test>".encode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ü" * 33 + "@a.test",
+        "a@-ü-.test",
+        "a@ü..test",
+        "a\u0085b@a.test",
+        "a@" + "ü" * 256,
+        "@ü.test",
+        "@" + ".".join(["ü" * 60] * 3) + ":a@b.test",
+    ],
+)
+def test_what_is_no_address_in_utf8(address: str) -> None:
+    with pytest.raises(BadRecipient):
+        parse_rcpt(f"TO:<{address}>".encode())
 
 
 @settings(max_examples=200)

@@ -22,6 +22,7 @@ DIALOGS = {
         S: 250-PIPELINING
         S: 250-SIZE 300000
         S: 250-8BITMIME
+        S: 250-SMTPUTF8
         S: 250-CHUNKING
         S: 250 ENHANCEDSTATUSCODES
         C: MAIL FROM:<x@example.net> SIZE=40 BODY=8BITMIME
@@ -53,6 +54,7 @@ DIALOGS = {
         S: 250-PIPELINING
         S: 250-SIZE 300000
         S: 250-8BITMIME
+        S: 250-SMTPUTF8
         S: 250-CHUNKING
         S: 250 ENHANCEDSTATUSCODES
         C: MAIL FROM:<x@example.net>
@@ -104,6 +106,7 @@ REFUSALS = """
     S: 250-PIPELINING
     S: 250-SIZE 300000
     S: 250-8BITMIME
+    S: 250-SMTPUTF8
     S: 250-CHUNKING
     S: 250 ENHANCEDSTATUSCODES
     C: RCPT TO:<anna@example.test>
@@ -112,7 +115,7 @@ REFUSALS = """
     C: MAIL FROM:<x@example.net> SIZE=99999999999999999999
     C: MAIL FROM:<x@example.net> SIZE=1_0
     C: MAIL FROM:<x@example.net> BODY=BINARYMIME
-    C: MAIL FROM:<x@example.net> SMTPUTF8
+    C: MAIL FROM:<x@example.net> SMTPUTF8=1
     C: MAIL FROM:<x@example.net> RET=HDRS
     C: MAIL FROM:<x@example.net> AUTH=<>
     C: MAIL x@example.net
@@ -124,12 +127,12 @@ REFUSALS = """
     S: 552 5.3.4 messages are at most 300000 octets
     S: 501 5.5.4 SIZE is a number of octets
     S: 555 5.5.4 BODY is 7BIT or 8BITMIME
-    S: 555 5.5.4 parameter not recognized
+    S: 501 5.5.4 SMTPUTF8 has no value
     S: 555 5.5.4 parameter not recognized
     S: 555 5.5.4 parameter not recognized
     S: 501 5.5.4 FROM:<address> is expected
     S: 501 5.1.7 that is no sender address
-    S: 553 5.6.7 addresses are ASCII here: SMTPUTF8 is not offered
+    S: 553 5.6.7 an address beyond ASCII needs SMTPUTF8, and is UTF-8
     C: MAIL FROM:<>
     C: MAIL FROM:<>
     C: RCPT TO:<anna@example.test> NOTIFY=NEVER
@@ -198,7 +201,7 @@ def test_one_full_mailbox_does_not_hurt_the_others(
     world = World(tmp_path)
     annas = world.store.account("anna@example.test")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise NoSpace
 
     monkeypatch.setattr(annas, "append", fail)
@@ -219,7 +222,7 @@ def test_one_full_mailbox_does_not_hurt_the_others(
 def test_a_bug_in_one_delivery_keeps_the_replies_in_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
 
     monkeypatch.setattr(world.store.account("anna@example.test"), "append", fail)

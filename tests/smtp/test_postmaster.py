@@ -8,13 +8,14 @@ from typing import Any
 import attrs
 import pytest
 
-from mailserver.auth.interfaces import User
+from mailserver.auth import resolution
+from mailserver.auth.interfaces import DomainEntry, Entry, Resolution, User
 from mailserver.config.model import Auth, Config, Domain, Listener, Mail, Server
 from mailserver.errors import AuthUnavailable, NoSuchUser
 from mailserver.smtp.address import Address
 from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.postmaster_check import check
-from mailserver.smtp.transaction import LookupFailed, find_recipient
+from mailserver.smtp.transaction import LookupFailed, find_recipients
 from tests.fakes import run_now
 from tests.smtp.world import World, begin
 
@@ -27,6 +28,7 @@ class Users:
     def __init__(self, *names: str) -> None:
         self.names = names
         self.down = False
+        self.entries: dict[str, Entry] = {}
 
     async def find(self, address: str) -> User | None:
         if self.down:
@@ -39,10 +41,25 @@ class Users:
     def is_local_domain(self, domain: str) -> bool:
         return domain.lower() in {"example.test", "example.org"}
 
+    async def serves_domain(self, domain: str) -> bool:
+        return self.is_local_domain(domain)
+
+    async def find_user(self, name: str) -> User | None:
+        return await self.find(name)
+
+    async def find_address(self, name: str) -> Entry | None:
+        return self.entries.get(name)
+
+    async def find_domain(self, _name: str) -> DomainEntry | None:
+        return None
+
+    async def resolve(self, address: str, separator: str) -> Resolution:
+        return await resolution.resolve(self, address.lower(), separator)
+
 
 def found(users: Users, local: str, domain: str = "", postmaster: Postmaster = NAMED) -> str:
-    user, _detail = run_now(find_recipient(users, Address(local, domain), "+", postmaster))  # type: ignore[arg-type]
-    return str(user.name)
+    resolved = run_now(find_recipients(users, Address(local, domain), "+", postmaster))  # type: ignore[arg-type]
+    return " ".join(user.name for user, _detail in resolved.local)
 
 
 @pytest.mark.parametrize("local", ["postmaster", "Postmaster", "POSTMASTER", "postmaster+report"])

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from mailserver.session.quotas import UserQuotas
 from mailserver.smtp.tables import LMTP, SUBMISSION
+from mailserver.types import Quota
 from tests.fakes import Client, info
 from tests.smtp.world import PLAIN, FakeHop, World
-from tests.transcript import FOLDER, Header, load, names
+from tests.transcript import FOLDER, QUOTA_SETTINGS, Header, load, names
 from tests.transcript_cuts import CUTS, Cut, FakeConnection, whole
 from tests.transcript_run import run
 
@@ -38,7 +40,14 @@ def open_all(protocol: str, header: Header, cut: Cut, directory: Path) -> list[F
         services = getattr(world, protocol)
         mail = evolve(services.mail, max_message_size=int(settings["max_message_size"]))
         setattr(world, protocol, evolve(services, mail=mail))
-    known = {"listener", "cleartext", "starttls", "max_recipients", "max_message_size", "next_hop", "pieces"}
+    if not settings.keys().isdisjoint({*QUOTA_SETTINGS, "when_full"}):
+        limits = [settings.get(key) for key in QUOTA_SETTINGS]
+        quota = Quota(*(int(limit) if limit else None for limit in limits))
+        when_full = "permanent" if settings.get("when_full") == "permanent" else "temporary"
+        quotas = UserQuotas(quota, when_full=when_full)
+        setattr(world, protocol, evolve(getattr(world, protocol), quotas=quotas))
+    known = {*QUOTA_SETTINGS, "when_full"}
+    known |= {"listener", "cleartext", "starttls", "max_recipients", "max_message_size", "next_hop", "pieces"}
     assert set(settings) <= known, f"unknown settings {settings}"
     found = []
     for _number in range(header.connections):

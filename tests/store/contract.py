@@ -15,16 +15,17 @@ from tests.store.contract_bounds import BoundsKept
 from tests.store.contract_maildrop import MaildropLocked
 from tests.store.contract_messages import Messages
 from tests.store.contract_names import Names
+from tests.store.contract_quota import QuotaKept
 from tests.store.contract_reading import Reading
 from tests.store.samples import USER, message, staged, uids
 
 
-class StoreContract(Names, Messages, Reading, BoundsKept, MaildropLocked):
+class StoreContract(Names, Messages, Reading, BoundsKept, QuotaKept, MaildropLocked):
     """Inherit, name the class Test..., and give the fixture."""
 
     @pytest.fixture
     def make_store(self) -> Callable[..., Store]:
-        """With `bounds=` it is a store of its own."""
+        """With `bounds=` or `quota_warnings=` it is a store of its own."""
         pytest.fail("the subclass gives it")
 
     @pytest.fixture

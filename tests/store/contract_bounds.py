@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from mailserver.errors import LimitReached, MailboxFull
@@ -34,6 +36,30 @@ class BoundsKept:
         with pytest.raises(LimitReached):
             bounded.rename("INBOX", "h")
         assert set(names(bounded)) == {"INBOX", "a", "a/b", "e"}
+
+    def test_no_expunge_is_remembered_beyond_the_bound(self, make_store):
+        account = make_store(bounds=Bounds(expunges=3)).account(USER)
+        account.append("INBOX", [staged(account, message()) for _ in range(12)])
+        inbox = account.mailbox("INBOX")
+        first = uids(inbox)
+        began = inbox.load().modseq
+        assert inbox.expunged_since(began) == []
+        assert inbox.expunged_since(began + 1) is None, "nobody can have seen that yet"
+        seen = []
+        for uid in first[:10]:
+            inbox.expunge([uid], only_deleted=False)
+            seen.append(inbox.load().modseq)
+        account.close()
+        again = make_store(bounds=Bounds(expunges=3)).account(USER)
+        with contextlib.suppress(AttributeError):
+            again.tidy()
+        inbox = again.mailbox("INBOX")
+        assert inbox.expunged_since(began) is None
+        assert inbox.expunged_since(seen[6]) == first[7:10]
+        assert inbox.expunged_since(seen[8]) == first[9:10]
+        assert inbox.expunged_since(seen[9]) == []
+        assert list(inbox.changes_since(began).present) == first[10:]
+        again.close()
 
     def test_no_subscription_more_than_that(self, bounded):
         for name in "abcd":

@@ -9,10 +9,26 @@ from mailserver.errors import (
     MessageExpunged,
     NoSuchMailbox,
 )
-from mailserver.store.flags import ANSWERED, DELETED, DRAFT, FLAGGED, MAX_KEYWORDS, SEEN, SYSTEM_FLAGS
+from mailserver.store.columns import Columns
+from mailserver.store.flags import ANSWERED, DELETED, DRAFT, FLAGGED, LETTERS, MAX_KEYWORDS, SEEN, SYSTEM_FLAGS
+from mailserver.store.query import HasFlag
 from mailserver.store.receiving import Appended, Delivery
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
-from tests.store.samples import ADD, DATE, REMOVE, REPLACE, USER, content, flags, message, names, put, staged, uids
+from tests.store.samples import (
+    ADD,
+    DATE,
+    REMOVE,
+    REPLACE,
+    USER,
+    assert_equal,
+    content,
+    flags,
+    message,
+    names,
+    put,
+    staged,
+    uids,
+)
 
 
 class Messages:
@@ -47,7 +63,8 @@ class Messages:
 
     def test_append_is_all_or_none(self, account, inbox):
         inbox_before, modseq = uids(inbox), inbox.load().modseq
-        many = [staged(account, message(), [f"word{n}"]) for n in range(MAX_KEYWORDS + 1)]
+        words = [f"word{n}" for n in range(MAX_KEYWORDS + 1)]
+        many = [staged(account, message(), part) for part in (words[:200], words[200:400], words[400:])]
         with pytest.raises(LimitReached):
             account.append("INBOX", many)
         assert uids(inbox) == inbox_before
@@ -236,7 +253,7 @@ class Messages:
         assert inbox.load().keywords == ("Work",)
         assert len({row.flags for row in inbox.load().rows}) == 1
 
-    def test_the_27th_keyword(self, account, inbox, three):
+    def test_the_501st_keyword(self, account, inbox, three):
         many = [f"word{n}" for n in range(MAX_KEYWORDS)]
         inbox.store_flags(three[:1], ADD, many)
         assert flags(inbox)[three[0]] == set(many)
@@ -246,8 +263,80 @@ class Messages:
         with pytest.raises(LimitReached):
             inbox.store_flags(three, REPLACE, ["one-too-many"])
         assert inbox.load() == before
-        inbox.store_flags(three[1:], ADD, ["WORD25"])
-        assert flags(inbox)[three[2]] == {"word25"}
+        inbox.store_flags(three[1:], ADD, ["WORD25", "WORD499"])
+        assert flags(inbox)[three[2]] == {"word25", "word499"}
+
+    def test_keywords_beyond_the_letters(self, account, inbox, three):
+        modseq = inbox.load().modseq
+        columns = Columns(inbox.load())
+        inbox.store_flags(three[:1], ADD, [f"word{n}" for n in range(LETTERS + 4)])
+        inbox.store_flags(three[1:], ADD, ["\\Seen", "word27", "word29"])
+        assert columns.apply(inbox.changes_since(modseq))
+        assert_equal(columns, inbox)
+        stored = inbox.store_flags(three, REMOVE, ["word27", "word3"], inbox.load().modseq)
+        assert not stored.modified
+        columns.apply(inbox.changes_since(columns.modseq))
+        assert_equal(columns, inbox)
+        expected = {f"word{n}" for n in range(LETTERS + 4)} - {"word27", "word3"}
+        assert flags(inbox) == {
+            three[0]: expected, three[1]: {"\\Seen", "word29"}, three[2]: {"\\Seen", "word29"},
+        }  # fmt: skip
+        inbox.store_flags(three[:1], REPLACE, ["word28", "\\Flagged"])
+        assert flags(inbox)[three[0]] == {"word28", "\\Flagged"}
+        assert [uid for uid in three if uid in inbox.search(HasFlag("word29"), three)] == three[1:]
+        inbox.expunge(three[1:2], only_deleted=False)
+        columns.apply(inbox.changes_since(columns.modseq))
+        assert_equal(columns, inbox)
+
+    def test_keywords_beyond_the_letters_come_with_appended_messages(self, account, inbox, three):
+        names = [f"word{n}" for n in range(LETTERS + 4)]
+        uid = put(account, flags=[*names, "\\Seen"])
+        assert flags(inbox)[uid] == {*names, "\\Seen"}
+        replaced = inbox.replace(three[0], "INBOX", staged(account, message("new"), ["word29"]))
+        assert flags(inbox)[replaced.uids[0]] == {"word29"}
+
+    def test_keywords_beyond_the_letters_are_carried_by_name(self, account, inbox, three):
+        names = [f"word{n}" for n in range(LETTERS + 4)]
+        inbox.store_flags(three, ADD, [*names, "\\Seen"])
+        account.create("target")
+        put(account, "target", flags=["word29", *(f"other{n}" for n in range(LETTERS))])
+        target = account.mailbox("target")
+        copied = inbox.copy(three[:1], "target").target
+        within = inbox.copy(three[1:2], "INBOX").target
+        moved = inbox.move(three[1:], "target").target
+        target.refresh()
+        found = flags(target)
+        assert {frozenset(found[uid]) for uid in (*copied, *moved)} == {frozenset({*names, "\\Seen"})}
+        assert flags(inbox)[within[0]] == {*names, "\\Seen"}
+        account.rename("target", "renamed")
+        account.rename("INBOX", "old")
+        for name in ("renamed", "old"):
+            assert {*names, "\\Seen"} in flags(account.mailbox(name)).values()
+
+    def test_keywords_that_no_message_has_make_room(self, inbox, three):
+        inbox.store_flags(three, ADD, [f"word{n}" for n in range(MAX_KEYWORDS)])
+        inbox.store_flags(three[1:], REPLACE, ["word3"])
+        with pytest.raises(LimitReached):
+            inbox.store_flags(three, ADD, ["one-too-many"])
+        inbox.store_flags(three, REMOVE, ["word2", "word100", "word499"])
+        columns = Columns(inbox.load())
+        inbox.store_flags(three[1:], ADD, ["new"])
+        assert flags(inbox)[three[1]] == {"word3", "new"}
+        assert flags(inbox)[three[0]] == {f"word{n}" for n in range(MAX_KEYWORDS)} - {"word2", "word100", "word499"}
+        columns.apply(inbox.changes_since(columns.modseq))
+        assert_equal(columns, inbox)
+        names = set(inbox.load().keywords)
+        assert "word2" in names, "letters are never freed"
+        assert not names & {"word100", "word499"}
+        inbox.store_flags(three[:1], ADD, ["word499"])
+        with pytest.raises(LimitReached):
+            inbox.store_flags(three, ADD, ["one-too-many"])
+
+    def test_keywords_are_bounded_in_octets(self, inbox, three):
+        inbox.store_flags(three, ADD, [f"{n}" + "x" * 4000 for n in range(4)])
+        with pytest.raises(LimitReached):
+            inbox.store_flags(three, ADD, ["y" * 4000])
+        inbox.store_flags(three, ADD, ["y"])
 
     def test_keywords_of_a_refused_store_are_not_kept(self, inbox, three):
         inbox.store_flags(three, ADD, [f"word{n}" for n in range(MAX_KEYWORDS - 1)])
@@ -323,6 +412,29 @@ class Messages:
         with pytest.raises(MessageExpunged):
             inbox.open_message(UID(4_000_000))
         assert [uid for uid, _row, _summary in inbox.summaries(three)] == three[1:]
+
+    # --- sort keys
+
+    def test_sort_keys(self, account, inbox, three):
+        names = ("subject", "sent", "message_id")
+        expected = [
+            (uid, name.upper(), 880127706, f"{name}@example.test")
+            for uid, name in zip(three, ("one", "two", "three"), strict=True)
+        ]
+        assert sorted(inbox.sort_keys(three, names)) == expected
+        inbox.expunge(three[:1], only_deleted=False)
+        again = put(account, data=b"Subject: Re: four\r\nFrom: =?utf-8?q?=C3=A4?= <x@y>\r\n\r\n")
+        asked = [*three, again, UID(4_000_000)]
+        assert sorted(inbox.sort_keys(asked, names)) == [*expected[1:], (again, "FOUR", None, "")]
+        assert list(inbox.sort_keys([again], ("is_reply", "display_sender"))) == [(again, True, "A\u0308")]
+        assert list(inbox.sort_keys([again], ())) == [(again,)]
+
+    def test_copies_have_the_sort_keys_of_their_messages(self, account, inbox, three):
+        inbox.sort_keys(three[:2], ("subject",))
+        account.create("target")
+        copied = inbox.copy(three, "target")
+        found = account.mailbox("target").sort_keys(copied.target, ("subject",))
+        assert sorted(found) == list(zip(copied.target, ("ONE", "TWO", "THREE"), strict=True))
 
     # --- copy, move
 
@@ -432,3 +544,62 @@ class Messages:
         for transfer in (inbox.copy, inbox.move):
             copied = transfer([], "target")
             assert (list(copied.source), list(copied.target)) == ([], [])
+
+    # --- replacing
+
+    def test_replace(self, account, inbox, three):
+        before = inbox.load()
+        data = message("new")
+        appended = inbox.replace(three[1], "INBOX", staged(account, data, ["\\Draft", "work"]))
+        [uid] = appended.uids
+        assert (appended.mailbox, appended.uid_validity) == (inbox.id, before.uid_validity)
+        assert uid >= before.uid_next
+        assert uids(inbox) == [three[0], three[2], uid]
+        assert content(inbox, uid) == data
+        assert flags(inbox)[uid] == {"\\Draft", "work"}
+        changes = inbox.changes_since(before.modseq)
+        assert (list(changes.expunged), [row.uid for row in changes.rows]) == ([three[1]], [uid])
+        # One step has one modseq.
+        assert changes.upto == changes.rows[0].modseq
+        assert list(inbox.expunged_since(changes.upto - 1)) == [three[1]]
+        assert account.status("INBOX").messages == 3
+        assert account.mailbox("INBOX").load().uids == inbox.load().uids
+
+    def test_replace_into_another_mailbox(self, account, inbox, three):
+        account.create("sent")
+        sent = account.mailbox("sent")
+        modseq = inbox.load().modseq
+        appended = inbox.replace(three[2], "sent", staged(account, message("new"), ["\\Seen"]))
+        assert appended.mailbox == sent.id
+        assert uids(inbox) == three[:2]
+        assert uids(sent) == list(appended.uids)
+        assert list(inbox.changes_since(modseq).expunged) == [three[2]]
+        assert content(sent, appended.uids[0]) == message("new")
+        assert account.usage().messages == 3
+
+    def test_replace_of_nothing_adds_nothing(self, account, inbox, three):
+        account.create("gone")
+        inbox.expunge([three[0]], only_deleted=False)
+        for uid, target, error in (
+            (three[0], "INBOX", MessageExpunged),
+            (UID(99), "gone", MessageExpunged),
+            (three[1], "none", NoSuchMailbox),
+        ):
+            new = staged(account, message("new"))
+            with pytest.raises(error):
+                inbox.replace(uid, target, new)
+            new.staged.abort()
+        assert uids(inbox) == three[1:]
+        assert account.status("gone").messages == 0
+
+    def test_replace_respects_the_keyword_limit(self, account, inbox, three):
+        new = staged(account, message("new"), [f"word{n}" for n in range(MAX_KEYWORDS + 1)])
+        with pytest.raises(LimitReached):
+            inbox.replace(three[0], "INBOX", new)
+        new.staged.abort()
+        assert uids(inbox) == three
+
+    def test_replace_takes_the_sums_along(self, account, inbox, three):
+        large = message("new", "x" * 1000)
+        inbox.replace(three[0], "INBOX", staged(account, large))
+        assert account.usage().storage == len(large) + len(message("two")) + len(message("three"))

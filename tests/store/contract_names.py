@@ -10,7 +10,9 @@ from mailserver.errors import (
     MailboxExists,
     MailboxHasChildren,
     NoSuchMailbox,
+    TooManyAnnotations,
 )
+from mailserver.store.time_slice import TimeSlice
 from tests.store.samples import ADD, USER, content, flags, message, names, put, uids
 
 
@@ -226,3 +228,96 @@ class Names:
         assert again.subscriptions() == before | {"b", "not/there"}
         assert {info.name: info.subscribed for info in again.mailboxes()}["b"] is True
         again.close()
+
+    def test_the_statuses_of_many_are_those_of_each(self, make_store):
+        account = make_store().account(USER)
+        names = [f"m{number}" for number in range(60)]
+        for number, name in enumerate(names):
+            account.create(name)
+            if number % 7 == 0:
+                for _message in range(number % 3 + 1):
+                    put(account, name)
+        asked = ["nowhere", "INBOX", *names, "a/b"]
+        for _ in range(3):
+            found = {}
+            while len(found) < len(asked):
+                found |= account.statuses([name for name in asked if name not in found], TimeSlice(20))
+            assert isinstance(found.pop("nowhere"), NoSuchMailbox)
+            assert isinstance(found.pop("a/b"), NoSuchMailbox)
+            assert found == {name: account.status(name) for name in ("INBOX", *names)}
+            mailbox = account.mailbox("m14")
+            mailbox.store_flags(uids(mailbox)[:1], ADD, ["\\Seen", "\\Deleted"])
+            put(account, "m1")
+            mailbox = account.mailbox("m7")
+            mailbox.claim_recent()
+            mailbox.expunge(uids(mailbox), only_deleted=False)
+        account.close()
+
+    # --- annotations
+
+    def test_annotations_are_kept_by_mailbox_and_for_the_account(self, make_store):
+        account = make_store().account(USER)
+        account.create("a")
+        assert account.annotations("a") == account.annotations(None) == {}
+        made = account.annotate("a", {"/private/x": b"1", "/shared/y": b"\x00\xff\r\n", "/shared/z": None}, 10)
+        assert made.mailbox == account.mailbox("a").id
+        assert list(made.entries) == ["/private/x", "/shared/y"]
+        assert account.annotate(None, {"/private/x": b""}, 10).mailbox is None
+        account.close()
+        account = make_store().account(USER)
+        assert account.annotations("a") == {"/private/x": b"1", "/shared/y": b"\x00\xff\r\n"}
+        assert account.annotations(None) == {"/private/x": b""}
+        assert account.annotations("INBOX") == {}
+        assert account.annotations_stamp("INBOX") is None
+        stamps = [account.annotations_stamp(name) for name in ("a", None)]
+        assert [account.annotations_stamp(name) for name in ("a", None)] == stamps
+        assert list(account.annotate("a", {"/private/x": None, "/shared/y": b"2"}, 10).entries) == [
+            "/private/x",
+            "/shared/y",
+        ]
+        assert account.annotations("a") == {"/shared/y": b"2"}
+        assert account.annotations_stamp("a") != stamps[0]
+        account.close()
+
+    def test_annotations_are_bounded_all_or_none(self, account):
+        account.annotate("INBOX", {"/private/a": b"1", "/private/b": b"2"}, 2)
+        with pytest.raises(TooManyAnnotations):
+            account.annotate("INBOX", {"/private/a": b"9", "/private/c": b"3"}, 2)
+        assert account.annotations("INBOX") == {"/private/a": b"1", "/private/b": b"2"}
+        account.annotate("INBOX", {"/private/a": None, "/private/c": b"3"}, 2)
+        # A bound that was lowered refuses no change of what there is.
+        assert account.annotate("INBOX", {"/private/b": b"4"}, 1) is not None
+        assert account.annotations("INBOX") == {"/private/b": b"4", "/private/c": b"3"}
+
+    def test_annotations_follow_renames_and_end_with_the_mailbox(self, account):
+        account.create("a")
+        account.create("a/b")
+        account.annotate("a/b", {"/shared/x": b"b"}, 10)
+        account.rename("a", "c")
+        assert account.annotations("c/b") == {"/shared/x": b"b"}
+        assert account.annotations("c") == {}
+        account.delete("c/b")
+        with pytest.raises(NoSuchMailbox):
+            account.annotations("c/b")
+        with pytest.raises(NoSuchMailbox):
+            account.annotate("c/b", {"/shared/x": b"b"}, 10)
+        account.create("c/b")
+        assert account.annotations("c/b") == {}
+        account.annotate("INBOX", {"/shared/x": b"inbox"}, 10)
+        put(account)
+        account.rename("INBOX", "old")
+        assert account.annotations("old") == account.annotations("INBOX") == {"/shared/x": b"inbox"}
+
+    def test_a_changed_annotation_raises_the_modseq(self, account):
+        put(account)
+        before = account.status("INBOX").highest_modseq
+        mailbox = account.mailbox("INBOX")
+        account.annotate("INBOX", {"/shared/x": b"1"}, 10)
+        after = account.status("INBOX").highest_modseq
+        assert after > before
+        changes = mailbox.changes_since(before)
+        assert (changes.upto, list(changes.rows), list(changes.expunged)) == (after, [], [])
+        assert account.annotate("INBOX", {"/shared/x": b"1", "/shared/y": None}, 10) is None
+        assert account.status("INBOX").highest_modseq == after
+        account.annotate(None, {"/private/x": b"1"}, 10)
+        assert account.status("INBOX").highest_modseq == after

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 
 from mailserver.errors import (
@@ -14,6 +17,7 @@ from mailserver.store.columns import Columns
 from mailserver.store.query import (
     All,
     And,
+    Arrived,
     Body,
     ChangedSince,
     HasFlag,
@@ -23,11 +27,14 @@ from mailserver.store.query import (
     Not,
     Or,
     Received,
+    Saved,
     Sent,
     Smaller,
     Text,
+    WithEmailId,
 )
 from mailserver.store.rows import Row, Snapshot
+from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID, UNKNOWN_DATE, ModSeq
 from tests.store.samples import ADD, DATE, DAY, USER, assert_equal, flags, message, picture, put, staged, uids
 
@@ -105,6 +112,20 @@ class Reading:
         assert set(three[:2]) <= set(whole.expunged)
         assert not {row.uid for row in whole.rows} & set(whole.expunged)
         assert inbox.changes_since(whole.upto).rows == []
+
+    def test_expunges_since(self, account, inbox, three):
+        seen = inbox.load().modseq
+        assert inbox.expunged_since(seen) == []
+        inbox.store_flags(three[:1], ADD, ["\\Seen"])
+        assert inbox.expunged_since(seen) == []
+        inbox.expunge(three[2:], only_deleted=False)
+        between = inbox.load().modseq
+        account.create("target")
+        inbox.move(three[:1], "target")
+        assert inbox.expunged_since(seen) == [three[0], three[2]]
+        assert inbox.expunged_since(between) == [three[0]]
+        assert inbox.expunged_since(inbox.load().modseq) == []
+        assert inbox.expunged_since(ModSeq(inbox.load().modseq + 1)) is None
 
     def test_changes_may_be_applied_twice(self, account, inbox, three):
         old = Columns(inbox.load())
@@ -273,6 +294,9 @@ class Reading:
             (Received(DAY, DAY + 1), "abc"),
             (Received(None, DAY), ""),
             (Received(DAY + 1, None), "d"),
+            (Arrived(DATE, DATE + 1), "abc"),
+            (Arrived(None, DATE), ""),
+            (Arrived(DATE + 1, None), "d"),
             (Sent(10186, 10187), "abcd"),
             (Sent(None, 10186), ""),
             (Header("Subject", "ALPHA"), "a"),
@@ -330,6 +354,49 @@ class Reading:
         for query in (All(), Text("o"), Not(Body("nothing like it")), Smaller(10**6)):
             assert list(inbox.search(query, three)) == [three[0], three[2]]
 
+    def test_previews(self, account, inbox, three):
+        account.create("other")
+        assert inbox.previews(three, only_kept=True) == dict.fromkeys(three)
+        slice_of_one = TimeSlice(1)
+        made = inbox.previews(three, time_slice=slice_of_one)
+        assert slice_of_one.full
+        assert list(made) == three[:1]
+        assert inbox.previews(three, only_kept=True) == {**dict.fromkeys(three), **made}
+        found = inbox.previews(three)
+        assert list(found) == three
+        assert all(found.values())
+        assert inbox.previews(three[1:], only_kept=True) == {uid: found[uid] for uid in three[1:]}
+        inbox.expunge(three[1:2], only_deleted=False)
+        assert list(inbox.previews(three)) == [three[0], three[2]]
+        large = put(account, data=b"Subject: large\r\n\r\nBeginning\r\n" + b"of it\r\n" * 100_000)
+        empty = put(account, data=b"Subject: empty\r\n\r\n")
+        found = inbox.previews([large, empty])
+        assert found[large].startswith("Beginning of it of it")
+        assert found[empty] == ""
+        assert inbox.previews([empty], only_kept=True) == {empty: ""}
+
+    def test_save_dates(self, account, inbox, three):
+        before = int(time.time()) - 60
+        account.create("other")
+        dates = inbox.save_dates(three)
+        assert list(dates) == three
+        assert all(before < date < before + 3600 for date in dates.values())
+        inbox.store_flags(three, ADD, ["\\Seen", "work"])
+        assert inbox.save_dates(three[1:]) == {uid: dates[uid] for uid in three[1:]}
+        inbox.copy(three[:1], "other")
+        inbox.move(three[1:2], "other")
+        assert list(inbox.save_dates(three)) == [three[0], three[2]]
+        assert len(account.mailbox("other").save_dates(uids(account.mailbox("other")))) == 2
+        today = next(iter(dates.values())) // 86400
+        for query, wanted in (
+            (Saved(today, None), [three[0], three[2]]),
+            (Saved(None, today), []),
+            (Saved(today - 1, today + 2), [three[0], three[2]]),
+            (Not(Saved(None, today)), [three[0], three[2]]),
+            (And((Saved(today, None), Saved(None, today))), []),
+        ):
+            assert list(inbox.search(query, three)) == wanted
+
     # --- the whole, kept over reopening
 
     def test_everything_survives_reopening(self, make_store):
@@ -345,3 +412,32 @@ class Reading:
         again = make_store().account(USER)
         assert [picture(again, name) for name in ("INBOX", "a/b")] == pictures
         again.close()
+
+    def test_email_ids_stay_with_the_content(self, account, inbox, three):
+        account.create("other")
+        first = inbox.email_ids(three)
+        assert list(first) == three
+        assert len(set(first.values())) == 3
+        assert all(re.fullmatch("[0-9a-f]{24}", each) for each in first.values())
+        inbox.store_flags(three, ADD, ["\\Seen", "work"])
+        assert inbox.email_ids(three[1:]) == {uid: first[uid] for uid in three[1:]}
+        copied = inbox.copy(three[:2], "other")
+        moved = inbox.move(three[2:], "other")
+        other = account.mailbox("other")
+        expected = dict(zip([*copied.target, *moved.target], [first[uid] for uid in three], strict=True))
+        assert other.email_ids(uids(other)) == expected
+        again = other.copy(list(moved.target), "INBOX")
+        assert inbox.email_ids(uids(inbox)) == {
+            three[0]: first[three[0]],
+            three[1]: first[three[1]],
+            again.target[0]: first[three[2]],
+        }
+        for query, wanted in (
+            (WithEmailId(first[three[2]]), [again.target[0]]),
+            (Not(WithEmailId(first[three[2]])), three[:2]),
+            (WithEmailId("0" * 24), []),
+        ):
+            assert list(inbox.search(query, uids(inbox))) == wanted
+        # A new message has an identifier of its own, whatever its octets.
+        put(account)
+        assert inbox.email_ids(uids(inbox)[-1:]).popitem()[1] not in first.values()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mailserver.message.render import summarise
@@ -17,14 +17,21 @@ USER = "anna@example.test"
 INDEX_FILES = tuple("mailserver-index.sqlite" + end for end in ("", "-wal", "-shm"))
 
 
-def open_store(root: str, bounds: Bounds | None = None) -> MaildirStore:
+def open_store(root: str, bounds: Bounds | None = None, quota_warnings: Sequence[int] = ()) -> MaildirStore:
     """A store without special-use folders, as another process would open it; the reserved space is there as a file only."""
     os.makedirs(root, exist_ok=True)
     path = os.path.join(root, reserved_space.FILE_NAME)
     if not os.path.exists(path):
         with open(path, "wb") as stream:
             stream.truncate(reserved_space.SIZE)
-    return MaildirStore(root, summarise, special_use={}, hostname="host.example.test", bounds=bounds or Bounds())
+    return MaildirStore(
+        root,
+        summarise,
+        special_use={},
+        hostname="host.example.test",
+        bounds=bounds or Bounds(),
+        quota_warnings=quota_warnings,
+    )
 
 
 def account_root(root: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from attrs import field, frozen
@@ -86,6 +86,16 @@ def _store(name: str, how: FlagChange, flags: Sequence[str], *subjects: str) -> 
     return run
 
 
+_WORDS = [f"word{number}" for number in range(30)]
+
+
+def _with_words(account: Account, held: dict[str, Any]) -> None:
+    _finding("INBOX", "one", "two")(account, held)
+    _store("INBOX", FlagChange.ADD, _WORDS)(account, held)
+    # The target has other numbers for them.
+    _append("z", "other", flags=_WORDS[::-1])(account, held)
+
+
 def _finding(name: str, *subjects: str) -> Act:
     def before(account: Account, held: dict[str, Any]) -> None:
         held["found"] = find(account, name, *subjects)
@@ -108,6 +118,19 @@ def _transfer(method: str, target: str) -> Act:
 def _expunge(_account: Account, held: dict[str, Any]) -> None:
     mailbox, uids = held["found"]
     mailbox.expunge(uids, only_deleted=False)
+
+
+def _replace(target: str, *flags: str) -> Act:
+    def run(account: Account, held: dict[str, Any]) -> None:
+        mailbox, [uid] = held["found"]
+        new = stage(account, "new1", *flags)
+        try:
+            mailbox.replace(uid, target, new)
+        except BaseException:
+            new.staged.abort()
+            raise
+
+    return run
 
 
 def _prepare(account: Account, held: dict[str, Any]) -> None:
@@ -162,6 +185,10 @@ def _subscribe(name: str, *, subscribed: bool = True) -> Act:
     return lambda account, _held: account.set_subscribed(name, subscribed=subscribed)
 
 
+def _annotate(name: str, changes: Mapping[str, bytes]) -> Act:
+    return lambda account, _held: account.annotate(name, changes, 10)
+
+
 def _nothing(_account: Account, _held: dict[str, Any]) -> None:
     """The opening of the account is the operation."""
 
@@ -186,16 +213,38 @@ OPERATIONS: tuple[Operation, ...] = (
         "back",
         idempotent=True,
     ),
+    Operation(
+        "store keywords beyond the letters",
+        _store("INBOX", FlagChange.ADD, _WORDS),
+        _finding("INBOX", "one", "two"),
+        "back",
+        idempotent=True,
+    ),
+    Operation("copy with keywords beyond the letters", _transfer("copy", "z"), _with_words),
     Operation("expunge", _expunge, _finding("INBOX", "one", "three"), way="each", idempotent=True),
     Operation("copy", _transfer("copy", "a/b"), _finding("INBOX", "one", "two")),
     Operation("copy with a keyword", _transfer("copy", "z"), _finding("INBOX", "two", "three")),
     Operation("move", _transfer("move", "a/b"), _finding("INBOX", "one", "two"), idempotent=True),
     Operation("move within", _transfer("move", "INBOX"), _finding("INBOX", "one", "two"), idempotent=True),
+    Operation("replace", _replace("INBOX", "\\Draft"), _finding("INBOX", "two"), idempotent=True),
+    Operation("replace elsewhere", _replace("a/b", "$Fresh"), _finding("INBOX", "one"), idempotent=True),
     Operation("create", lambda account, _held: account.create("n/m"), idempotent=True, way="each"),
     Operation("create with a use", lambda account, _held: account.create("n", frozenset({"\\Sent"})), idempotent=True),
     Operation("delete", lambda account, _held: account.delete("a/b"), idempotent=True),
     Operation("rename", lambda account, _held: account.rename("a", "n/m"), idempotent=True),
     Operation("rename INBOX", lambda account, _held: account.rename("INBOX", "old/mail"), idempotent=True),
+    Operation(
+        "annotate",
+        _annotate("a/b", {"/private/x": b"2", "/shared/y": b"\xff"}),
+        _annotate("a/b", {"/private/x": b"1"}),
+        idempotent=True,
+    ),
+    Operation(
+        "rename annotated INBOX",
+        lambda account, _held: account.rename("INBOX", "old/mail"),
+        _annotate("INBOX", {"/private/x": b"1"}),
+        idempotent=True,
+    ),
     Operation("subscribe", _subscribe("z"), idempotent=True),
     Operation("unsubscribe", _subscribe("a/b", subscribed=False), idempotent=True),
     Operation("local copy", _prepare_and_publish),

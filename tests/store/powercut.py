@@ -94,22 +94,33 @@ def after_power_cut(log: Log, cut: Cut, disk: Disk, scratch: str, expected: list
 
 def violations(log: Log, root: str, empty: str, scratch: str, expected: list[Picture], steps: Sequence[Step], only: set[str] | None = None, *, quick: bool = False, thorough: bool = True, stop: bool = False) -> list[str]:  # fmt: skip
     """All broken promises (with `stop` the first), one line each. The run began on an empty disk under `root`."""
-    disk = Disk(empty)
-    disk.root = root
     found: list[str] = []
-    made = 0
-    for number, cut in enumerate(cuts(log, steps, only, quick=quick)):
-        while made < cut.position:
-            disk.apply(log.changes[made])
-            made += 1
-        try:
-            after_power_cut(log, cut, disk, scratch, expected, steps, thorough=thorough and number % 3 == 0)
-        except Violation as violation:
-            done = acknowledged(log, cut.position).done
-            step = steps[done].name if 0 <= done < len(steps) else "the end" if done >= 0 else "opening"
-            last = log.changes[cut.position - 1] if cut.position else None
-            what = f"{last.operation} {last.path[-60:]}" if last else "nothing"
-            found.append(f"in {step!r} after {what} [{cut}]: {violation}")
-            if stop:
-                break
+    chosen = list(cuts(log, steps, only, quick=quick))
+    groups = [chosen]
+    if stop:
+        # Where one is enough, it is most often seen right after a command was acknowledged, and without an index.
+        places = [(acknowledged, absent) for acknowledged in (True, False) for absent in (True, False)]
+        groups = [
+            [cut for cut in chosen if (cut.position in log.marks, cut.index is None) == place] for place in places
+        ]
+    for several in groups:
+        disk = Disk(empty)
+        disk.root = root
+        made = 0
+        for number, cut in enumerate(several):
+            while made < cut.position:
+                disk.apply(log.changes[made])
+                made += 1
+            try:
+                after_power_cut(
+                    log, cut, disk, scratch, expected, steps, thorough=thorough and number % (6 if quick else 3) == 0
+                )
+            except Violation as violation:
+                done = acknowledged(log, cut.position).done
+                step = steps[done].name if 0 <= done < len(steps) else "the end" if done >= 0 else "opening"
+                last = log.changes[cut.position - 1] if cut.position else None
+                what = f"{last.operation} {last.path[-60:]}" if last else "nothing"
+                found.append(f"in {step!r} after {what} [{cut}]: {violation}")
+                if stop:
+                    return found
     return found

@@ -82,5 +82,6 @@ def picture(account: Account, name: str) -> tuple[object, ...]:
 def assert_equal(columns: Columns, mailbox: Mailbox) -> None:
     """Columns brought up to date by changes say what a fresh load says."""
     fresh = Columns(mailbox.load())
-    for column in ("uids", "flags", "modseqs", "modseq", "keywords", "uid_next", "uid_validity"):
+    assert list(columns.flags) == list(fresh.flags)
+    for column in ("uids", "modseqs", "modseq", "keywords", "uid_next", "uid_validity"):
         assert getattr(columns, column) == getattr(fresh, column), column

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mailserver.store import columns as columns_module
 from mailserver.store.columns import Columns, find_all, rising
-from mailserver.store.flags import DELETED, SEEN
+from mailserver.store.flags import DELETED, SEEN, FlagChange
 from mailserver.store.rows import LARGEST_SIZE, Changes, Row, Run, Snapshot
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
 
@@ -63,6 +63,23 @@ def test_older_and_repeated_changes_do_no_harm():
         assert not columns.apply(again)
     assert list(columns.uids) == [1, 2]
     assert list(columns.flags) == [2, 0]
+
+
+def test_keywords_beyond_the_letters_before_and_after_an_expunge():
+    for first in (0, 1 << 40):
+        columns = Columns(Snapshot.of([row(1, 10, flags=first), row(2, 10)], ModSeq(10), (), UID(9), UIDValidity(1)))
+        columns.apply(changes(11, [row(2, 11, flags=1 << 400 | SEEN)], expunged=[1]))
+        columns.apply(changes(12, expunged=[2]))
+        assert columns.expunged_flags(0) == {1: first, 2: 1 << 400 | SEEN}
+
+
+def test_keywords_beyond_the_letters_for_expunged_messages():
+    columns = make(1, 2)
+    columns.apply(changes(11, expunged=[1]))
+    columns.flag_expunged(0, [1], FlagChange.ADD, 1 << 40)
+    assert columns.expunged_flags(0) == {1: 1 << 40}
+    columns.apply(changes(12, expunged=[2]))
+    assert columns.expunged_flags(0) == {1: 1 << 40, 2: 0}
 
 
 def test_a_keyword_can_come_without_a_message():
@@ -215,7 +232,13 @@ def facts(columns):
 @given(
     st.lists(
         st.tuples(
-            st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0, SEEN, DELETED, SEEN | DELETED])), max_size=30),
+            st.lists(
+                st.tuples(
+                    st.integers(1, 40),
+                    st.sampled_from([0, SEEN, DELETED, SEEN | DELETED, SEEN | 1 << 40, DELETED | 1 << 500]),
+                ),
+                max_size=30,
+            ),
             st.lists(st.integers(1, 40), max_size=20),
             st.integers(0, 2),
         ),

@@ -13,4 +13,9 @@ class TestMemory(StoreContract):
     @pytest.fixture
     def make_store(self):
         store = MemoryStore(summarise)
-        return lambda bounds=None: MemoryStore(summarise, bounds=bounds) if bounds else store
+        made = {}
+
+        def make(**options):
+            return made.setdefault(str(options), MemoryStore(summarise, **options)) if options else store
+
+        return make

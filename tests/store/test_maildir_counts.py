@@ -144,6 +144,15 @@ def test_a_flag_of_one_message_writes_three_pages_of_the_index(box):
     assert pages == [3, 3, 3]
 
 
+def test_a_flag_of_one_message_takes_five_statements(box, monkeypatch):
+    """Its row, the transaction's begin and end, the mailbox's row, and the message's: no search for a block that has it."""
+    account, mailbox = box
+    last = mailbox.load().uids[-1]
+    mailbox.store_flags([last], FlagChange.ADD, ["\\Deleted"])
+    counts = count(account, lambda: mailbox.store_flags([last], FlagChange.REMOVE, ["\\Deleted"]), monkeypatch)
+    assert counts == {"statements": 5, "locks": 1, "transactions": 1, "rename": 1, "sync_directory": 1}
+
+
 def test_copy_move_and_expunge(box, monkeypatch):
     account, mailbox = box
     uids = list(mailbox.load().uids)

@@ -13,7 +13,7 @@ from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.disk import lock, safeio
 from mailserver.store.maildir.home import intent, recovery
-from mailserver.store.maildir.mailbox import delivery
+from mailserver.store.maildir.mailbox.prepared import PreparedMessages
 from mailserver.store.receiving import DATES, NewMessage
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.maildirs import TEXT, append, files, open_account, read, uidlist, uids
@@ -425,7 +425,7 @@ def test_another_process_finds_what_could_not_be_published(account, tmp_path):
 def test_publishing_can_be_tried_again(account, monkeypatch):
     prepared = account.prepare("INBOX", [staged(account), staged(account)])
     monkeypatch.setattr(safeio, "hook", at("delivery.after-rename", 1))
-    monkeypatch.setattr(delivery.PreparedMessages, "_publish_without_uids", refuse)
+    monkeypatch.setattr(PreparedMessages, "_publish_without_uids", refuse)
     with pytest.raises(NoSpace):
         prepared.publish()
     monkeypatch.undo()

@@ -106,6 +106,21 @@ def test_we_read_what_dovecot_wrote(dovecot):
     assert sum(row.size for row in mailbox.measure(uids(mailbox))) == 4 * (len(TEXT) - 3)
 
 
+def test_annotations_follow_dovecot(dovecot):
+    account = open_account(dovecot)
+    account.create("a")
+    account.annotate("a", {"/private/x": b"1"}, 10)
+    account.annotate("INBOX", {"/private/x": b"2"}, 10)
+    dovecot.run("mailbox", "rename", "a", "b")
+    dovecot.run("save", "-m", "b", data=TEXT)
+    assert account.annotations("b") == {"/private/x": b"1"}
+    assert ours(account, "b") == theirs(dovecot, "b")
+    dovecot.run("mailbox", "delete", "b")
+    dovecot.run("mailbox", "create", "b")
+    assert account.annotations("b") == {}
+    assert account.annotations("INBOX") == {"/private/x": b"2"}
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_taking_turns(dovecot, seed):
     dice = random.Random(seed)
@@ -141,9 +156,10 @@ def test_taking_turns(dovecot, seed):
                 dovecot.run("expunge", "mailbox", "INBOX", "uid", some.split(",")[0])
 
     told: dict[str, tuple[int, int]] = {}
-    for _ in range(12):
+    for turn in range(12):
         dice.choice([our_turn, their_turn])()
-        for name in ("INBOX", "there"):
+        # What went wrong in the other mailbox is still wrong two turns later.
+        for name in ("INBOX", "there") if turn % 3 == 2 else ("INBOX",):
             mine = ours(account, name)
             assert mine == theirs(dovecot, name)
             validity, uid_next, _guid, _flags = mine
@@ -210,3 +226,43 @@ def test_dovecot_takes_over_between_the_slices_of_a_first_look(dovecot, slices):
     assert before.items() <= after.items()
     assert list(after) == list(seen[3])
     assert told == [(done, 30) for done in range(0, 10 * len(told), 10)]
+
+
+def test_keywords_beyond_the_letters_survive_turns_of_dovecot(dovecot):
+    """It sees the letters alone. Names of files keep the others, whatever it does but copy."""
+    words = [f"word{number}" for number in range(40)]
+    letters = set(words[:26])
+    account = open_account(dovecot)
+    for number in range(3):
+        append(account, data=TEXT.replace(b"hello", b"n%d" % number))
+    account.create("there")
+    mailbox = account.mailbox("INBOX")
+    mailbox.store_flags([1, 2], FlagChange.ADD, [*words, "\\Seen"])
+    mailbox.store_flags([3], FlagChange.ADD, ["word30"])
+    assert theirs(dovecot)[3] == {1: {*letters, "\\Seen"}, 2: {*letters, "\\Seen"}, 3: set()}
+    dovecot.run("flags", "add", "\\Flagged", "mailbox", "INBOX", "uid", "1,3")
+    dovecot.run("flags", "remove", "word3", "mailbox", "INBOX", "uid", "1")
+    dovecot.run("flags", "replace", "word5 \\Seen", "mailbox", "INBOX", "uid", "2")
+    # It has no letter for this one, and keeps it for itself.
+    dovecot.run("flags", "add", "dovecots", "mailbox", "INBOX", "uid", "3")
+    expected = {
+        1: {*words, "\\Seen", "\\Flagged"} - {"word3"},
+        2: {*words[26:], "word5", "\\Seen"},
+        3: {"word30", "\\Flagged"},
+    }
+    assert ours(account)[3] == expected
+    dovecot.run("copy", "there", "mailbox", "INBOX", "uid", "1")
+    dovecot.run("expunge", "mailbox", "INBOX", "uid", "3")
+    dovecot.run("save", data=TEXT)
+    assert ours(account, "there")[3][1] == {*letters, "\\Seen", "\\Flagged"} - {"word3"}
+    del expected[3]
+    assert ours(account)[3] == {**expected, 4: set()}
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    mailbox.copy([1], "there")
+    dovecot.run("mailbox", "rename", "there", "elsewhere")
+    assert ours(account, "elsewhere")[3][2] == expected[1]
+    dovecot.run("mailbox", "delete", "elsewhere")
+    dovecot.run("mailbox", "create", "elsewhere")
+    append(account, "elsewhere", flags=["one"])
+    assert ours(account, "elsewhere")[3] == {1: {"one"}}

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
+from mailserver.errors import MailboxChanged, MessageExpunged, NoSpace, StoreUnavailable
 from mailserver.store.flags import DELETED, FLAGGED, SEEN, FlagChange
-from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.disk import lock, safeio
 from mailserver.store.maildir.format import uidlist as uidlist_module
 from mailserver.store.maildir.home import local_changes
 from mailserver.store.maildir.mailbox import summary_reader
@@ -217,6 +217,57 @@ def test_names_that_a_watcher_saw_are_taken_up_alone(account, monkeypatch):
     monkeypatch.setattr("os.scandir", lambda path: pytest.fail(f"{path} was read"))
     mailbox.refresh({name, name.replace(":2,S", ":2,FS"), "1700000001.M1P1.other", "never-there"})
     assert {row.uid: row.flags for row in mailbox.changes_since(since).rows} == {one: FLAGGED | SEEN, one + 1: 0}
+
+
+def test_a_delivery_that_a_session_reports_at_once_is_claimed_in_the_transaction_that_takes_it_up(account, monkeypatch):
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    since = mailbox.load().modseq
+    name = "1700000001.M1P1.other"
+    deliver(account, name)
+    statements = []
+    account._home.index()._connection.exec_trace = lambda _cursor, statement, _values: (
+        statements.append(statement) or True
+    )
+    taken = lock.AccountLock.__enter__
+    monkeypatch.setattr(lock.AccountLock, "__enter__", lambda self: statements.append("lock") or taken(self))
+    assert mailbox.refresh({name}, claims=True) == range(1, 2)
+    assert (statements.count("lock"), statements.count("COMMIT")) == (1, 1)
+    statements.clear()
+    changes = mailbox.changes_since(since)
+    assert len(statements) == 1, "the state of the mailbox; the change itself is known"
+    account._home.index()._connection.exec_trace = None
+    assert [(row.uid, row.flags) for row in changes.rows] == [(1, 0)]
+    assert files(account) == [name + ":2,"]
+    assert os.path.exists(os.path.join(account.root, "cur", name + ":2,"))
+    assert mailbox.claim_recent() == range(2, 2), "no other session gets it as recent"
+    settle(mailbox)
+    assert uids(mailbox) == [1]
+
+
+def test_a_delivery_after_unclaimed_messages_is_left_to_a_claim_of_all(account):
+    append(account)
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    deliver(account, "1700000001.M1P1.other")
+    assert mailbox.refresh({"1700000001.M1P1.other"}, claims=True) == range(0)
+    assert mailbox.claim_recent() == range(1, 3)
+
+
+def test_a_delivery_whose_file_cannot_leave_new_is_claimed_where_it_is(account, monkeypatch):
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    deliver(account, "1700000001.M1P1.other")
+
+    def fail(_old, _new):
+        raise NoSpace
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safeio, "rename", fail)
+        assert mailbox.refresh({"1700000001.M1P1.other"}, claims=True) == range(1, 2)
+    assert os.listdir(os.path.join(account.root, "new")) == ["1700000001.M1P1.other"]
+    assert mailbox.claim_recent() == range(2, 2)
+    assert os.listdir(os.path.join(account.root, "new")) == []
 
 
 def test_very_many_names_are_as_good_as_none(account):

@@ -173,7 +173,7 @@ def test_being_told_all_does_not_depend_on_the_uids_used_up(account):
 
 @pytest.mark.parametrize("how", ["expunge", "move", "foreign"])
 def test_the_history_of_expunges_is_bounded_in_a_running_server(account, monkeypatch, how):
-    monkeypatch.setattr(database, "HISTORY", 4)
+    account._home.index().history = 4
     monkeypatch.setattr(database, "_LOOK_EVERY", 3)
     account.create("there")
     mailbox = account.mailbox("INBOX")

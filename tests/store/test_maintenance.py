@@ -12,10 +12,9 @@ from mailserver.store.maildir.account import text_index
 from mailserver.store.maildir.account.index_report import report
 from mailserver.store.maintenance import BURST, LASTING_SHARE, PATIENCE, QUIET, SHARE, Maintenance
 from mailserver.store.query import Text
-from tests.fakes import DirectRunner
+from tests.fakes import DirectRunner, run_now
 from tests.store.disk import USER, open_store, scratch
 from tests.store.samples import message, put
-from tests.store.worker import drive
 
 
 class Clock:
@@ -276,19 +275,19 @@ def test_a_searched_account_is_indexed(clock: Clock, upkeep: Maintenance, monkey
     monkeypatch.setattr(text_index, "WORTH", 30)
     with scratch() as root:
         accounts = LiveAccounts(open_store(root), DirectRunner, wake=upkeep.wake)
-        account = drive(accounts.open(USER))
+        account = run_now(accounts.open(USER))
         for number in range(30):
             put(account.account, data=message(body=f"needle {number}"))
-        live = drive(account.select("INBOX"))
+        live = run_now(account.select("INBOX"))
         assert clock.sleeper is None, "there is no index"
-        assert list(drive(live.run(lambda mailbox: mailbox.search(Text("needle 7"), list(range(1, 31)))))) == [8]
-        drive(live.run(lambda _mailbox: None))
+        assert list(run_now(live.run(lambda mailbox: mailbox.search(Text("needle 7"), list(range(1, 31)))))) == [8]
+        run_now(live.run(lambda _mailbox: None))
         while clock.sleeper is not None:
             clock.wake()
         assert [mailbox.indexed for mailbox in report(account.account.root).mailboxes] == [30]
         put(account.account, data=message(body="needle late"))
-        drive(live.refresh())
+        run_now(live.refresh())
         while clock.sleeper is not None:
             clock.wake()
         assert [mailbox.indexed for mailbox in report(account.account.root).mailboxes] == [31]
-        drive(next(iter(accounts.close())))
+        run_now(next(iter(accounts.close())))

@@ -156,11 +156,11 @@ def written_in_place(step: StepName, steps: set[str]) -> None:
 
 
 def keywords_last(step: StepName, steps: set[str]) -> None:
-    """File names use a letter before dovecot-keywords says what it means."""
+    """File names use a letter or a number before the file says what it means."""
     waiting: list[tuple[Any, ...]] = []
 
     def replace(original: Callable[..., None], path: str, *args: Any) -> None:
-        if step() in steps and path.endswith("dovecot-keywords"):
+        if step() in steps and path.endswith("-keywords"):
             waiting.append((original, path, *args))
         else:
             original(path, *args)
@@ -188,6 +188,7 @@ MUTANTS = (
     Mutant("deliver: the directory is not synced", ("deliver several",), drop("sync_directory", below("new/", "cur/"))),
     Mutant("store: the directory is not synced", ("store",), drop("sync_directory", below("cur/", "new/"))),
     Mutant("store: keywords are written last", ("store a keyword",), keywords_last),
+    Mutant("store: further keywords are written last", ("store more keywords",), keywords_last),
     Mutant("store: keywords are renamed before they are synced", ("store a keyword",), renamed_before_synced),
     Mutant("store: keywords are written over in place", ("store a keyword",), written_in_place),
     Mutant("copy: no intent", ("copy",), no_intent),
@@ -196,6 +197,9 @@ MUTANTS = (
     Mutant("move: the intent is cleared before the first step", ("move",), intent_cleared_at_once),
     Mutant("move: no directory is synced", ("move",), drop("sync_directory", below("cur/", "new/"))),
     Mutant("expunge: the directory is not synced", ("expunge",), drop("sync_directory", below("cur/", "new/"))),
+    Mutant("replace: no intent", ("replace within", "replace elsewhere"), no_intent),
+    Mutant("replace: no directory is synced", ("replace within",), drop("sync_directory", below("cur/", "new/"))),
+    Mutant("replace: the message is not synced", ("replace elsewhere",), drop("sync", below("tmp/"))),
     Mutant("create: nothing is synced", ("create",), drop("sync_directory")),
     Mutant("subscribe: the file is not synced", ("subscribe",), inside("replace", "sync")),
     Mutant("subscribe: the directory is not synced", ("subscribe",), inside("replace", "sync_directory")),

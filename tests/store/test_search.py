@@ -34,6 +34,7 @@ from mailserver.store.rows import Row
 from mailserver.store.search import evaluate
 from mailserver.store.search_source import Indexed, SentWithin, TextsWith, Where
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
+from tests.sweeps import choose
 
 DAY = 86400
 
@@ -293,6 +294,15 @@ def test_text_found_in_a_kept_field_needs_no_file() -> None:
     assert 2 not in source.asked_files
 
 
+def test_a_text_that_is_not_kept_is_sought_in_the_message_alone() -> None:
+    source = Source(kept=False)
+    assert search(Text("bert"), source) == [2]
+    assert source.asked_summaries == [], "no text of a header is made"
+    assert set(source.asked_files) == set(MESSAGES)
+    search(And((Text("bert"), Header("subject", "hello"))), source)
+    assert source.asked_summaries, "but for a key that the header decides"
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -391,7 +401,7 @@ def naive(query: Query, uid: int) -> bool:
     raise AssertionError(query)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=choose(100, whole=200), deadline=None)
 @given(TREES, st.booleans(), st.booleans(), st.booleans(), st.sets(st.sampled_from(UIDS)))
 def test_any_tree_means_what_it_says(
     query: Query, unmeasured: bool, incomplete: bool, kept: bool, undated: set[UID]

@@ -127,6 +127,20 @@ def test_flags_are_told_once_with_the_number_after_the_expunges():
     assert not view.sync(allow_expunge=True)
 
 
+def test_flags_of_a_new_message_are_not_told_until_the_client_knows_it():
+    scene = Scene(2)
+    view = scene.view()
+    scene.add(2)
+    scene.flag(2, 3, 4)
+    moved = view.sync(allow_expunge=False, below=4)
+    assert (moved.exists, moved.flags) == (3, [(2, 2)])
+    scene.flag(3, 4, flags=("\\Seen",))
+    moved = view.sync(allow_expunge=False)
+    assert (moved.exists, moved.flags) == (4, [(3, 3)])
+    scene.flag(4, flags=("\\Draft",))
+    assert view.sync(allow_expunge=False).flags == [(4, 4)]
+
+
 def test_flags_of_a_message_gone_are_not_told():
     scene = Scene(2)
     view = scene.view()

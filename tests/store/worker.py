@@ -13,47 +13,24 @@ import os
 import random
 import select
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
 
 from mailserver.errors import MailError, MessageExpunged
 from mailserver.store.flags import FlagChange
 from mailserver.store.live import LiveAccounts
 from mailserver.types import UID
+from tests.fakes import DirectRunner, run_now
 from tests.store.disk import USER, open_store
 from tests.store.replay import Replay
 from tests.store.workload import stage
-
-T = TypeVar("T")
-
-
-class Runner:
-    """Runs at once."""
-
-    def run(self, operation: Callable[[], T]) -> Awaitable[T]:
-        result = operation()
-
-        async def answer() -> T:
-            return result
-
-        return answer()
-
-
-def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waits for something")
 
 
 class Worker:
     def __init__(self, root: str, name: str, seed: int) -> None:
         self.name = name
         self.random = random.Random(seed)
-        self.accounts = LiveAccounts(open_store(root), Runner, notify_others=lambda _user, _id: self.say("poke"))
-        self.account = drive(self.accounts.open(USER))
-        self.live = drive(self.account.select("INBOX"))
+        self.accounts = LiveAccounts(open_store(root), DirectRunner, notify_others=lambda _user, _id: self.say("poke"))
+        self.account = run_now(self.accounts.open(USER))
+        self.live = run_now(self.account.select("INBOX"))
         self.replay = Replay(self.live.open_view(lambda: None))
         self.input = b""
         self.count = 0
@@ -83,7 +60,7 @@ class Worker:
         with contextlib.suppress(MessageExpunged):
             self.random.choice(acts)()
         if self.live.stale:
-            drive(self.live.refresh())
+            run_now(self.live.refresh())
         self.replay.sync(allow_expunge=self.random.random() < 0.5)
         self.replay.check_numbers()
 
@@ -92,31 +69,31 @@ class Worker:
         self.count += len(subjects)
         account = self.account.account
         self.say(f"about append {' '.join(subjects)}")
-        drive(self.account.append("INBOX", [stage(account, subject) for subject in subjects]))
+        run_now(self.account.append("INBOX", [stage(account, subject) for subject in subjects]))
         self.say(f"did append {' '.join(subjects)}")
 
     def store(self) -> None:
         uids = self.some()
         flag = self.random.choice(["\\Seen", "\\Flagged", "mine", f"of-{self.name}"])
-        drive(self.live.change(lambda mailbox: mailbox.store_flags(uids, FlagChange.ADD, [flag])))
+        run_now(self.live.change(lambda mailbox: mailbox.store_flags(uids, FlagChange.ADD, [flag])))
         self.replay.stored_silently(uids, flag)
 
     def expunge(self) -> None:
         uids = self.some()[:1]
         known = {row: self.subject(row) for row in uids}
         self.say(f"about expunge {' '.join(known.values())}")
-        gone = drive(self.live.change(lambda mailbox: mailbox.expunge(uids, only_deleted=False)))
+        gone = run_now(self.live.change(lambda mailbox: mailbox.expunge(uids, only_deleted=False)))
         self.say(f"did expunge {' '.join(subject for uid, subject in known.items() if uid in gone)}")
 
     def copy(self) -> None:
         uids = self.some()[:1]
         if uids and not self.random.randrange(3):
             # A copy to where nobody looks for duplicates.
-            drive(self.account.copy(self.live, uids, "copies"))
+            run_now(self.account.copy(self.live, uids, "copies"))
 
     def move(self) -> None:
         uids = self.some()
-        drive(self.account.copy(self.live, uids, "moved", move=True))
+        run_now(self.account.copy(self.live, uids, "moved", move=True))
 
     def subject(self, uid: UID) -> str:
         try:
@@ -131,7 +108,7 @@ class Worker:
         while b"finish" not in self.heard(wait=True):
             pass
         # However many pokes were lost: the periodic look finds everything.
-        drive(self.live.refresh())
+        run_now(self.live.refresh())
         self.replay.sync(allow_expunge=True)
         self.replay.check_equal(self.live.mailbox)
         report = {

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from mailserver.errors import NoSuchMailbox
 from mailserver.message.render import summarise
@@ -36,6 +36,7 @@ class Box:
     validity: int
     uid_next: int
     messages: dict[int, Kept]
+    annotations: Mapping[str, bytes] = field(factory=dict)
 
 
 @frozen
@@ -46,8 +47,16 @@ class Picture:
     subscriptions: frozenset[str]
 
     def canonical(self) -> dict[str, list[Kept]]:
-        """Without what differs from store to store: UIDs and identifiers."""
-        return {name: sorted(box.messages.values(), key=repr) for name, box in self.boxes.items()}
+        """Without what differs from store to store: UIDs and identifiers. An annotation counts as a message of its own."""
+        return {
+            name: sorted([*box.messages.values(), *map(_as_kept, box.annotations.items())], key=repr)
+            for name, box in self.boxes.items()
+        }
+
+
+def _as_kept(annotation: tuple[str, bytes]) -> Kept:
+    entry, value = annotation
+    return f"{entry} {value!r}", frozenset({"annotation"})
 
 
 @frozen
@@ -108,7 +117,8 @@ def observe(account: Account) -> Picture:
             if data != source(subject):
                 raise Violation(f"{info.name} UID {uid} is not whole: {data[:80]!r}")
             messages[uid] = (subject, frozenset(names))
-        boxes[info.name] = Box(mailbox.id, status.uid_validity, status.uid_next, messages)
+        annotations = account.annotations(info.name)
+        boxes[info.name] = Box(mailbox.id, status.uid_validity, status.uid_next, messages, annotations)
         if status.messages != len(messages):
             raise Violation(f"STATUS of {info.name} counts {status.messages} of {len(messages)}")
     return Picture(boxes, account.subscriptions())
@@ -116,6 +126,18 @@ def observe(account: Account) -> Picture:
 
 def _append(name: str, *subjects: str, names: Collection[str] = ()) -> Callable[[Account, dict[str, Any]], None]:
     return lambda account, _held: _used(account.append(name, [stage(account, word, *names) for word in subjects]))
+
+
+def _append_finished(name: str, *subjects: str) -> Callable[[Account, dict[str, Any]], None]:
+    """The files of all but the last are synced and closed before."""
+
+    def run(account: Account, _held: dict[str, Any]) -> None:
+        messages = [stage(account, subject) for subject in subjects]
+        for new in messages[:-1]:
+            new.staged.finish(new.date)
+        account.append(name, messages)
+
+    return run
 
 
 def _deliver(*wanted: tuple[str, str]) -> Callable[[Account, dict[str, Any]], None]:
@@ -151,6 +173,14 @@ def _transfer(name: str, method: str, target: str, *subjects: str) -> Callable[[
     return run
 
 
+def _replace(name: str, subject: str, target: str, new: str, *names: str) -> Callable[[Account, dict[str, Any]], None]:
+    def run(account: Account, _held: dict[str, Any]) -> None:
+        mailbox, [uid] = find(account, name, subject)
+        mailbox.replace(uid, target, stage(account, new, *names))
+
+    return run
+
+
 def _expunge(name: str, *subjects: str) -> Callable[[Account, dict[str, Any]], None]:
     def run(account: Account, _held: dict[str, Any]) -> None:
         mailbox, uids = find(account, name, *subjects)
@@ -167,22 +197,27 @@ def _prepare_to_abort(account: Account, held: dict[str, Any]) -> None:
     held["aborted"] = account.prepare("INBOX", [stage(account, "aborted")])
 
 
+WORDS = [f"word{number}" for number in range(30)]
+"""More than there are letters."""
 NUMBERED = tuple(f"n{number}" for number in range(12))
 
 STEPS: tuple[Step, ...] = (
     Step("append one", "whole", _append("INBOX", "one")),
     Step("append with flags", "whole", _append("INBOX", "flagged", names=["\\Flagged", "work"])),
-    Step("append a group", "whole", _append("INBOX", "g1", "g2", "g3")),
+    Step("append a group", "whole", _append_finished("INBOX", "g1", "g2", "g3")),
     Step("deliver several", "each", _deliver(("INBOX", "d1"), ("nowhere", "d2"), ("INBOX", "d3"))),
     Step("create", "names", lambda account, _held: _used(account.create("a/b"))),
     Step("store", "each", _store("INBOX", ["one", "g1", "g2"], FlagChange.ADD, ["\\Seen"])),
     Step("store a keyword", "each", _store("INBOX", ["g2", "g3"], FlagChange.REPLACE, ["$New", "work"])),
+    Step("store more keywords", "each", _store("INBOX", ["flagged", "g3"], FlagChange.ADD, WORDS)),
     Step("copy", "whole", _transfer("INBOX", "copy", "a/b", "flagged", "g2")),
     Step("move", "whole", _transfer("INBOX", "move", "a/b", "g1", "g3", "one")),
     Step("append after the move", "whole", _append("INBOX", "after", names=["\\Seen"])),
     Step("expunge", "each", _expunge("INBOX", "g2", "after")),
     Step("subscribe", "whole", lambda account, _held: account.set_subscribed("a/b", subscribed=True)),
     Step("rename", "whole", lambda account, _held: account.rename("a", "z")),
+    Step("annotate", "whole", lambda account, _held: _used(account.annotate("z/b", {"/private/x": b"1"}, 10))),
+    Step("annotate again", "whole", lambda account, _held: _used(account.annotate("z/b", {"/private/x": b"2"}, 10))),
     Step("prepare", "whole", _prepare),
     Step("publish", "whole", lambda _account, held: _used(held["prepared"].publish())),
     Step("prepare to abort", "whole", _prepare_to_abort),
@@ -191,6 +226,8 @@ STEPS: tuple[Step, ...] = (
     Step("expunge many", "each", _expunge("z", *NUMBERED[2:])),
     Step("append after many", "whole", _append("z", "last")),
     Step("move within", "whole", _transfer("z", "move", "z", "n0")),
+    Step("replace within", "whole", _replace("z", "last", "z", "r1", "\\Draft")),
+    Step("replace elsewhere", "whole", _replace("z", "r1", "INBOX", "r2")),
     Step("rename INBOX", "whole", lambda account, _held: account.rename("INBOX", "old/mail")),
     Step("append to the empty INBOX", "whole", _append("INBOX", "anew")),
     Step("delete", "whole", lambda account, _held: account.delete("z/b")),
@@ -224,7 +261,7 @@ def _as_published(prepared: Any, account: Account, picture: Picture) -> Picture:
     for number, (data, names, _date) in enumerate(prepared._messages):
         subject = data.partition(b"Subject: ")[2].partition(b"\r\n")[0].decode()
         messages[10_000 + number] = (subject, frozenset(names))
-    boxes = {**picture.boxes, name: Box(box.id, box.validity, box.uid_next, messages)}
+    boxes = {**picture.boxes, name: evolve(box, messages=messages)}
     return Picture(boxes, picture.subscriptions)
 
 

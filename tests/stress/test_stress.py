@@ -18,6 +18,7 @@ from tests.server import Server
 from tests.stress import commands
 from tests.stress.believer import Believer, Contradiction
 from tests.stress.listener import CLIENTS, EXTRA, SECONDS, emptied
+from tests.stress.resync import observe
 from tests.stress.truth import Truth
 
 SEED = int(os.environ.get("MAILSERVER_SEED", "1"))
@@ -41,6 +42,8 @@ async def stress(truth: Truth) -> None:
     async with asyncio.TaskGroup() as group:
         for number in range(truth.clients):
             group.create_task(play(truth, number, end))
+        observers = [group.create_task(observe(truth, -number, end, f"{SEED} {number}")) for number in (1, 2, 3)]
+    assert min(observer.result() for observer in observers) > 1
     for number in range(truth.clients):
         await check_own(truth, number)
 

@@ -140,9 +140,11 @@ def works(client: Client) -> bool:
 class Load:
     """Threads that connect, shake hands, ask and leave, again and again."""
 
-    def __init__(self, server: Server, threads: int = 4) -> None:
+    def __init__(self, server: Server, threads: int = 4, pause: float = 0.0) -> None:
+        """`pause`: seconds between two connections of a thread."""
         self.server = server
         self.done = 0
+        self._pause = pause
         self.faults: list[str] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
@@ -159,6 +161,7 @@ class Load:
                 self.done += 1
             except (OSError, AssertionError) as error:
                 self.faults.append(repr(error))
+            self._stop.wait(self._pause)
 
     def more(self, count: int = 20, seconds: float = 30) -> None:
         """Wait until as many further connections have gone well."""

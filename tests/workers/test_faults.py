@@ -52,7 +52,7 @@ def test_who_stands_still_when_the_master_dies_ends_too(server: Server) -> None:
 @pytest.mark.slow
 def test_while_the_master_stands_still_all_are_served_and_nobody_is_killed_for_it(server: Server) -> None:
     sessions = held_in_each(server, 2)
-    with Load(server) as load:
+    with Load(server, pause=0.2) as load:
         kill(master(server), signal.SIGSTOP)
         end = time.monotonic() + 12  # longer than a silence that is the end
         while time.monotonic() < end:

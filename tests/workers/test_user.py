@@ -7,6 +7,8 @@ import os
 import pwd
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.live.test_reload import serial, swap_certificate
 from tests.live.test_user import USER, give, identity, listeners, wrapper
+from tests.refs import refs_in
 from tests.server import ROOT, Server
 from tests.workers.processes import alive, family, kill, master, replace_all
 
@@ -85,6 +88,44 @@ def test_only_the_master_is_root_and_its_keys_are_roots_alone(server: Server, lo
     assert not (server.dir / "sockets/lmtp").exists()
     assert not any(map(alive, processes))
     no_bug(server.log)
+
+
+def test_root_explains_the_refusals_of_workers_that_are_not(server: Server) -> None:
+    run = server.dir / "run"
+    run.chmod(0o711)  # as the unit has it
+    for owner in (USER, "daemon"):
+        # Records of another user, as after a change of the configured one.
+        records = run / "explain"
+        if owner != USER:
+            os.chown(records, pwd.getpwnam(owner).pw_uid, -1)
+        with server:
+            with Client(server, "imaps") as client:
+                client.greeting()
+                (ref,) = refs_in(client.try_login("nobody@example.test", "x"))
+            said = server.run_cli("explain", ref, "--config", str(server.config)).stdout
+            assert "unknown user" in said
+            assert records.stat().st_uid == pwd.getpwnam(USER).pw_uid
+            assert records.stat().st_mode & 0o777 == 0o700
+            assert run.stat().st_uid == 0
+        assert "not recorded" not in server.log
+
+
+@pytest.mark.parametrize(("right", "result"), [(True, "would succeed"), (False, "be refused: wrong password")])
+def test_root_tries_a_login_as_the_configured_user(server: Server, right: bool, result: str) -> None:
+    close_keys(server)
+    user, password = server.user_of("example.test")
+    done = subprocess.run(
+        [*server.wrapper, sys.executable, "-m", "mailserver.cli", "auth", "test", user, "--config", str(server.config)],
+        input=f"{password if right else 'wrong'}\n",
+        env=server.environment(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result in done.stdout, done.stdout + done.stderr
+    assert done.returncode == (not right)
 
 
 def may_connect(path: Path, user: str, *groups: str) -> bool:

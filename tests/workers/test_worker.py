@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from mailserver.config.model import Config, Listener
 from mailserver.net.ipc.frames import MAX_JSON, Decoder, read_some, send_blocking, to_pickle
 from mailserver.net.ipc.master_messages import Order, PrepareReload, ServedConfig, WorkerInit
-from mailserver.net.ipc.open_mailbox_table import SLOTS
+from mailserver.net.ipc.open_mailbox_table import ROW
 from mailserver.net.ipc.worker_messages import Heartbeat, Reply, RequestFailed, WorkerMessage, decode_worker_message
 from mailserver.net.workers.worker import HEARTBEAT, Worker
 from tests.auth.test_plugins import config
@@ -101,7 +101,7 @@ class Bench:
             known_key=b"n" * 32,
             poke_receive=self.poke,
             poke_send={},
-            open_mailboxes=bytearray(4 * SLOTS),
+            open_mailboxes=bytearray(4 * ROW),
         )
         assert "secret" not in repr(init)
         make: Any = None

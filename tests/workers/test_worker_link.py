@@ -29,7 +29,7 @@ from mailserver.net.ipc.master_messages import (
     WorkerJoined,
 )
 from mailserver.net.ipc.message_schema import MAX_ITEMS, Json
-from mailserver.net.ipc.open_mailbox_table import SLOTS
+from mailserver.net.ipc.open_mailbox_table import ROW
 from mailserver.net.ipc.worker_link import ROWS_AT_ONCE, STATUS_TIMEOUT, WorkerLink
 from mailserver.net.ipc.worker_messages import (
     ExposureTaken,
@@ -77,7 +77,7 @@ def init(master: socket.socket, receive: socket.socket) -> WorkerInit:
         known_key=b"n" * 32,
         poke_receive=receive,
         poke_send={},
-        open_mailboxes=bytearray(4 * SLOTS),
+        open_mailboxes=bytearray(4 * ROW),
     )
 
 

@@ -25,7 +25,7 @@ _FIELDS = ("file", "place", "value", "reason", "near", "warning")
 
 def check(config: Config) -> list[Problem]:
     """Find every problem of the back ends that the configuration names, users files included. Raises nothing."""
-    source, entries = str(config.source), config.auth.backends
+    source, entries = str(config.source), tuple(each.use for each in config.auth.backends)
     other = other_user(config.server)
     if other is None:
         return check_entries(source, entries)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mailserver.auth.backends.guard import UNGUARDED, Guard, GuardedBackend, GuardedHasher, Scheduler
-from mailserver.auth.interfaces import Hasher, IReadsAhead, IReloadable
+from mailserver.auth.backends.guard import UNGUARDED, Guard, GuardedBackend, GuardedHasher, GuardSettings, Scheduler
+from mailserver.auth.interfaces import ChangedUsers, Hasher, IChanges, IReadsAhead, IReloadable, SessionsOf
 from mailserver.auth.plugins import find_backend
+from mailserver.config.model import BackendUse
 
 
 class Backends:
@@ -16,22 +17,22 @@ class Backends:
     def __init__(self, hasher: Hasher, scheduler: Scheduler) -> None:
         self._hasher = hasher
         self._scheduler = scheduler
-        self._made: dict[str, Any] = {}
+        self._made: dict[BackendUse, Any] = {}
 
-    def add(self, entries: Iterable[str]) -> None:
+    def add(self, entries: Iterable[BackendUse]) -> None:
         """Make the new ones: all or none. Raises: BackendFault, with the entry and the error of `find_backend`."""
         made = {}
-        for entry in entries:
+        for entry in map(_made_of, entries):
             if entry not in self._made:
                 try:
                     made[entry] = self._make(entry)
                 except Exception as error:
-                    raise BackendFault(entry.partition(":")[0], error) from error
+                    raise BackendFault(entry.name, error) from error
         self._made.update(made)
 
-    def chosen(self, entries: Iterable[str]) -> list[Any]:
+    def chosen(self, entries: Iterable[BackendUse]) -> list[Any]:
         """The back ends of a configuration, in its order."""
-        return [self._made[entry] for entry in entries]
+        return [self._made[_made_of(entry)] for entry in entries]
 
     def read_ahead(self) -> None:
         """Have the back ends read their data for `reload`. Runs in a thread, or before clients connect."""
@@ -45,12 +46,28 @@ class Backends:
             if IReloadable.providedBy(backend):
                 backend.reload()
 
-    def _make(self, entry: str) -> Any:
-        name = entry.partition(":")[0]
-        if name in UNGUARDED:
-            return find_backend(entry, self._hasher)
-        guard = Guard(name, self._scheduler)
-        return GuardedBackend(find_backend(entry, GuardedHasher(self._hasher, guard)), guard)
+    def changed_users(self) -> ChangedUsers | None:
+        """The users that have changed since the last call; None: it may be anybody."""
+        changed: set[str | SessionsOf] = set()
+        anybody = False
+        for backend in self._made.values():
+            if IChanges.providedBy(backend):
+                users = backend.changed_users()
+                anybody = anybody or users is None
+                changed |= users or set()
+        # Each is asked, as an answer is given once.
+        return None if anybody else frozenset(changed)
+
+    def _make(self, entry: BackendUse) -> Any:
+        if entry.name in UNGUARDED:
+            return find_backend(entry.use, self._hasher)
+        guard = Guard(entry.name, self._scheduler, GuardSettings(entry.time, entry.calls))
+        return GuardedBackend.of(find_backend(entry.use, GuardedHasher(self._hasher, guard)), guard)
+
+
+def _made_of(entry: BackendUse) -> BackendUse:
+    """The settings that an object is made of: with other ones of these it is another object."""
+    return BackendUse(entry.use, time=entry.time, calls=entry.calls)
 
 
 class BackendFault(Exception):

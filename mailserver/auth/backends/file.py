@@ -1,34 +1,28 @@
-"""The passwd-file back end: users in a file of Dovecot's format, reread when it changes.
+"""The passwd-file back end: users in a file of Dovecot's format, reread when it changes (`watched_file`).
 
-The problems. A site has 100,000 lines, and no login and no other session may wait until all of them are parsed.
-Administrators edit the file while the server runs, by replacing it or in place, and file timestamps have a granularity
-of 4 ms.
-
-The rules. A read makes one table name -> line, nothing else; a line is parsed when its user is looked up. At most once a
-second a stat, compared by device, inode, size and mtime, decides whether to read again; a file that changed within two
-seconds before it was read is read once more. Reading again happens in a thread, and the previous users remain valid
-until it is done. Only the first read and an explicit `reload` block; after `read_ahead`, in a thread or before clients
-can connect, they do not either. If the file cannot be read, the last good users stay.
+A read makes one table name -> line, nothing else; a line is parsed when its user is looked up.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 
 from attrs import frozen
 from zope.interface import implementer
 
-from mailserver.auth.backends.users_file import check, read_text
+from mailserver.auth.backends.users_file import check
+from mailserver.auth.backends.watched_file import Content, WatchedFile, read_content
 from mailserver.auth.interfaces import (
     Hasher,
     IAuthBackend,
     IHashedPasswords,
+    IOwnAddresses,
     IReadsAhead,
     IScramKeys,
     ITrustsCertificates,
@@ -38,43 +32,32 @@ from mailserver.auth.interfaces import (
 )
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, normalise, parse_line
+from mailserver.auth.schemes.quota_fields import quota_of
 from mailserver.auth.schemes.scram_fields import keys_of, survey
 from mailserver.config.model import Problem
-from mailserver.errors import AuthUnavailable
 from mailserver.sasl.scram_keys import BadKeys, ScramKeys
 from mailserver.types import Secret
 
-_STAT_EVERY = 1.0
-_SETTLED = 2.0
 _SAMPLE = 500
+_FIELD = "userdb_addresses="
+_ADDRESSES = re.compile(rf"[: ]{_FIELD}(\S*)")
 
 _log = logging.getLogger(__name__)
-
-
-@frozen
-class _Stamp:
-    """The identity of one state of the file."""
-
-    device: int
-    inode: int
-    size: int
-    mtime: int
 
 
 @frozen
 class _Table:
     """The content of the file at one time."""
 
-    stamp: _Stamp
-    racy: bool
-    """The file had just changed: other content may have the same stamp later."""
     lines: Mapping[str, str]
     typical: str | None
     scram: Mapping[str, TypicalScram]
     """By hash."""
+    owners: Mapping[str, frozenset[str]]
+    """Users by each of their addresses (userdb_addresses)."""
 
 
-@implementer(IAuthBackend, IHashedPasswords, IScramKeys, ITrustsCertificates, IReadsAhead)
+@implementer(IAuthBackend, IHashedPasswords, IScramKeys, ITrustsCertificates, IReadsAhead, IOwnAddresses)
 class FileBackend:
     """The users of one file. Not thread-safe, except `read_ahead`."""
 
@@ -88,21 +71,21 @@ class FileBackend:
         """`executor`: reads a changed file; a thread of its own if None."""
         self._path = path
         self._hasher = hasher
-        self._clock = clock
-        # The thread starts with the first task, after a daemon has forked.
-        self._executor = executor or ThreadPoolExecutor(1, "users-file")
-        self._reading: Future[_Table] | None = None
-        self._table: _Table | None = None
-        self._ahead: _Table | None = None
-        self._stat_at = -_STAT_EVERY
-        self._problem = ""
+        self._file = WatchedFile(
+            path,
+            _read_table,
+            clock,
+            executor,
+            kept="the last good users stay valid",
+            lost="nobody can log in",
+        )
 
     def find_user(self, name: str) -> User | None:
         """The user of that (normalised) name. Raises: AuthUnavailable if the file was never readable."""
         entry = self._entry(name)
         if entry is None:
             return None
-        return User(entry.name, entry.home or None, entry.addresses, Limits(entry.networks))
+        return User(entry.name, entry.home or None, entry.addresses, Limits(entry.networks, quota_of(entry)))
 
     async def verify_password(self, user: User, password: Secret) -> bool:
         """Check the password in the hash pool. Raises: AuthUnavailable."""
@@ -116,7 +99,7 @@ class FileBackend:
 
     def typical_hash(self) -> str | None:
         """A dummy of the scheme and cost that most entries have."""
-        return self._read_if_changed().typical
+        return self._file.current().typical
 
     def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
         """Keys in the password field or beside it; None for a disabled user, and for keys of another password."""
@@ -131,37 +114,27 @@ class FileBackend:
 
     def typical_scram(self, hash_name: str) -> TypicalScram | None:
         """The typical keys of the file."""
-        return self._read_if_changed().scram.get(hash_name)
+        return self._file.current().scram.get(hash_name)
 
     def may_log_in(self, user: User) -> bool:
         """Does the user exist, and is it not disabled?"""
         entry = self._entry(user.name)
         return entry is not None and not entry.disabled
 
+    def find_owners(self, address: str) -> frozenset[str]:
+        """See IOwnAddresses. Raises: AuthUnavailable if the file was never readable."""
+        return self._file.current().owners.get(address, frozenset())
+
     def reload(self) -> None:
         """Read the file now, changed or not. Blocks."""
-        self._stat_at = self._clock()
-        # A read that has begun before would be older.
-        self._reading = None
-        self._use(self._read)
+        self._file.reload()
 
     def read_ahead(self) -> None:
         """Read the file in advance, for `reload`. May run in a thread."""
-        try:
-            self._ahead = _read_table(self._path)
-        except (OSError, ValueError):
-            # `reload` meets the same error, and logs it.
-            self._ahead = None
-
-    def _read(self) -> _Table:
-        """The current content; the one read in advance if the file has not changed since."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.stamp == _stamp(os.stat(self._path)):
-            return ahead
-        return _read_table(self._path)
+        self._file.read_ahead()
 
     def _entry(self, name: str) -> PasswdEntry | None:
-        line = self._read_if_changed().lines.get(name)
+        line = self._file.current().lines.get(name)
         if line is None:
             return None
         try:
@@ -169,55 +142,6 @@ class FileBackend:
         except (BadLine, BadName) as error:
             _log.error("%s: the line of %s cannot be used: %s", self._path, name, error)
             return None
-
-    def _read_if_changed(self) -> _Table:
-        if self._reading is not None:
-            self._use_read()
-        now = self._clock()
-        if self._reading is None and now - self._stat_at >= _STAT_EVERY:
-            self._stat_at = now
-            self._stat_file()
-        if self._table is None:
-            raise AuthUnavailable
-        return self._table
-
-    def _stat_file(self) -> None:
-        try:
-            stamp = _stamp(os.stat(self._path))
-        except OSError as error:
-            self._log_problem(f"cannot be read: {error.strerror}")
-            return
-        if self._table is None:
-            self._use(self._read)
-        elif self._table.racy or self._table.stamp != stamp:
-            self._reading = self._executor.submit(_read_table, self._path)
-            self._use_read()
-
-    def _use_read(self) -> None:
-        """Use the content that the thread has read, if it is done."""
-        reading = self._reading
-        if reading is not None and reading.done():
-            self._reading = None
-            self._use(reading.result)
-
-    def _use(self, result: Callable[[], _Table]) -> None:
-        try:
-            self._table = result()
-        except (OSError, ValueError) as error:
-            self._log_problem(f"cannot be read: {error}")
-        else:
-            self._problem = ""
-
-    def _log_problem(self, problem: str) -> None:
-        """Log each problem once, not with every login."""
-        if problem != self._problem:
-            self._problem = problem
-            _log.error(
-                "%s %s; %s",
-                self._path,
-                problem,
-                "the last good users stay valid" if self._table else "nobody can log in",
-            )
 
 
 def make_backend(argument: str, hasher: Hasher) -> FileBackend:
@@ -236,14 +160,11 @@ def _path(argument: str) -> Path:
     return Path(argument)
 
 
-def _stamp(status: os.stat_result) -> _Stamp:
-    return _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+def _read_table(path: Path) -> Content[_Table]:
+    return read_content(path, _table)
 
 
-def _read_table(path: Path) -> _Table:
-    # Before the read, which may take longer than _SETTLED.
-    now = time.time()
-    text, status = read_text(path)
+def _table(text: str) -> _Table:
     lines: dict[str, str] = {}
     for line in text.split("\n"):
         name = line.partition(":")[0]
@@ -253,9 +174,18 @@ def _read_table(path: Path) -> _Table:
         key = name.lower() if name.isascii() else _normal_or_empty(name)
         if key:
             lines.setdefault(key, line)
-    racy = now - status.st_mtime < _SETTLED
     found = list(lines.values())
-    return _Table(_stamp(status), racy, lines, _typical(found), survey(found))
+    return _Table(lines, _typical(found), survey(found), _owners(lines))
+
+
+def _owners(lines: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """By address. Lines are not parsed: one that cannot be used has no user who could send."""
+    owners: dict[str, frozenset[str]] = {}
+    for name, line in lines.items():
+        if _FIELD in line and (found := _ADDRESSES.search(line)) is not None:
+            for address in filter(None, found[1].lower().split(",")):
+                owners[address] = owners.get(address, frozenset()) | {name}
+    return owners
 
 
 def _normal_or_empty(name: str) -> str:

@@ -18,6 +18,8 @@ from attrs import define, field
 from mailserver.auth.interfaces import LOCAL_NETWORK
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, name_of, parse_line
+from mailserver.auth.schemes.quota_fields import FIELDS as QUOTA_FIELDS
+from mailserver.auth.schemes.quota_fields import quota_faults
 from mailserver.auth.schemes.scram_fields import FIELDS as SCRAM_FIELDS
 from mailserver.auth.schemes.scram_fields import faults
 from mailserver.config.model import Problem
@@ -26,14 +28,14 @@ MAX_FILE: Final = 64 * 1024 * 1024
 """Largest users file read, octets."""
 MAX_WARNINGS: Final = 100
 """Warnings about single lines; more are only counted."""
-EXTRA_FIELDS: Final = frozenset({"nologin", "allow_nets", "userdb_addresses"}) | SCRAM_FIELDS
+EXTRA_FIELDS: Final = frozenset({"nologin", "allow_nets", "userdb_addresses"}) | SCRAM_FIELDS | QUOTA_FIELDS
 """The extra fields that are supported."""
 _MOST_FIELDS: Final = 20
 _RESTRICTIONS: Final = frozenset({"allow_real_nets", "fail", "k5principals", "delay_until"})
 """Extra fields by which Dovecot refuses logins."""
 
 _INSTEAD: Final = {
-    "userdb_quota": "there are no quotas of octets, and [limits] bounds numbers of messages and mailboxes",
+    "userdb_quota": f"{', '.join(sorted(QUOTA_FIELDS))} and [quota] limit what an account has",
     "userdb_mail": "[mail] root and location say where mail is",
     "userdb_sieve": "there is no Sieve",
     "userdb_acl": "there are no ACLs",
@@ -105,7 +107,7 @@ class _Check:
         self._first[entry.name] = number
         for sentence in sorted(faults(entry)):
             self.warn(place, "", sentence)
-        for value, reason in _network_faults(entry):
+        for value, reason in (*_network_faults(entry), *quota_faults(entry)):
             self.warn(place, value, reason)
         for name in entry.extra.keys() - EXTRA_FIELDS:
             line_number, user, count = self._unknown.get(name, (number, entry.name, 0))

@@ -14,7 +14,7 @@ What an observer learns. Each submitted password causes one check at one of the 
 if none waits because no such user exists, of a dummy. So the load of the pool shows how many passwords came in clear text,
 and nothing about the names. A check causes no penalty, and a right password is neither remembered as verified nor makes its
 network known: no later login gets faster or slower. Only a right password leaves a trace: the session logs it, and the
-record keeps it.
+record keeps it. A right app password is revoked at once where it can be (`exposure.revocation`), and needs no record.
 
 Rejected: counting wrong passwords as failed logins. An attacker could then read the result from the delay of a login,
 unless right passwords and names without an account were counted alike; and then junk in clear text would slow the user down.
@@ -77,6 +77,8 @@ class ExposedPassword:
     """Take the time of a check, without the password. Raises: AuthUnavailable."""
     report: Callable[[str], None] = field(repr=False)
     """Called with the user's name if it is right."""
+    revoke: Callable[[], Awaitable[bool]] = field(repr=False)
+    """Revoke it, which is an app password. Return False if the administrator must. Raises: AuthUnavailable."""
 
     @property
     def client(self) -> str:
@@ -226,6 +228,8 @@ class ExposureChecker:
         user = await exposed.verify()
         if user is not None:
             exposed.report(user.name)
+            if user.credential and await exposed.revoke():
+                return
             context = exposed.context
             peer = "" if context.peer is None else str(context.peer)
             self.on_exposed({"user": user.name, "protocol": context.protocol, "method": exposed.method, "peer": peer})

@@ -20,13 +20,13 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from attrs import define, field
 
-from mailserver.auth.interfaces import CLASSES, NEW
-from mailserver.auth.schemes import schemes
+from mailserver.auth.interfaces import CLASSES, GUESSING, NEW
+from mailserver.auth.schemes import renewal, schemes
 from mailserver.auth.throttling.fair_queue import ClassQueue, FairQueue, NewestFirstQueue
 from mailserver.errors import AuthUnavailable, TooManyLogins
 from mailserver.system.children import Child, Spawner, Timer, Waiting, module_command, module_environment
@@ -163,9 +163,25 @@ class HashPool:
             return schemes.verify(stored, password.reveal())
         if self._stopped:
             raise AuthUnavailable
+        return bool(await self._ask({"stored": stored}, password, entry.memory_kib, share, rank))
+
+    async def make_anew(self, password: Secret, scram: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """Make an entry and SCRAM keys (`renewal.make_anew`), in the lowest class.
+
+        Raises: TooManyLogins if the queue is full; AuthUnavailable.
+        """
+        if self._stopped:
+            raise AuthUnavailable
+        made = await self._ask({"scram": dict(scram)}, password, renewal.MEMORY_KIB, "renewal", GUESSING)
+        if not isinstance(made, tuple):
+            raise AuthUnavailable
+        return made
+
+    async def _ask(self, question: dict[str, object], password: Secret, memory_kib: int, share: str, rank: int) -> Any:
+        """The answer of a child. Raises: TooManyLogins, AuthUnavailable."""
         encoded = base64.b64encode(password.reveal()).decode("ascii")
-        line = json.dumps({"stored": stored, "password": encoded}).encode("ascii") + b"\n"
-        request = _Request(line, entry.memory_kib, self._make_waiting(), share, rank)
+        line = json.dumps({**question, "password": encoded}).encode("ascii") + b"\n"
+        request = _Request(line, memory_kib, self._make_waiting(), share, rank)
         if self._queue.length(rank) >= self._limit:
             other = self._queue.evict_for(request)
             if other is None:
@@ -175,18 +191,18 @@ class HashPool:
         self._queue.add(request)
         self._dispatch()
         try:
-            right = await request.waiting
+            answer = await request.waiting
         except BaseException:
             # The client has disconnected: a waiting check is not needed any more.
             request.abandoned = True
             self._queue.discard(request)
             request.end_wait()
             raise
-        if right is _REFUSED:
+        if answer is _REFUSED:
             raise TooManyLogins
-        if right is None:
+        if answer is None:
             raise AuthUnavailable
-        return bool(right)
+        return answer
 
     def _time_out(self, request: _Request) -> None:
         request.timer = None
@@ -201,17 +217,19 @@ class HashPool:
     def answered(self, worker: _Worker, line: bytes) -> None:
         """Handle the answer of a child (called by its worker)."""
         request = self._settle(worker)
-        right: bool | None = None
+        answer: bool | tuple[str, dict[str, str]] | None = None
         match _json(line):
             case {"right": bool(found)}:
-                right = found
+                answer = found
+            case {"made": str(made), "scram": dict(keys)}:
+                answer = made, keys
             case {"error": str(error)}:
                 _log.error("a password could not be checked: %s", error)
             case _:
                 _log.error("a process that checks passwords sent a malformed answer and is replaced")
                 worker.retire()
         if request is not None:
-            request.waiting.callback(right)
+            request.waiting.callback(answer)
         self._dispatch()
 
     def lost(self, worker: _Worker, reason: str) -> None:

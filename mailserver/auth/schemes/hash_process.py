@@ -1,7 +1,9 @@
 """A child process of `HashPool`: `python -m mailserver.auth.schemes.hash_process`.
 
-Each line of standard input is a JSON request, `{"stored": "{SCHEME}...", "password": base64}`. Standard output gets a line
-for each, `{"right": bool}` or `{"error": sentence}`. The process ends with its input. It imports no Twisted and stays small.
+Each line of standard input is a JSON request, `{"stored": "{SCHEME}...", "password": base64}`, or for a new entry
+`{"scram": {"SHA-256": "rounds,salt"}, "password": base64}`. Standard output gets a line for each, `{"right": bool}`,
+`{"made": "{SCHEME}...", "scram": {...}}` or `{"error": sentence}`. The process ends with its input. It imports no Twisted
+and stays small.
 """
 
 from __future__ import annotations
@@ -16,25 +18,28 @@ from typing import BinaryIO
 
 from argon2.exceptions import Argon2Error
 
-from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes import renewal, schemes
 
 MAX_LINE = 16 * 1024
 """Longest request, octets."""
 
 
 def answer(line: bytes) -> dict[str, object]:
-    """Answer one request. An answer never contains a password or hash."""
+    """Answer one request. An answer contains no password, and no hash but a new one."""
     try:
         match json.loads(line):
             case {"stored": str(stored), "password": str(password)}:
                 return {"right": schemes.verify(stored, base64.b64decode(password, validate=True))}
+            case {"scram": dict(scram), "password": str(password)}:
+                made, keys = renewal.make_anew(base64.b64decode(password, validate=True), scram)
+                return {"made": made, "scram": keys}
             case _:
                 return {"error": "malformed request"}
     except schemes.BadHash as error:
         return {"error": str(error)}
     except (Argon2Error, MemoryError) as error:
         return {"error": f"{type(error).__name__}: too little memory"}
-    except ValueError:
+    except (ValueError, KeyError, AttributeError):
         return {"error": "malformed request"}
 
 

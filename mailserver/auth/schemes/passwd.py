@@ -4,7 +4,7 @@
 
 Fields from the third on may be missing. Extra fields are words `name=value` or `name`, separated by spaces. `nologin`
 disables the user; `allow_nets=192.0.2.0/24,2001:db8::1,local` lists the networks that it may log in from;
-`userdb_addresses=a@b,c@d` lists addresses that it may send as. A `!` before the password disables the user, too. Empty
+`userdb_addresses=a@b,c@d` lists addresses that it may send as; `quota_fields` has those of the quota. A `!` before the password disables the user, too. Empty
 lines and lines that begin with `#` are ignored. Uid, gid, gecos and shell are kept and not used.
 """
 

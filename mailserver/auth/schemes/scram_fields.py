@@ -46,6 +46,13 @@ def make_fields(stored: str, password: bytes, hashes: Iterable[str], rounds: int
     }
 
 
+def field_of(stored: str, hash_name: str, keys: ScramKeys) -> tuple[str, str] | None:
+    """Name and value of the extra field for keys that were made before; None if the password field has them itself."""
+    if stored.upper().startswith(_scheme(hash_name)):
+        return None
+    return _FIELDS[hash_name], f"{_mark(stored)},{keys.text()}"
+
+
 def keys_of(entry: PasswdEntry, hash_name: str) -> ScramKeys | None:
     """The keys of a user, disabled or not; None if the line has none. Raises: StaleKeys, BadKeys."""
     scheme = _scheme(hash_name)

@@ -6,8 +6,10 @@ with many networks must not displace those of other users.
 
 The rules. A pair of user name and network is known after a successful login. It is stored as a keyed digest of 8 octets
 and the day of its last login. The first 4 octets depend on the name alone, so a user's networks are adjacent in the
-sorted array and can be limited for each user; the last 4 depend on name and network. The key is stored in the same file:
-a copy of the digests alone reveals nothing. All processes have the same key and the same table.
+sorted array and can be limited for each user; the last 4 depend on name and network. The network has a row of its own,
+as of a user without a name: a network from which anybody has logged in is never banned (`bans`). A user at its limit of
+networks adds no further ones there. The key is stored in the same file: a copy of the digests alone reveals nothing. All
+processes have the same key and the same table.
 
 What an attacker can learn. Only attempts from a known network are treated as such; outside of it no difference shows. A
 person in the same network can see under load that the user has logged in from there, and nothing else. A name without an account is
@@ -35,15 +37,19 @@ from mailserver.auth.throttling.attacks import Pair
 KEEP_DAYS: Final = 90
 """Days after the last login from a network until it is no longer known."""
 MAX_KNOWN: Final = 100_000
-"""Pairs in the table; those with the oldest last login are dropped."""
+"""Rows in the table; those with the oldest last login are dropped."""
 MAX_NETWORKS: Final = 200
 """Networks of one user; the one with the oldest last login is dropped."""
+MAX_OF_ANYBODY: Final = 20_000
+"""Networks that anybody has logged in from; the one with the oldest last login is dropped."""
 KEY_SIZE: Final = 32
 LARGEST_FILE: Final = 16 << 20
 _MAGIC: Final = b"mailserver known networks 1\n"
 _CHECKSUM_SIZE: Final = 16
 _DAY: Final = 86400
 _LAST_DAY: Final = 0xFFFF
+_ANYBODY: Final = "\0"
+"""The name in the rows of networks alone: no user has it (`schemes.passwd.normalise`)."""
 
 Row = tuple[int, int]
 """A digest, and the day (since 1970) of the last login."""
@@ -63,23 +69,28 @@ class KnownNetworks:
         self._digests = array("Q")
         self._days = array("H")
         self.on_change: Callable[[list[Row]], None] = lambda _rows: None
-        """Called with the row that a login here has changed: only the first one from a network each day."""
+        """Called with the rows that a login here has changed: only the first one from a network each day."""
 
     def __len__(self) -> int:
         return len(self._digests)
 
     def is_known(self, pair: Pair) -> bool:
         """Has the user logged in from that network within KEEP_DAYS?"""
-        digest = self._digest(pair)
-        at = bisect_left(self._digests, digest)
-        found = at < len(self._digests) and self._digests[at] == digest
-        return found and self._days[at] >= self._today() - KEEP_DAYS
+        return self._is_kept(self._digest(pair))
+
+    def is_network_known(self, network: str) -> bool:
+        """Has any user logged in from that network within KEEP_DAYS?"""
+        return self._is_kept(self.network_digest(network))
 
     def add(self, pair: Pair) -> None:
         """Note that the user has logged in from that network."""
-        row = self._digest(pair), self._today()
-        if self._note(*row):
-            self.on_change([row])
+        digest, today = self._digest(pair), self._today()
+        has_room = self._count_of_user(digest >> 32) < MAX_NETWORKS or self.is_known(pair)
+        rows = [(digest, today)]
+        if has_room or self.is_network_known(pair[1]):
+            rows.append((self.network_digest(pair[1]), today))
+        if changed := [row for row in rows if self._note(*row)]:
+            self.on_change(changed)
 
     def merge(self, rows: Iterable[Row]) -> bool:
         """Merge rows of another process. Return True if they changed anything here."""
@@ -106,6 +117,10 @@ class KnownNetworks:
         rows = zip(_little_endian(digests), _little_endian(days), strict=True)
         self._replace([row for row in rows if row[1] >= oldest][:MAX_KNOWN])
 
+    def network_digest(self, network: str) -> int:
+        """The digest of a network's own row."""
+        return self._digest((_ANYBODY, network))
+
     def _today(self) -> int:
         return min(max(int(self._wall()) // _DAY, 0), _LAST_DAY)
 
@@ -115,6 +130,11 @@ class KnownNetworks:
         of_pair = hashlib.blake2b(name + b"\0" + network, key=self.key, digest_size=4).digest()
         return int.from_bytes(of_user + of_pair, "big")
 
+    def _is_kept(self, digest: int) -> bool:
+        at = bisect_left(self._digests, digest)
+        found = at < len(self._digests) and self._digests[at] == digest
+        return found and self._days[at] >= self._today() - KEEP_DAYS
+
     def _note(self, digest: int, day: int) -> bool:
         at = bisect_left(self._digests, digest)
         if at < len(self._digests) and self._digests[at] == digest:
@@ -122,7 +142,7 @@ class KnownNetworks:
                 return False
             self._days[at] = day
             return True
-        self._drop_oldest_of_user(digest >> 32)
+        self._drop_oldest_of_user(digest >> 32, MAX_OF_ANYBODY if digest >> 32 == self._anybody else MAX_NETWORKS)
         if len(self._digests) >= MAX_KNOWN:
             self._drop_oldest()
         at = bisect_left(self._digests, digest)
@@ -130,9 +150,21 @@ class KnownNetworks:
         self._days.insert(at, day)
         return True
 
-    def _drop_oldest_of_user(self, user: int) -> None:
-        first, last = bisect_left(self._digests, user << 32), bisect_left(self._digests, (user + 1) << 32)
-        if last - first >= MAX_NETWORKS:
+    @property
+    def _anybody(self) -> int:
+        """The first 4 octets of networks' own rows."""
+        return self.network_digest("") >> 32
+
+    def _range_of_user(self, user: int) -> tuple[int, int]:
+        return bisect_left(self._digests, user << 32), bisect_left(self._digests, (user + 1) << 32)
+
+    def _count_of_user(self, user: int) -> int:
+        first, last = self._range_of_user(user)
+        return last - first
+
+    def _drop_oldest_of_user(self, user: int, limit: int) -> None:
+        first, last = self._range_of_user(user)
+        if last - first >= limit:
             oldest = min(range(first, last), key=self._days.__getitem__)
             del self._digests[oldest], self._days[oldest]
 

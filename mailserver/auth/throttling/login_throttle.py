@@ -36,6 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
+from math import inf
 from typing import Final
 
 from mailserver.auth.interfaces import GUESSING, KNOWN, NEW, Asking
@@ -84,9 +85,18 @@ class LoginThrottle:
         self.rate = SharedRate(1 / CHECKS_PER_SECOND, clock, waiting, call_later)
         self.lookups = TokenBuckets(clock, waiting, call_later)
 
-    def begin(self, names: Iterable[str], peer: IPv4Address | IPv6Address | None, evidence: Secret) -> LoginAttempt:
-        """Begin an attempt by a user with one of these names. `evidence` distinguishes one guess from another."""
-        return LoginAttempt(self, pairs_of(names, peer), client_of(peer), evidence)
+    def begin(
+        self,
+        names: Iterable[str],
+        peer: IPv4Address | IPv6Address | None,
+        evidence: Secret,
+        within: float = inf,
+    ) -> LoginAttempt:
+        """Begin an attempt by a user with one of these names. `evidence` distinguishes one guess from another.
+
+        `within`: seconds from now in which its turn must come, besides MAX_WAIT.
+        """
+        return LoginAttempt(self, pairs_of(names, peer), client_of(peer), evidence, within)
 
     def asking(self, names: Iterable[str], peer: IPv4Address | IPv6Address | None) -> Asking:
         """Class and share of an attempt that is about to begin."""
@@ -103,11 +113,15 @@ class LoginAttempt:
     Call `wait_turn`; then at most one of `failed`, `refused` and `succeeded`; and `end` in any case.
     """
 
-    def __init__(self, throttle: LoginThrottle, pairs: tuple[Pair, ...], client: str, evidence: Secret) -> None:
+    def __init__(
+        self, throttle: LoginThrottle, pairs: tuple[Pair, ...], client: str, evidence: Secret, within: float
+    ) -> None:
         self._throttle = throttle
         self._pairs = pairs
         self._client = client
         self._evidence = evidence
+        self._within = within
+        self._until = throttle.clock() + within
         self._guess = throttle.penalties.digest(evidence)
         self._acquired: list[Pair] = []
         self._network = ""
@@ -133,7 +147,7 @@ class LoginAttempt:
         if any(penalties.was_wrong(pair, self._guess) for pair in self._pairs):
             return False
         if self.is_known:
-            return await lookups.wait(self._bucket, self._client, LOOKUP_TIMEOUT)
+            return await lookups.wait(self._bucket, self._client, min(LOOKUP_TIMEOUT, self._within / 2))
         return lookups.take(self._bucket)
 
     def lookup_succeeded(self) -> None:
@@ -148,12 +162,14 @@ class LoginAttempt:
     async def wait_turn(self) -> None:
         """Wait until it may be checked. Raises: TooManyLogins if its turn would come too late."""
         throttle = self._throttle
-        until = throttle.clock() + MAX_WAIT
+        until = min(throttle.clock() + MAX_WAIT, self._until)
         try:
             is_new_guess = False
             # The bare name comes before the name with a domain: all attempts acquire in the same order.
             for pair in self._pairs:
-                joined = await throttle.pairs.acquire(pair, self._client, until - throttle.clock(), self._guess)
+                joined = await throttle.pairs.acquire(
+                    pair, self._client, max(until - throttle.clock(), 0.0), self._guess
+                )
                 self._acquired.append(pair)
                 if not joined:
                     is_new_guess = True
@@ -167,20 +183,22 @@ class LoginAttempt:
                 throttle.pairs.allow_joining(pair)
 
     async def _wait_delay(self, pair: Pair, until: float) -> None:
-        wait, left = self._throttle.penalties.take_turn(pair), max(until - self._throttle.clock(), 0.0)
-        if wait > 0:
-            await self._throttle.sleep(min(wait, left))
-        if wait > left:
+        penalties = self._throttle.penalties
+        if penalties.time_to_turn(pair) > max(until - self._throttle.clock(), 0.0):
+            # It takes no turn: otherwise a client that tries again would postpone its own turn each time.
             raise WaitTimedOut
+        wait = penalties.take_turn(pair)
+        if wait > 0:
+            await self._throttle.sleep(wait)
 
     async def _wait_limits(self, until: float) -> None:
         """Wait for a place of the network and, for a user under attack, for a turn shared by all networks."""
         throttle, network = self._throttle, self._pairs[0][1]
-        await throttle.networks.acquire(network, self._client, until - throttle.clock())
+        await throttle.networks.acquire(network, self._client, max(until - throttle.clock(), 0.0))
         self._network = network
         for pair in self._pairs:
             if throttle.penalties.shares_rate(pair):
-                await throttle.rate.wait_turn(pair[0], network, until - throttle.clock())
+                await throttle.rate.wait_turn(pair[0], network, max(until - throttle.clock(), 0.0))
 
     def failed(self) -> float:
         """Count a wrong guess. Return the seconds until its answer is due."""

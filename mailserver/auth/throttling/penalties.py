@@ -105,6 +105,12 @@ class Penalties:
         self.on_change(["turn", *pair, record.free_at - now])
         return start - now
 
+    def time_to_turn(self, pair: Pair) -> float:
+        """Return the seconds until an attempt of the pair may be checked, without taking the turn."""
+        now = self._clock()
+        record = self._records.get(pair)
+        return 0.0 if record is None or now - record.last > FORGET_AFTER else max(record.free_at - now, 0.0)
+
     def shares_rate(self, pair: Pair) -> bool:
         """Is the user under attack, and the network not known for it?"""
         return self.attacks.is_under_attack(pair[0]) and not self.known.is_known(pair)

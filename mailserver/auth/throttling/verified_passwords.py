@@ -8,7 +8,8 @@ The rules. When a password was right, a digest of user, stored entry and passwor
 is made at the start and exists only in memory. The stored entry is read again at each login. Where the back end provides
 it (`IHashedPasswords`), a matching digest proves that the password is right, after any change of the password too, and
 a disabled user is always refused. Where the back end does not, the entry counts as empty: a matching digest only spares the
-login its turn and its delay, and the back end still decides. Networks and certificates are checked in both cases, as for
+login its turn and its delay, and the back end still decides; unless the configuration gives it `cache` seconds, in which a
+digest passes by itself, also after the password was changed there. Networks and certificates are checked in both cases, as for
 every right password.
 
 A lookup ahead of the turn is a guess, too, and one without a cost. So token buckets limit lookups: a user at a known
@@ -64,9 +65,10 @@ class VerifiedPasswords:
         """Was a password of one of these users right recently?"""
         return any(name in self._users for name in names)
 
-    def contains(self, user: str, stored: str, password: Secret) -> bool:
-        """Was this password right recently, for this stored entry?"""
-        return self._users.get(user, {}).get(self._digest(user, stored, password), 0.0) > self._clock()
+    def contains(self, user: str, stored: str, password: Secret, within: float = KEEP_TIME) -> bool:
+        """Was this password right in the last `within` seconds, for this stored entry?"""
+        until = self._users.get(user, {}).get(self._digest(user, stored, password)) if within > 0 else None
+        return until is not None and until - self._clock() > KEEP_TIME - within
 
     def add(self, user: str, stored: str, password: Secret) -> None:
         """Add a password that was right. `stored`: its entry, empty where the back end provides none."""

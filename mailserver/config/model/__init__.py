@@ -9,10 +9,11 @@ from __future__ import annotations
 from mailserver.config.model.acme import Acme, AcmeDns
 from mailserver.config.model.domain import Domain, MtaSts, Site
 from mailserver.config.model.listener import Listener
-from mailserver.config.model.mail import Auth, Mail
+from mailserver.config.model.mail import Auth, BackendUse, Mail
 from mailserver.config.model.problem import Problem
-from mailserver.config.model.protocols import Http, Imap, Lmtp, Pop3, Relay, Submission
-from mailserver.config.model.service import Cache, Ledger, Limits, Server
+from mailserver.config.model.protocols import HiddenCapabilities, Http, Imap, Lmtp, Pop3, Relay, Submission
+from mailserver.config.model.quota import DomainQuota, Quotas
+from mailserver.config.model.service import Bans, Cache, Explain, Ledger, Limits, Server
 from mailserver.config.model.tls import Tls
 from mailserver.config.model.whole import Config
 
@@ -20,9 +21,14 @@ __all__ = [
     "Acme",
     "AcmeDns",
     "Auth",
+    "BackendUse",
+    "Bans",
     "Cache",
     "Config",
     "Domain",
+    "DomainQuota",
+    "Explain",
+    "HiddenCapabilities",
     "Http",
     "Imap",
     "Ledger",
@@ -33,6 +39,7 @@ __all__ = [
     "MtaSts",
     "Pop3",
     "Problem",
+    "Quotas",
     "Relay",
     "Server",
     "Site",

@@ -11,6 +11,7 @@ from attrs import frozen
 from mailserver.config.kinds import ClientCertificates, ClientUser, Count, HostName, HostPattern, TlsVersion
 from mailserver.config.model import certificate_keys
 from mailserver.config.model.keys import position, setting
+from mailserver.config.model.quota import DomainQuota
 
 
 @frozen
@@ -95,6 +96,7 @@ class Domain:
     sites: tuple[Site, ...] = ()
     """[[domain.site]]"""
     mta_sts: MtaSts | None = setting("The MTA-STS policy (RFC 8461). When absent, there is none.", default=None)
+    quota: DomainQuota | None = setting("Limits of the domain's accounts. When absent, those of [quota].", default=None)
     number: int = position()
     site: int = position()
     """For a Domain that represents a [[domain.site]]: the number of that table; else 0."""

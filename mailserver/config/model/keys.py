@@ -15,9 +15,12 @@ def setting(
     `hidden`: people paste secrets here by mistake, so a wrong value is never shown.
     `formerly`: the key's name in the release before, still accepted with a warning (`renamed_keys`).
     """
-    return attrs.field(
-        default=default, metadata={"doc": doc, "example": example, "hidden": hidden, "formerly": formerly}
-    )
+    return attrs.field(default=default, metadata=description(doc, example=example, hidden=hidden, formerly=formerly))
+
+
+def description(doc: str, *, example: Any = None, hidden: bool = False, formerly: str = "") -> dict[str, Any]:
+    """The metadata of a key, for one that needs a field of its own kind: see `setting`."""
+    return {"doc": doc, "example": example, "hidden": hidden, "formerly": formerly}
 
 
 def position() -> Any:

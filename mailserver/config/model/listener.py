@@ -11,6 +11,7 @@ from attrs import frozen
 from mailserver.config.kinds import (
     IMPLICIT_TLS,
     PORTS,
+    SOCKET_ONLY,
     Address,
     CipherOrder,
     Cleartext,
@@ -30,8 +31,12 @@ from mailserver.config.model.keys import position, setting
 class Listener:
     """[[listener]]"""
 
-    protocol: Literal["imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp", "http", "https"] = setting(
-        "Protocol. With a final s it has implicit TLS (RFC 8314), without it STARTTLS; http has no TLS.",
+    protocol: Literal[
+        "imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp", "auth", "lookup", "http", "https"
+    ] = setting(
+        "Protocol. With a final s it has implicit TLS (RFC 8314), without it STARTTLS; http, auth and lookup have "
+        "none. By auth, at a Unix socket, other servers have passwords of users checked here, in Dovecot's protocol; see "
+        "docs/authentication.md. By lookup, too, they look up addresses, domains and senders, in Postfix's socketmap protocol; see docs/accounts.md.",
         example="imaps",
     )
     port: Port | None = setting("TCP port. When absent, the protocol's default.", default=None, example=993)
@@ -120,7 +125,7 @@ class Listener:
     @property
     def tcp_port(self) -> int:
         """The port bound, without `socket`."""
-        return self.port if self.port is not None else PORTS[self.protocol]
+        return self.port if self.port is not None else PORTS.get(self.protocol, 0)
 
     @property
     def bind_addresses(self) -> tuple[str, ...]:
@@ -139,7 +144,8 @@ class Listener:
     @property
     def starttls(self) -> bool:
         """Can a connection that begins in clear text be secured?"""
-        return not self.implicit_tls and self.protocol != "http" and self.ssl != "no"
+        has_tls = self.protocol != "http" and self.protocol not in SOCKET_ONLY
+        return has_tls and not self.implicit_tls and self.ssl != "no"
 
     @property
     def cleartext(self) -> Cleartext:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from attrs import Factory, frozen
+from attrs import Factory, field, frozen
 
 from mailserver.config.kinds import Count, OptionalHostName, Seconds, Size
-from mailserver.config.model.keys import setting
+from mailserver.config.model.keys import description, setting
 
 
 @frozen
@@ -43,22 +44,61 @@ class Mail:
         "Index the text of mailboxes that are searched for text, so that later searches open few messages.",
         default=True,
     )
+    expunge_history: Count = setting(
+        "Expunged messages that each mailbox remembers, and at times up to twice as many. A client that resynchronizes after "
+        "more (QRESYNC) gets the UIDs of all messages that are not there.",
+        default=50_000,
+    )
     max_message_size: Size = setting("Largest message accepted, octets; at least 65536.", default=64 * 1024 * 1024)
+
+
+class BackendUse(NamedTuple):
+    """An element of `backends`: a text NAME:ARGUMENT, or a table. The settings of time are of no use to file and directory."""
+
+    use: str
+    """NAME:ARGUMENT."""
+    domains: tuple[str, ...] = ()
+    """Domains whose names it is asked for; all, where it is empty. Lower case."""
+    time: float = 5.0
+    """Seconds that a call may take."""
+    calls: int = 16
+    """Calls that run at once."""
+    cache: float = 0.0
+    """Seconds for which a password that was right passes without a call."""
+
+    @property
+    def name(self) -> str:
+        """The word before the colon."""
+        return self.use.partition(":")[0]
+
+
+def _uses(backends: Iterable[str | BackendUse]) -> tuple[BackendUse, ...]:
+    return tuple(BackendUse(each) if isinstance(each, str) else each for each in backends)
 
 
 @frozen
 class Auth:
     """[auth]"""
 
-    backends: tuple[str, ...] = setting(
-        "Back ends NAME:ARGUMENT, in the order in which they are asked.",
-        example=["file:/etc/mailserver/users"],
-        hidden=True,
+    backends: tuple[BackendUse, ...] = field(
+        converter=_uses,
+        metadata=description(
+            "Back ends in the order in which they are asked: NAME:ARGUMENT, or a table {use = NAME:ARGUMENT, domains, time, calls, cache} "
+            "with its settings (docs/authentication.md).",
+            example=["directory:/var/lib/mailserver-accounts/directory.db"],
+            hidden=True,
+        ),
     )
     default_domain: OptionalHostName = setting(
         "Domain for user names without one. It is tried after the name itself, and if neither SNI nor the listener's default has a domain.",
         default="",
         example="example.org",
+    )
+    master_separator: str = setting(
+        "Character in a user name that divides it: with *, the name anna*admin is a login of admin as anna, where a delegate allows it "
+        "(docs/authentication.md). When empty, names are not divided.",
+        default="",
+        example="*",
     )
     mechanisms: tuple[
         Literal[
@@ -86,6 +126,14 @@ class Auth:
     weak_schemes: bool = setting(
         "Accept passwords stored by MD5-CRYPT, which are fast to guess from a stolen file.",
         default=False,
+    )
+    renew_hashes: bool = setting(
+        "Make a hash of the directory anew, after a login, if it is quicker to guess than those of `mailserver user`.",
+        default=True,
+    )
+    revoke_exposed: Literal["app", "none"] = setting(
+        "Passwords that are revoked by themselves if they came in clear text, before TLS: app passwords, or none.",
+        default="app",
     )
     hash_processes: Count = setting("Processes that check password hashes.", default=2)
     hash_queue: Count = setting(

@@ -5,10 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from attrs import frozen
+from attrs import Factory, frozen
 
-from mailserver.config.kinds import Count, Network, NextHop, Port, Seconds, Size, TlsVersion
+from mailserver.config.kinds import Count, Limit, Network, NextHop, Port, Seconds, Size, TlsVersion
 from mailserver.config.model.keys import setting
+
+
+@frozen
+class HiddenCapabilities:
+    """[[imap.hide]]"""
+
+    capabilities: tuple[str, ...] = setting(
+        "Capabilities that are not listed where all other keys of this table fit; * and ? stand for any characters, any case fits. "
+        "Their commands still work.",
+        example=["CONDSTORE", "QRESYNC"],
+    )
+    client: dict[str, tuple[str, ...]] = setting(
+        "Fields of the client's ID (RFC 2971), each with a pattern or an array of them. When empty, any client.",
+        default=Factory(dict),
+        example={"name": ("Outlook*",), "version": ("16.*",)},
+    )
+    users: tuple[str, ...] = setting(
+        "Patterns of user names; they fit once the user has logged in. When empty, any user.",
+        default=(),
+        example=["*@example.org"],
+    )
+    ports: tuple[Port, ...] = setting("Ports of the listeners. When empty, any listener.", default=(), example=[143])
 
 
 @frozen
@@ -21,6 +43,41 @@ class Imap:
         "Seconds without a command before the session ends; at least 1800 (RFC 3501 5.4).", default=1860.0
     )
     max_line: Size = setting("Longest command line, octets, literals apart; at least 8192 (RFC 7162 4).", default=65536)
+    compress: bool = setting(
+        "Offer COMPRESS=DEFLATE (RFC 4978) once a client has logged in: some 60 KiB of memory for each connection that uses it.",
+        default=True,
+    )
+    metadata_entries: Count = setting(
+        "Annotations (RFC 5464) of a mailbox, and of an account itself; at least 10.", default=32
+    )
+    metadata_size: Size = setting("Octets of one annotation; 1024 to 65536.", default=8192)
+    server_comment: str = setting("The entry /shared/comment of the server (RFC 5464 3.2.1.1).", default="")
+    server_admin: str = setting(
+        "The entry /shared/admin of the server: a URI to reach the administrator.",
+        default="",
+        example="mailto:postmaster@example.org",
+    )
+    message_limit: Limit = setting(
+        "Messages that one command may process (MESSAGELIMIT, RFC 9738); 0: any number, else at least 1000. Clients that do not "
+        "know the extension see only the newest messages of larger mailboxes.",
+        default=0,
+    )
+    save_limit: Limit = setting(
+        "Messages that one COPY or APPEND may save (SAVELIMIT, RFC 9738); 0: any number, else at least 1000. Contained in message_limit.",
+        default=0,
+    )
+    filters: dict[str, tuple[str, ...]] = setting(
+        "Shared filters (RFC 5466), each with its search keys: the entries /shared/filters/values/NAME of the server.",
+        default=Factory(dict),
+        example={"unread": ("UNSEEN UNDELETED",)},
+    )
+    id: dict[str, tuple[str, ...]] = setting(
+        "Fields of the answer to ID (RFC 2971), at most 30. When empty, the answer is NIL.",
+        default=Factory(lambda: {"name": ("mailserver",)}),
+        example={"name": ("mailserver",), "support-url": ("https://example.org/help",)},
+    )
+    hide: tuple[HiddenCapabilities, ...] = ()
+    """[[imap.hide]]"""
 
 
 @frozen

@@ -7,7 +7,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from mailserver.config.kinds import Count, HostName, Seconds, Size, TransportKind, Workers
+from mailserver.config.kinds import Count, HostName, Network, Seconds, Size, TransportKind, Workers
 from mailserver.config.model.keys import setting
 
 
@@ -72,6 +72,27 @@ class Limits:
 
 
 @frozen
+class Bans:
+    """[bans]"""
+
+    enabled: bool = setting("Ban addresses that guess passwords. Without it only the administrator bans.", default=True)
+    never: tuple[Network, ...] = setting(
+        "Networks and addresses that are never banned, such as a reverse proxy that sends no PROXY header. Loopback and the "
+        "networks of proxy_from never are.",
+        default=(),
+        example=["203.0.113.0/24"],
+    )
+    names: Count = setting("Names that one address may try within 10 minutes before it is banned.", default=Count(10))
+    guesses: Count = setting(
+        "Wrong passwords, each counted once, that one address may try within 10 minutes before it is banned.",
+        default=Count(30),
+    )
+    time: Seconds = setting(
+        "Seconds of the first ban. Each further one is four times as long, up to a day.", default=3600.0
+    )
+
+
+@frozen
 class Cache:
     """[cache]"""
 
@@ -90,6 +111,22 @@ class Cache:
     )
     files: Count = setting("Files of larger messages that stay open for a minute after they were read.", default=64)
     commands: Count = setting("Parsed IMAP commands that are kept, as clients send the same ones again.", default=1024)
+
+
+@frozen
+class Explain:
+    """[explain]"""
+
+    refusals: bool = setting(
+        "End the answer to a refused login with a short id, as in (ref 7KQF-2M9X), by which `mailserver explain` finds the "
+        "reason. The log has the id in any case.",
+        default=True,
+    )
+    keep_days: Count = setting(
+        "Days for which `mailserver explain` and `mailserver last` show a login or a refusal; in each worker the newest 4096 of "
+        "both kinds.",
+        default=Count(7),
+    )
 
 
 @frozen

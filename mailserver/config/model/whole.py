@@ -13,7 +13,8 @@ from mailserver.config.model.listener import Listener
 from mailserver.config.model.mail import Auth, Mail
 from mailserver.config.model.problem import Problem
 from mailserver.config.model.protocols import Http, Imap, Lmtp, Pop3, Submission
-from mailserver.config.model.service import Cache, Ledger, Limits, Server
+from mailserver.config.model.quota import Quotas
+from mailserver.config.model.service import Bans, Cache, Explain, Ledger, Limits, Server
 from mailserver.config.model.tls import Tls
 
 
@@ -35,8 +36,11 @@ class Config:
     lmtp: Lmtp = Factory(Lmtp)
     http: Http = Factory(Http)
     acme: Acme | None = None
+    quota: Quotas = Factory(Quotas)
     limits: Limits = Factory(Limits)
+    bans: Bans = Factory(Bans)
     cache: Cache = Factory(Cache)
+    explain: Explain = Factory(Explain)
     ledger: Ledger = Factory(Ledger)
     source: Path = Path()
     """Path of the file."""

@@ -1,29 +1,30 @@
-"""APPEND (RFC 3501 6.3.11): a large message goes from the connection straight to a file and is never held in memory whole.
+"""APPEND (RFC 3501 6.3.11) of one message or several (RFC 3502), each a literal or made of parts (RFC 4469).
 
-A small one is received whole and stored in one operation of the account's thread. Where the client waits for a continuation
-request, the mailbox is looked up before it is sent; a client that does not wait gets the error afterwards.
+A large message goes from the connection straight to a file and is never held in memory whole. Small ones are received whole
+and stored in one operation of the account's thread. Where the client waits for a continuation request, the mailbox is looked
+up before it is sent; a client that does not wait gets the error afterwards.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
-from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooBig
-from mailserver.imap import updates
-from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
+from mailserver.imap.append.catenate import CATENATE, URL_PARTIAL
+from mailserver.imap.append.incoming import IncomingMessages
+from mailserver.imap.append.message import receive_message
+from mailserver.imap.capabilities import Capability
+from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
+from mailserver.imap.commands.expunge import UIDPLUS
+from mailserver.imap.commands.status import APPENDLIMIT
+from mailserver.imap.fetch.binary import BINARY
+from mailserver.imap.message_limit import MESSAGELIMIT, SAVELIMIT
+from mailserver.imap.quota_limits import update_quota
 from mailserver.imap.session import Session
-from mailserver.message.header_size import HeaderSizeChecker
+from mailserver.imap.utf8_accept import UTF8_ACCEPT
+from mailserver.imap.wire.reader import Reader
+from mailserver.imap.wire.sequence_set import format_set
 from mailserver.session.cost import Cost
-from mailserver.store.interfaces import Account
-from mailserver.store.live import LiveAccount
-from mailserver.store.receiving import DATES, Appended, Delivery, NewMessage, StagedMessage
-
-PIECE = 256 * 1024
-"""Octets that are written in one operation of the account's thread; no more of a message is held in memory."""
-
-Deliver = Callable[[StagedMessage], Delivery]
-"""Makes the delivery of a staged message."""
 
 _BEFORE_MAILBOX = re.compile(rb"[^ ]+ append *", re.IGNORECASE)
 
@@ -34,147 +35,52 @@ def is_message(parts: Sequence[bytes]) -> bool:
 
 
 async def append(session: Session, command: Command) -> str:
-    """RFC 3501 6.3.11, with APPENDUID (RFC 4315 3). Size and mailbox are checked before the octets are asked for."""
+    """RFC 3501 6.3.11, RFC 3502, with APPENDUID (RFC 4315 3). Sizes and mailbox are checked before octets are asked for."""
     reader = command.reader
     reader.read_sp()
     name = reader.read_mailbox()
-    reader.read_sp()
-    flags: list[str] = []
-    if reader.peek(b"("):
-        flags = reader.read_flags()
-        reader.read_sp()
-    date = None
-    if reader.peek(b'"'):
-        date = reader.read_date_time()
-        reader.read_sp()
-    reader.read_end()
-    if date is not None and date not in DATES:
-        # The file could not hold it: the next scan would find another date. "NO - error in flags or date/time" (RFC 3501 6.3.11).
-        raise Cannot("dates before 1902 or after 2445 cannot be stored")
-    announced = session.input.announced
-    if announced is None:
-        raise BadSyntax("expected the message as a literal")
-    if announced.size > session.services.mail.max_message_size:
-        raise TooBig("the message is larger than APPENDLIMIT")
-    if announced.size == 0:
-        raise BadMessage("a message must not be empty")
-    account = session.account
-    assert account is not None
-    target = session.services.namespace.to_store(name)
-
-    def deliver(staged: StagedMessage) -> Delivery:
-        return Delivery(target, [NewMessage(staged, frozenset(flags), date)])
-
+    messages = IncomingMessages(session, session.services.namespace.to_store(name))
+    await update_quota(session)
     try:
-        if announced.size > PIECE:
-            appended = await _append_large(session, account, target, deliver)
-        else:
-            appended = await _append_small(session, account, target, deliver, check=not announced.non_sync)
-    except NoSuchMailbox as error:
-        raise TryCreate(error.sentence) from None
-    session.channel.log("append", user=session.user, size=announced.size)
-    return f"[APPENDUID {appended.uid_validity} {appended.uids[0]}] appended"
-
-
-async def _append_small(
-    session: Session, account: LiveAccount, target: str, deliver: Deliver, *, check: bool
-) -> Appended:  # fmt: skip
-    if check:
-        await account.run(lambda: _check(account, target))
-    gathered: list[bytes] = []
-
-    async def gather(pieces: list[bytes]) -> None:
-        gathered.extend(pieces)
-
-    await _receive(session, gather)
-
-    def stage(store: Account) -> Delivery:
-        staged = store.stage()
-        try:
-            staged.write(b"".join(gathered))
-        except BaseException:
-            staged.abort()
-            raise
-        return deliver(staged)
-
-    with updates.listening(session.selected, target):
-        return await account.deliver(stage)
-
-
-async def _append_large(session: Session, account: LiveAccount, target: str, deliver: Deliver) -> Appended:
-    def begin() -> StagedMessage:
-        _check(account, target)
-        return account.account.stage()
-
-    staged = await account.run(begin)
-
-    async def write(pieces: list[bytes]) -> None:
-        data = b"".join(pieces)
-        await account.run(lambda: staged.write(data))
-
-    try:
-        await _receive(session, write)
+        await _receive(session, messages, reader)
     except BaseException:
-        await account.run(staged.abort)
+        await messages.abort()
         raise
-    with updates.listening(session.selected, target):
-        return await account.deliver(lambda _account: deliver(staged))
+    appended = await messages.publish()
+    session.note_own_messages(appended.mailbox, appended.uids)
+    session.channel.log("append", user=session.user, size=messages.octets, messages=messages.count)
+    return f"[APPENDUID {appended.uid_validity} {format_set(appended.uids).decode('ascii')}] appended"
 
 
-def _check(account: LiveAccount, target: str) -> None:
-    """Find the mailbox, in the account's thread. Raises: NoSuchMailbox."""
-    account.account.mailbox(target)
+async def _receive(session: Session, messages: IncomingMessages, reader: Reader) -> None:
+    """Receive all messages and the end of the command."""
+    while True:
+        reader = await receive_message(session, messages, reader)
+        if reader.at_end and session.input.announced is None:
+            return
+        # Many tiny messages may have come at once: others have their turn between them.
+        await session.channel.drain()
 
 
-async def _receive(session: Session, take: Callable[[list[bytes]], Awaitable[None]]) -> None:
-    """Receive the literal, in large pieces, and the end of the command behind it.
-
-    Raises: TooBig for a header that is too large, at the end of the literal: the client sends all of it.
-    """
-    session.input.accept_literal()
-    headers = HeaderSizeChecker()
-    refusal: TooBig | None = None
-    pieces: list[bytes] = []
-    size = 0
-    while (piece := await session.input.literal_piece()) is not None:
-        if b"\0" in piece:
-            raise BadSyntax("a literal may not contain NUL")  # RFC 3501 9: CHAR8
-        if refusal is not None:
-            continue
-        try:
-            for _ in headers.writing(piece):
-                await session.channel.drain()
-        except TooBig as error:
-            refusal = error
-            pieces.clear()
-            continue
-        pieces.append(piece)
-        size += len(piece)
-        if size >= PIECE:
-            await take(pieces)
-            pieces, size = [], 0
-    if refusal is None:
-        try:
-            for _ in headers.finishing():
-                await session.channel.drain()
-        except TooBig as error:
-            refusal = error
-        else:
-            if pieces:
-                await take(pieces)
-    if await session.input.next_text() or session.input.announced is not None:
-        raise BadSyntax("expected the end of the command")
-    if refusal is not None:
-        raise refusal
-
+MULTIAPPEND = Capability("MULTIAPPEND", "RFC 3502", __name__, "multiappend")
 
 COMMANDS = (
     CommandSpec(
         "APPEND",
         LOGGED_IN,
         append,
-        capabilities=("UIDPLUS", "APPENDLIMIT"),
-        reference="RFC 3501, RFC 4315, RFC 7889",
+        capabilities=(
+            UIDPLUS,
+            APPENDLIMIT,
+            MULTIAPPEND,
+            BINARY,
+            CATENATE,
+            URL_PARTIAL,
+            UTF8_ACCEPT,
+            MESSAGELIMIT,
+            SAVELIMIT,
+        ),
+        reference="RFC 3501, RFC 3502, RFC 3516, RFC 4315, RFC 4469, RFC 5550, RFC 6855, RFC 7889, RFC 9738, RFC 9755",
         max_literal=4096,
         streams=is_message,
         cost=Cost("octets of the messages", "reactor (receiving), account's thread (writing)"),

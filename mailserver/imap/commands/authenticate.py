@@ -7,15 +7,16 @@ exposed.
 
 from __future__ import annotations
 
-from mailserver.auth.interfaces import User
+from mailserver.auth.interfaces import LoginContext, User
 from mailserver.errors import AuthFailed, BadSyntax, Cannot, MailError, PrivacyRequired
+from mailserver.imap.capabilities import Capability
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
 from mailserver.sasl.mechanism import Credentials
 from mailserver.session.cost import CONSTANT, HASHING, Cost
+from mailserver.session.login_refusal import refuse_login
 from mailserver.session.sasl_exchange import (
-    LOGGED_NAME,
     ExchangeCancelled,
     ExposedExchange,
     SaslExchange,
@@ -81,14 +82,18 @@ async def starttls(session: Session, command: Command) -> str:
 
 async def login(session: Session, command: Command) -> str:
     """RFC 3501 6.2.3."""
-    credentials = _read_login(command.reader)
-    services = session.services
+    context = login_context("imap", session.channel.info)
     try:
-        user = await services.authenticator.login(credentials, login_context("imap", session.channel.info))
-    except MailError as error:
-        _log_failure(session, credentials.name[:LOGGED_NAME], "LOGIN", error)
+        credentials = _read_login(command.reader)
+    except AuthFailed as error:
+        _refuse(session, context, "", "LOGIN", error)
         raise
-    return await _enter(session, user, "LOGIN")
+    try:
+        user = await session.services.authenticator.login(credentials, context)
+    except MailError as error:
+        _refuse(session, context, credentials.name, "LOGIN", error)
+        raise
+    return await _enter(session, user, "LOGIN", context)
 
 
 def _read_login(reader: Reader) -> Credentials:
@@ -101,7 +106,7 @@ def _read_login(reader: Reader) -> Credentials:
     try:
         return Credentials(name.decode("utf-8"), Secret(password))
     except UnicodeDecodeError:
-        raise AuthFailed from None
+        raise AuthFailed("the user name is not UTF-8") from None
 
 
 def login_exposed(session: Session, reader: Reader) -> None:
@@ -151,40 +156,45 @@ async def authenticate(session: Session, command: Command) -> str:
     except (BadSyntax, ExchangeCancelled):
         raise
     except MailError as error:
-        _log_failure(session, exchange.name, name, error)
+        _refuse(session, context, exchange.name, name, error)
         raise
-    return await _enter(session, user, name)
+    return await _enter(session, user, name, context)
 
 
-async def _enter(session: Session, user: User, method: str) -> str:
+async def _enter(session: Session, user: User, method: str, context: LoginContext) -> str:
     """Open the account of a verified user. Raises: MailError, and the state is as before."""
     channel, accounts = session.channel, session.services.accounts
     try:
-        account = await accounts.open(user.name, user.home)
+        account = await accounts.open(user.name, user.home, session.services.quotas.of_user(user))
         try:
-            channel.logged_in(user.name)
+            channel.logged_in(user.name, user.credential, user.delegate)
         except MailError:
             accounts.release(account)
             raise
     except MailError as error:
-        _log_failure(session, user.name, method, error)
+        _refuse(session, context, user.name, method, error)
         raise
     session.enter(account, user.name)
     channel.log("login", user=user.name, method=method)
+    session.services.authenticator.accepted(user, method, context)
     return f"[CAPABILITY {session.capabilities()}] logged in"
 
 
-def _log_failure(session: Session, name: str, method: str, error: MailError) -> None:
-    who = {"user": name} if name else {}
-    session.channel.log("login-failed", **who, method=method, reason=error.reason)
+def _refuse(session: Session, context: LoginContext, name: str, method: str, error: MailError) -> None:
+    refuse_login(session.channel, session.services.authenticator, context, name, error, method=method)
 
+
+STARTTLS = Capability("STARTTLS", "RFC 3501", __name__, "starttls", offer=offer_starttls, when="before TLS")
+LOGINDISABLED = Capability("LOGINDISABLED", "RFC 3501", __name__, "logindisabled", offer=offer_login, when="before TLS")
+AUTH = Capability("AUTH", "RFC 3501", __name__, "authenticate", offer=offer_mechanisms, when="before login")
+SASL_IR = Capability("SASL-IR", "RFC 4959", __name__, "authenticate-initial")
 
 COMMANDS = (
     CommandSpec(
         "STARTTLS",
         State.NOT_AUTHENTICATED,
         starttls,
-        offer=offer_starttls,
+        capabilities=(STARTTLS,),
         precondition=tls_offered,
         cost=CONSTANT,
     ),
@@ -192,7 +202,7 @@ COMMANDS = (
         "LOGIN",
         State.NOT_AUTHENTICATED,
         login,
-        offer=offer_login,
+        capabilities=(LOGINDISABLED,),
         precondition=password_allowed,
         exposed=login_exposed,
         cost=Cost("", HASHING),
@@ -201,8 +211,7 @@ COMMANDS = (
         "AUTHENTICATE",
         State.NOT_AUTHENTICATED,
         authenticate,
-        capabilities=("SASL-IR",),
-        offer=offer_mechanisms,
+        capabilities=(AUTH, SASL_IR),
         reference="RFC 3501, RFC 4959",
         precondition=login_allowed,
         exposed=authenticate_exposed,

@@ -1,9 +1,11 @@
-"""CAPABILITY, NOOP, CHECK, LOGOUT, ID and ENABLE (RFC 3501 6.1, 6.4.1; RFC 2971; RFC 5161)."""
+"""CAPABILITY, NOOP, CHECK, LOGOUT and ENABLE (RFC 3501 6.1, 6.4.1; RFC 5161)."""
 
 from __future__ import annotations
 
 from mailserver.errors import BadSyntax
+from mailserver.imap.capabilities import Capability
 from mailserver.imap.command import ANY, LOGGED_IN, Command, CommandSpec, State
+from mailserver.imap.rev2 import IMAP4REV2
 from mailserver.imap.session import Session
 from mailserver.session.cost import CHANGES, CONSTANT
 
@@ -26,57 +28,53 @@ async def logout(session: Session, command: Command) -> None:
     session.bye("logging out")
 
 
-MAX_ID_PAIRS = 30
-"""RFC 2971 3.3 bounds fields to 30 octets, values to 1024, pairs to 30."""
-
-LOGGED_ID = 256
-"""Characters of an ID that the log keeps: anybody can send one."""
-
-
-async def identify(session: Session, command: Command) -> None:
-    """RFC 2971: the client's first ID goes to the log, and nothing depends on it."""
-    reader = command.reader
-    reader.read_sp()
-    fields: dict[str, str] = {}
-    if reader.skip(b"("):
-        while not reader.skip(b")"):
-            if fields:
-                reader.read_sp()
-            name = reader.read_string()
-            reader.read_sp()
-            value = reader.read_nstring()
-            if len(name) > 30 or len(value or b"") > 1024 or len(fields) >= MAX_ID_PAIRS:
-                raise BadSyntax("an ID field is too long, or there are too many")
-            fields[name.decode("utf-8", "replace").lower()] = (value or b"").decode("utf-8", "replace")
-    elif reader.read_nstring() is not None:
-        raise BadSyntax("expected ( or NIL")
-    reader.read_end()
-    if fields and not session.identified:
-        session.identified = True
-        text = " ".join(f"{key}={value}" for key, value in fields.items())
-        session.channel.log("client", user=session.user, id=text[:LOGGED_ID])
-    session.untagged(b'ID ("name" "mailserver")')
-
-
 async def enable(session: Session, command: Command) -> None:
-    """RFC 5161: unknown extensions are ignored, and none of ours needs enabling.
+    """RFC 5161: turn extensions on; unknown ones, and those that need no enabling, are ignored.
 
     3.1 has it in authenticated state alone. Clients send it with a mailbox selected (Ruby's Net::IMAP), and Dovecot takes it.
+    Raises: BadSyntax for an extension that would change the form of messages which the client has seen.
     """
     reader = command.reader
     reader.read_sp()
-    reader.read_atom()
+    names = [reader.read_word()]
     while reader.skip(b" "):
-        reader.read_atom()
+        names.append(reader.read_word())
     reader.read_end()
-    session.untagged(b"ENABLED")
+    if session.selected is not None and any(
+        each.only_unselected and each.token.upper() in names for each in session.services.capabilities
+    ):
+        raise BadSyntax("close the mailbox first")
+    enabled = []
+    for each in session.services.capabilities:
+        if each.token.upper() in names and each.enable is not None and each.token not in session.enabled:
+            if not session.without_hidden([each.token]):
+                continue
+            each.enable(session)
+            session.enabled.add(each.token)
+            enabled.append(each.token)
+    session.untagged(" ".join(["ENABLED", *enabled]).encode("ascii"))
 
+
+def offer_literal(session: Session) -> list[str]:
+    """LITERAL+ or LITERAL-, as configured."""
+    return ["LITERAL+" if session.services.config.literal == "plus" else "LITERAL-"]
+
+
+IMAP4REV1 = Capability("IMAP4rev1", "RFC 3501", __name__, "capability")
+LITERAL = Capability("LITERAL", "RFC 7888", __name__, "literal-minus", offer=offer_literal, when="always")
+ENABLE = Capability("ENABLE", "RFC 5161", __name__, "enable")
 
 COMMANDS = (
-    CommandSpec("CAPABILITY", ANY, capability, cost=CONSTANT),
+    CommandSpec(
+        "CAPABILITY",
+        ANY,
+        capability,
+        capabilities=(IMAP4REV1, IMAP4REV2, LITERAL),
+        reference="RFC 3501, RFC 7888, RFC 9051",
+        cost=CONSTANT,
+    ),
     CommandSpec("NOOP", ANY, noop, cost=CHANGES),
     CommandSpec("LOGOUT", ANY, logout, cost=CONSTANT),
     CommandSpec("CHECK", State.SELECTED, noop, cost=CHANGES),
-    CommandSpec("ID", ANY, identify, capabilities=("ID",), reference="RFC 2971", cost=CONSTANT),
-    CommandSpec("ENABLE", LOGGED_IN, enable, capabilities=("ENABLE",), reference="RFC 5161", cost=CONSTANT),
+    CommandSpec("ENABLE", LOGGED_IN, enable, capabilities=(ENABLE,), reference="RFC 5161", cost=CONSTANT),
 )

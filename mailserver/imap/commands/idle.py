@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mailserver.errors import BadSyntax, MailboxChanged, MailError
 from mailserver.imap import updates
+from mailserver.imap.capabilities import Capability
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.input import TimedOut
 from mailserver.imap.session import Session
@@ -27,11 +28,14 @@ async def idle(session: Session, command: Command) -> None:
     failed = False
     while True:
         # Send before waiting: a change from before the command would otherwise wait for the next poke.
-        if session.selected is not None:
+        again: float | None = None
+        if session.pushes is not None:
+            again = await session.pushes.report(idle=True)
+        elif session.selected is not None:
             failed = not await _send_changes(session, quiet=failed)
-        again = channel.now() + RETRY if failed else end
+            again = channel.now() + RETRY if failed else None
         with updates.listening(session.selected):
-            line = await session.input.read_idle(min(notice, end, again) - channel.now())
+            line = await session.input.read_idle(min(notice, end, end if again is None else again) - channel.now())
         if line is Wake.TIMEOUT:
             if channel.now() >= end:
                 raise TimedOut
@@ -57,4 +61,6 @@ async def _send_changes(session: Session, *, quiet: bool) -> bool:
     return True
 
 
-COMMANDS = (CommandSpec("IDLE", LOGGED_IN, idle, capabilities=("IDLE",), reference="RFC 2177", cost=CHANGES),)
+IDLE = Capability("IDLE", "RFC 2177", __name__, "idle")
+
+COMMANDS = (CommandSpec("IDLE", LOGGED_IN, idle, capabilities=(IDLE,), reference="RFC 2177", cost=CHANGES),)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from mailserver.errors import BadMailboxName, BadSyntax, MailboxExists, MailError, NoSuchMailbox
+from mailserver.imap.capabilities import Capability
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
+from mailserver.imap.list_extended import parents
+from mailserver.imap.object_ids import OBJECTID, mailbox_id_code
+from mailserver.imap.quota_limits import update_quota
 from mailserver.imap.session import Session
+from mailserver.imap.wire.mailbox_names import require_net_unicode
 from mailserver.session.cost import ACCOUNT, Cost
 from mailserver.store.live import LiveAccount
 from mailserver.types import MailboxId
@@ -20,8 +25,11 @@ class UnsupportedUse(MailError):
     text = "mailboxes of that special use cannot be created here"
 
 
-async def create(session: Session, command: Command) -> None:
-    """RFC 3501 6.3.3; `(USE (\\Sent))` is RFC 6154 3. A separator at the end promises children and is dropped."""
+async def create(session: Session, command: Command) -> str:
+    """RFC 3501 6.3.3; `(USE (\\Sent))` is RFC 6154 3, MAILBOXID RFC 8474 4.1.
+
+    A separator at the end promises children and is dropped.
+    """
     reader = command.reader
     reader.read_sp()
     wire_name = reader.read_mailbox()
@@ -42,8 +50,11 @@ async def create(session: Session, command: Command) -> None:
     if not SPECIAL_USES.keys() >= set(uses):
         raise UnsupportedUse
     account = _account(session)
-    await account.run(lambda: account.account.create(name, frozenset(SPECIAL_USES[use] for use in uses)))
+    await update_quota(session)
+    made = await account.run(lambda: account.account.create(name, frozenset(SPECIAL_USES[use] for use in uses)))
     session.channel.log("create", user=session.user, mailbox=name)
+    await _names_changed(session, name, *parents([name], "/"))
+    return f"{mailbox_id_code(made)} CREATE completed"
 
 
 async def delete(session: Session, command: Command) -> None:
@@ -58,6 +69,7 @@ async def delete(session: Session, command: Command) -> None:
 
     gone = await account.run(find_and_delete)
     session.channel.log("delete", user=session.user, mailbox=name)
+    await _names_changed(session, name, *parents([name], "/"))
     if gone is None:
         return
     if session.selected is not None and session.selected.live.id == gone:
@@ -77,6 +89,7 @@ async def rename(session: Session, command: Command) -> None:
     reader.read_end()
     old, new = session.services.namespace.to_store(old_name), _new_name(session, new_name)
     account = _account(session)
+    await update_quota(session)
 
     def find_and_rename() -> MailboxId | None:
         renamed = _find(session, old)
@@ -85,6 +98,7 @@ async def rename(session: Session, command: Command) -> None:
 
     renamed = await account.run(find_and_rename)
     session.channel.log("rename", user=session.user, mailbox=old, to=new)
+    await _names_changed(session, old, new, *parents([new], "/"))
     if renamed is not None:
         account.poke(renamed)
 
@@ -101,6 +115,7 @@ async def subscribe(session: Session, command: Command) -> None:
         account.account.set_subscribed(name, subscribed=True)
 
     await account.run(check_and_subscribe)
+    await _names_changed(session, name)
 
 
 async def unsubscribe(session: Session, command: Command) -> None:
@@ -108,6 +123,13 @@ async def unsubscribe(session: Session, command: Command) -> None:
     name = _one_name(session, command)
     account = _account(session)
     await account.run(lambda: account.account.set_subscribed(name, subscribed=False))
+    await _names_changed(session, name)
+
+
+async def _names_changed(session: Session, *names: str) -> None:
+    """Notify the sessions that follow the account; this one needs no report of its own change (RFC 5465 5)."""
+    _account(session).poke_names()
+    await session.pass_over_names(*names)
 
 
 def _account(session: Session) -> LiveAccount:
@@ -137,18 +159,22 @@ def _new_name(session: Session, wire_name: str) -> str:
     name = namespace.to_store(wire_name.removesuffix(namespace.separator))
     if name == "INBOX":
         raise MailboxExists
+    if session.utf8:
+        require_net_unicode(name)
     if not all(name.split("/")):
         raise BadMailboxName("a level of the mailbox name is empty")
     return name
 
+
+CREATE_SPECIAL_USE = Capability("CREATE-SPECIAL-USE", "RFC 6154", __name__, "create-special-use")
 
 COMMANDS = (
     CommandSpec(
         "CREATE",
         LOGGED_IN,
         create,
-        capabilities=("CREATE-SPECIAL-USE",),
-        reference="RFC 3501, RFC 6154",
+        capabilities=(CREATE_SPECIAL_USE, OBJECTID),
+        reference="RFC 3501, RFC 6154, RFC 8474",
         cost=Cost("mailboxes of the account", ACCOUNT),
     ),
     CommandSpec("DELETE", LOGGED_IN, delete, cost=Cost("mailboxes of the account", ACCOUNT)),

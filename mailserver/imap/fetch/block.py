@@ -97,4 +97,6 @@ class Block:
                 return self.rows.uids
             case b"RFC822.SIZE":
                 return self.rows.sizes
+            case b"MODSEQ":
+                return self.rows.modseqs
         return [writer.date_time(date) for date in self.rows.dates]

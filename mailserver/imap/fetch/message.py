@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import define
 
+from mailserver.imap.fetch.binary import formatted
 from mailserver.imap.fetch.header_fields import Fields, SelectedFields
-from mailserver.imap.fetch.open_message import LoadedMessage, OpenMessage
+from mailserver.imap.fetch.open_message import OpenMessage
 from mailserver.imap.fetch.plan import CHUNK, FORMATS, FetchPlan, Item, Need
 from mailserver.imap.fetch.section import Range, Section, kept_lines, lines_pattern, without_nul
 from mailserver.message.header_summary import KEPT
@@ -30,14 +31,10 @@ class LargeResponse:
 
     uid: UID
     file: MessageFile
+    """The file that the pieces are places in; see `surrogate.original_of`."""
     pieces: list[Piece]
     rest: Iterator[Piece | None] | None
     """The rest of the response, if it was not all made at once."""
-
-    @property
-    def is_kept(self) -> bool:
-        """May the file serve another FETCH?"""
-        return not isinstance(self.file, LoadedMessage)
 
     def go_on(self) -> None:
         """In the account's thread: make the next pieces. Raises: StoreUnavailable."""
@@ -85,6 +82,8 @@ class MessageFormatter:
         """An item that needs no file."""
         if item.need is Need.COLUMN:
             return FORMATS[item.label] % self._cell(item)
+        if item.need is Need.LOOKUP:
+            return item.label + b" %b" % self._cell(item)  # type: ignore[str-format]
         summary = self._summary
         assert summary is not None
         match item.label:
@@ -110,6 +109,10 @@ class MessageFormatter:
                 yield between + self.simple(item)
                 continue
             assert message is not None
+            if item.section.binary:
+                yield between
+                yield from self._binary(item, item.section, message)
+                continue
             found = yield from message.resolve(item.section)
             if found is None:
                 yield b"%b%b {0}\r\n" % (between, item.label)
@@ -122,6 +125,17 @@ class MessageFormatter:
             else:
                 yield b"%b%b {%d}\r\n" % (between, item.label, found[1] - found[0])
                 yield found
+
+    def _binary(self, item: Item, section: Section, message: OpenMessage) -> Iterator[bytes | None]:
+        """An item of RFC 3516, as `items`."""
+        part = message.decoder(section)
+        if section.binary == "size":
+            size = 0 if part is None else (yield from part.size())
+            yield b"%b %d" % (item.label, size)
+        elif part is None:
+            yield item.label + b" {0}\r\n"
+        else:
+            yield from formatted(item.label, (yield from part.section(section.partial)))
 
 
 def kept_literal(item: Item, summary: Summary) -> bytes:

@@ -12,12 +12,14 @@ from functools import cached_property, lru_cache
 from typing import Final
 
 from mailserver.errors import StoreUnavailable
+from mailserver.imap.fetch.binary import PartDecoder, encoding_of
 from mailserver.imap.fetch.budget import Budget, NotCached
 from mailserver.imap.fetch.header_fields import Fields, LongHeader, SelectedFields, select_fields
 from mailserver.imap.fetch.section import PIECE, Range, Section
-from mailserver.message.content import PLAIN
+from mailserver.message.content import PLAIN, Content, content_of
 from mailserver.message.limits import SEEN
 from mailserver.message.structure import Part, find_part, parse_structure
+from mailserver.message.transfer import KNOWN
 from mailserver.store.interfaces import MessageFile
 
 LARGE: Final = 256 * 1024
@@ -117,6 +119,21 @@ class OpenMessage:
         low, high = found
         start = min(low + first, high)
         return start, min(start + count, high)
+
+    def check_encodings(self) -> None:
+        """Look for sections that cannot be decoded, before anything is sent. Raises: UnknownEncoding, StoreUnavailable."""
+        for section in self._sections:
+            if section.binary and section.numbers and (part := find_part(self.root, section.numbers)) is not None:
+                encoding_of(part)
+
+    def decoder(self, section: Section) -> PartDecoder | None:
+        """A section of RFC 3516; None if there is no such part. Raises: UnknownEncoding, StoreUnavailable."""
+        if not section.numbers:
+            return PartDecoder(self._file, self._key, (0, self._file.size), b"binary", self._budget)
+        part = find_part(self.root, section.numbers)
+        if part is None:
+            return None
+        return PartDecoder(self._file, self._key, (part.body, part.end), encoding_of(part), self._budget)
 
     def _resolve_whole(self, section: Section) -> Generator[None, None, bytes | Range | SelectedFields | None]:
         text = section.text
@@ -228,11 +245,21 @@ class OpenMessage:
         return data
 
 
+@lru_cache(maxsize=16)
+def _content_with(encoding: bytes) -> Content:
+    return content_of({b"content-transfer-encoding": encoding})
+
+
+def _encoded(encoding: bytes) -> Content:
+    """Content of which nothing but the transfer encoding is known; one object for each encoding."""
+    return PLAIN if encoding == b"7bit" else _content_with(encoding if encoding in KNOWN else b"x-unknown")
+
+
 def _slim(root: Part) -> int:
     """Drop the headers, so that the structure can be cached; return the number of parts."""
     todo = [root]
     for part in todo:
         todo += part.children
-        # Later only places are asked for.
-        part.content = PLAIN
+        # Later only places and transfer encodings are asked for.
+        part.content = _encoded(part.encoding.lower())
     return len(todo)

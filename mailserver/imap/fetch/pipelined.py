@@ -35,7 +35,7 @@ def answer_alike(session: Session, plan: FetchPlan, tail: bytes) -> None:
     selected = session.mailbox
     view = selected.view
     has_literal = plan.common_section is not None
-    if plan.sets_seen or plan.measured or plan.needs_summary or (plan.needs_file and not has_literal):
+    if plan.sets_seen or plan.measured or plan.needs_summary or plan.lookups or (plan.needs_file and not has_literal):
         return
     if len(tail) > LONGEST:
         return
@@ -55,16 +55,17 @@ def answer_alike(session: Session, plan: FetchPlan, tail: bytes) -> None:
     if not found:
         return
     columns, places = view.columns, [seq - 1 for seq in seqs]
-    uids, flags, sizes, dates = (
-        [column[at] for at in places] for column in (columns.uids, columns.flags, columns.sizes, columns.dates)
+    uids, flags, sizes, dates, modseqs = (
+        [column[at] for at in places]
+        for column in (columns.uids, columns.flags, columns.sizes, columns.dates, columns.modseqs)
     )
-    rows = Rows(seqs, uids, flags, sizes, dates, gone=False)
+    rows = Rows(seqs, uids, flags, sizes, dates, gone=False, modseqs=modseqs)
     cells = FetchResponse(session, selected, plan, frozenset()).columns(rows)
     tags = [tag for tag, _number in found]
     if has_literal:
         answers: list[bytes] = []
         size = 0
-        for tag, response in zip(tags, cached_responses(selected, plan, rows, cells), strict=False):
+        for tag, response in zip(tags, cached_responses(selected, plan, rows, cells, utf8=session.utf8), strict=False):
             answers += response, _DONE % tag
             size += len(response)
             if size >= CHUNK:

@@ -25,29 +25,40 @@ from typing import Final, NoReturn
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged
 from mailserver.imap.fetch.cached import cached_responses
 from mailserver.imap.fetch.message import LargeResponse
-from mailserver.imap.fetch.plan import CHUNK, FetchBatchSize, FetchPlan, Rows, gather, unmeasured
+from mailserver.imap.fetch.open_message import LoadedMessage
+from mailserver.imap.fetch.plan import CHUNK, FetchBatchSize, FetchPlan, Rows, gather, unmeasured, with_uids_only
+from mailserver.imap.fetch.result import CachedData, FetchResult
 from mailserver.imap.fetch.section import PIECE, Range, without_nul
-from mailserver.imap.fetch.work import CachedData, FetchResult, Work
+from mailserver.imap.fetch.surrogate import original_of
+from mailserver.imap.fetch.work import Work
 from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.imap.session import Session
 from mailserver.imap.updates import keyword_lines
 from mailserver.imap.wire import writer
+from mailserver.store.flags import LETTERS
 
 _FEW: Final = 64
+_FLAG_OCTETS: Final = 512 * 1024
 _REMEMBERED: Final = 256
 """Messages of one FETCH that are cached. A client that fetches a whole mailbox keeps it by itself."""
 
 
 class _FlagTexts(dict[int, bytes]):
-    """Flag lists by mask, made when first needed."""
+    """Flag lists by mask, made when first needed. It holds some hundred KiB, as a list with all keywords has 16."""
 
     def __init__(self, keywords: tuple[str, ...], *, recent: bool) -> None:
         super().__init__()
         self._keywords = keywords
         self._recent = recent
+        self._octets = 0
 
     def __missing__(self, mask: int) -> bytes:
-        text = self[mask] = writer.flags(mask, self._keywords, self._recent)
+        text = writer.flags(mask, self._keywords, self._recent)
+        self._octets += len(text)
+        if self._octets > _FLAG_OCTETS:
+            self.clear()
+            self._octets = len(text)
+        self[mask] = text
         return text
 
 
@@ -57,7 +68,7 @@ class FetchResponse:
     def __init__(self, session: Session, selected: SelectedMailbox, plan: FetchPlan, seen: frozenset[int]) -> None:
         self._session = session
         self._selected = selected
-        self._plan = plan
+        self._plan = with_uids_only(plan) if "UIDONLY" in session.enabled else plan
         self._seen = seen
         self._remembers = False
         self.expunged = False
@@ -70,7 +81,7 @@ class FetchResponse:
     async def write(self, ranges: Sequence[Range]) -> None:
         """Write all responses, as much at a time as the client takes."""
         plan, channel = self._plan, self._session.channel
-        if plan.needs_summary or plan.needs_file:
+        if plan.needs_summary or plan.needs_file or plan.lookups:
             batch_size = FetchBatchSize(_FEW)
             self._remembers = sum(high - low for low, high in ranges) <= _REMEMBERED
             for gathered in gather(self._selected, ranges, batch_size):
@@ -84,7 +95,9 @@ class FetchResponse:
                     batch_size.weigh(weight)
             return
         size = 0
-        for rows in gather(self._selected, ranges, FetchBatchSize()):
+        # The flag list of one message may have 16 KiB.
+        is_wide = len(self._selected.view.columns.keywords) > LETTERS
+        for rows in gather(self._selected, ranges, FetchBatchSize(_FEW) if is_wide else FetchBatchSize()):
             if plan.measured and unmeasured(rows):
                 await self._from_store(rows)
                 continue
@@ -103,7 +116,7 @@ class FetchResponse:
         self._note(rows)
         channel = self._session.channel
         done = size = 0
-        for response in cached_responses(self._selected, self._plan, rows, self.columns(rows)):
+        for response in cached_responses(self._selected, self._plan, rows, self.columns(rows), utf8=self._session.utf8):
             channel.write(response)
             done += 1
             size += len(response)
@@ -121,7 +134,7 @@ class FetchResponse:
         plan = self._plan
         flags = self._flags(rows) if plan.has_flags else ()
         dates = list(map(writer.date_time, rows.dates)) if plan.has_dates else ()
-        columns: tuple[Sequence[object], ...] = (rows.seqs, flags, rows.uids, rows.sizes, dates)
+        columns: tuple[Sequence[object], ...] = (rows.seqs, flags, rows.uids, rows.sizes, dates, rows.modseqs)
         return list(map(columns.__getitem__, plan.column_places))
 
     def _flags(self, rows: Rows) -> list[bytes]:
@@ -142,7 +155,9 @@ class FetchResponse:
         live, channel = self._selected.live, self._session.channel
         self._note(rows)
         flags = self._flags(rows) if self._plan.has_flags or self._seen else ()
-        work = Work((self._session.user, live.id), self._plan, rows, flags=flags, seen=self._seen)
+        work = Work(
+            (self._session.user, live.id), self._plan, rows, flags=flags, seen=self._seen, utf8=self._session.utf8
+        )
         work.is_heavy = self._is_heavy
         start = 0
         while start < len(rows.uids):
@@ -229,12 +244,13 @@ class FetchResponse:
                     self._break_off()
                 await self._send_pieces(large)
         finally:
-            if not large.is_kept:
-                large.file.close()
+            file = original_of(large.file)
+            if isinstance(file, LoadedMessage):
+                file.close()
             elif self._remembers:
-                live.account.message_cache.give_file(live, large.uid, large.file)
+                live.account.message_cache.give_file(live, large.uid, file)
             else:
-                await live.account.run(large.file.close)
+                await live.account.run(file.close)
 
     async def _send_pieces(self, large: LargeResponse) -> None:
         channel = self._session.channel

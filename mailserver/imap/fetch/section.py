@@ -41,6 +41,8 @@ class Section:
     """First octet, and how many at most."""
     fields: frozenset[bytes] = frozenset()
     """Field names in lower case."""
+    binary: str = ""
+    """Of RFC 3516: "content" or "size", each without the transfer encoding; "" for BODY."""
 
     @property
     def is_of_header(self) -> bool:
@@ -62,7 +64,7 @@ WHOLE: Final = Section()
 HEADER: Final = Section(text="HEADER")
 
 
-def read_section(reader: Reader, specifier: str) -> Section:
+def read_section(reader: Reader, specifier: str, *, binary: str = "") -> Section:
     """The rest of a section, from behind `BODY[specifier`, the partial included. Raises: BadSyntax, LimitReached."""
     match = _SPECIFIER.match(specifier.upper())
     if match is None:
@@ -85,7 +87,7 @@ def read_section(reader: Reader, specifier: str) -> Section:
         reader.take(b")")
     reader.take(b"]")
     return Section(
-        numbers, text, tuple(names), _read_partial(reader), frozenset(name.lower() for name in names)
+        numbers, text, tuple(names), _read_partial(reader), frozenset(name.lower() for name in names), binary
     )  # fmt: skip
 
 

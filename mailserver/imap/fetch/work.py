@@ -9,22 +9,31 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Final
 
-from attrs import Factory, frozen
-
-from mailserver.errors import MailError, MessageExpunged, StoreUnavailable
+from mailserver.errors import MailError, MessageExpunged, StoreUnavailable, UnknownEncoding
 from mailserver.imap.fetch.block import Block
 from mailserver.imap.fetch.budget import COPIED, EACH, Budget, BudgetExceeded, NotCached, UnlimitedBudget
+from mailserver.imap.fetch.cells import RowCells
 from mailserver.imap.fetch.message import KEPT_LINES_UNKNOWN, LargeResponse, MessageFormatter, collect, total
 from mailserver.imap.fetch.open_message import LoadedMessage, NonBlockingFile, OpenMessage
-from mailserver.imap.fetch.plan import CHUNK, FetchPlan, Item, Need, Rows, unmeasured
+from mailserver.imap.fetch.plan import CHUNK, FetchPlan, Rows, unmeasured
+from mailserver.imap.fetch.result import CachedData, FetchResult
 from mailserver.imap.fetch.section import without_nul
-from mailserver.imap.wire import writer
+from mailserver.imap.fetch.surrogate import (
+    file_edits,
+    is_plain_head,
+    is_plain_structure,
+    served_head,
+    served_text,
+    summary_of,
+)
 from mailserver.message.summary import Summary
+from mailserver.message.surrogate import surrogate_lines
+from mailserver.message.surrogate_file import SurrogateFile
 from mailserver.store.interfaces import Mailbox, MessageFile
 from mailserver.store.rows import LARGEST_SIZE, Row
 from mailserver.store.time_slice import TimeSlice
@@ -41,34 +50,7 @@ _TYPICAL: Final = 4096
 _UNBOUNDED: Final = UnlimitedBudget()
 
 
-ReadCached = Callable[[UID, int | None, bool], bytes | None]
-"""Takes the UID, the size if it is known, and whether the header alone is wanted; see `Mailbox.read_cached`."""
-
-
-@frozen
-class CachedData:
-    """The cached data of those messages, by UID; the files are this FETCH's alone until it gives them back."""
-
-    texts: dict[int, bytes] = Factory(dict)
-    summaries: dict[int, Summary] = Factory(dict)
-    files: dict[int, MessageFile] = Factory(dict)
-    read: ReadCached | None = None
-    """Reads a message that is in no cache but the kernel's."""
-
-
-@frozen
-class FetchResult:
-    """The result of one operation."""
-
-    data: bytes
-    done: int
-    """The number of messages in it. It may be 0: what was read for them is kept for the next operation."""
-    learned: Sequence[Row]
-    error: MailError | None
-    large: LargeResponse | None
-
-
-class Work:
+class Work(RowCells):
     """One group of messages being answered."""
 
     def __init__(
@@ -79,22 +61,19 @@ class Work:
         *,
         flags: Sequence[bytes],
         seen: frozenset[int],
+        utf8: bool = True,
     ) -> None:
-        """`message_key` with a UID stands for one message."""
+        """`message_key` with a UID stands for one message. `utf8`: the client takes UTF-8 in headers (RFC 9755)."""
+        super().__init__(plan, rows, flags, seen)
         self.known: CachedData | None = None
         """To be set before each `run`, which adds what it reads."""
         self.is_heavy = False
         """Has it exceeded the budget of the reactor's thread?"""
         self._message_key = message_key
-        self._plan = plan
-        self._rows = rows
-        self._flags = flags
-        self._seen = seen
+        self._utf8 = utf8
         self._tries_kept = plan.only_envelopes or plan.only_lines
         self._summaries: dict[int, Summary] = {}
         self._learned: list[Row] = []
-        self._measured: dict[int, Row] = {}
-        """Rows that were read where the columns do not know all sizes and dates."""
         self._decided = 0
         """The number of messages that need no more from the index: their data is in these two."""
         self._ahead: deque[tuple[UID, bytes]] = deque()
@@ -143,7 +122,7 @@ class Work:
                 self._read_ahead(mailbox, at)
             try:
                 found = self._message(mailbox, at, budget, time_slice)
-            except (MessageExpunged, StoreUnavailable) as problem:
+            except (MessageExpunged, StoreUnavailable, UnknownEncoding) as problem:
                 if error is None or isinstance(error, MessageExpunged):
                     # UID FETCH reports messages that cannot be read, and ignores expunged ones (RFC 3501 6.4.8).
                     error = problem
@@ -194,8 +173,11 @@ class Work:
         rows, plan = self._rows, self._plan
         count = len(rows.uids)
         lacking = unmeasured(rows) and (plan.needs_summary or plan.measured)
+        if plan.lookups and mailbox is None:
+            raise NotCached
         if not plan.needs_summary and not lacking:
             self._decided = count
+            self._look_up(mailbox, start)
             return
         known = self.known.summaries if self.known is not None else {}
         found = {} if lacking else dict(known)
@@ -220,6 +202,18 @@ class Work:
         self._summaries = found
         known.update(found)
         self.weight += sum([len(summary.body_structure) + len(summary.envelope) for summary in found.values()])
+        self._look_up(mailbox, start)
+
+    def _look_up(self, mailbox: Mailbox | None, start: int) -> None:
+        """Ask the functions of items, for as many of the decided messages as they answer in one time slice each."""
+        for item in self._plan.lookups:
+            assert mailbox is not None
+            assert item.look_up is not None
+            time_slice = TimeSlice(SUMMARIES)
+            uids = [UID(uid) for uid in self._rows.uids[start : self._decided]]
+            found = self._looked_up[item] = item.look_up(mailbox, uids, time_slice) if uids else {}
+            if time_slice.full and found:
+                self._decided = bisect_right(self._rows.uids, max(found), start, self._decided)
 
     def _unmeasured_uids(self, start: int) -> list[UID]:
         rows = self._rows
@@ -246,6 +240,10 @@ class Work:
             return None
         block = self._block_of(start, start + count)
         values = list(kept.values())
+        if not self._utf8 and not all(map(bytes.isascii, values)):
+            if plan.only_envelopes:
+                return None
+            values = list(map(surrogate_lines, values))
         if plan.only_envelopes:
             self.weight += sum(map(len, values))
             return FetchResult(block.format({b"ENVELOPE": values}), count, [], None, None)
@@ -256,7 +254,7 @@ class Work:
     def _block(self, start: int, budget: Budget, learned: Sequence[Row]) -> FetchResult | None:
         """Answer many messages at once; None if one of them needs more than columns and its summary. Raises: BudgetExceeded."""
         plan, found = self._plan, self._summaries
-        if plan.needs_file or not plan.few_kept or (self._seen and not plan.has_flags):
+        if plan.needs_file or plan.lookups or not plan.few_kept or (self._seen and not plan.has_flags):
             return None
         if plan.measured and unmeasured(self._rows):
             return None
@@ -266,6 +264,8 @@ class Work:
         except KeyError:
             return None
         if plan.sections and any(summary.fields == KEPT_LINES_UNKNOWN for summary in summaries):
+            return None
+        if not self._utf8 and not all(map(self._is_plain, summaries)):
             return None
         data, count = block.format_summaries(summaries, budget)
         return FetchResult(data, count, learned, None, None)
@@ -286,14 +286,22 @@ class Work:
             data = self._read_cached(at, budget)
         if data is not None and plan.only_whole and not (self._seen and not plan.has_flags):
             budget.spend(EACH * len(plan.items) + len(data) // COPIED)
-            return self._whole(at, data)
+            return self._whole(at, self._served(data, budget, may_edit=mailbox is not None))
         if known is None and plan.needs_summary:
             raise MessageExpunged
         budget.spend(EACH * len(plan.items))
         if known is not None:
             budget.spend(sum(map(len, known[:4])) // COPIED + (0 if plan.few_kept else len(known.fields)))
+        is_final = self._utf8 or known is None
+        """Is the summary the one that the client gets?"""
+        if known is not None and not is_final:
+            if mailbox is None and not self._is_plain(known):
+                raise NotCached
+            head = served_head(known)
+            is_final = head is not None and (not plan.has_structure or is_plain_structure(known))
+            known = head or known
         formatter = MessageFormatter(plan, partial(self._cell, at), known)
-        if not plan.needs_file and not formatter.lacks_lines:
+        if is_final and not plan.needs_file and not formatter.lacks_lines:
             return self._finish(at, LoadedMessage(b""), None, formatter, time_slice)
         read: bytes | None = data
         if data is None and mailbox is None:
@@ -303,9 +311,21 @@ class Work:
             # The file is right where its name claims another size.
             self._learned.append(Row(UID(uid), 0, ModSeq(0), file.size, UNKNOWN_DATE))
         try:
-            source = NonBlockingFile(file, CHUNK) if mailbox is None else file
-            message = OpenMessage(source, (*self._message_key, uid), plan.sections, budget)
-            answer = self._finish(at, file, message, formatter, time_slice)
+            key: Hashable = (*self._message_key, uid)
+            served: MessageFile = file
+            source: MessageFile = NonBlockingFile(file, CHUNK) if mailbox is None else file
+            if not self._utf8:
+                only_header = is_final and plan.only_headers
+                edits = file_edits(source, key, budget, only_header=only_header, may_edit=mailbox is not None)
+                if edits:
+                    served, source = SurrogateFile(file, edits), SurrogateFile(source, edits)
+                    key = "surrogate", key
+                if not is_final:
+                    formatter = MessageFormatter(plan, partial(self._cell, at), summary_of(source))
+            message = OpenMessage(source, key, plan.sections, budget)
+            if plan.has_binary:
+                message.check_encodings()
+            answer = self._finish(at, served, message, formatter, time_slice)
         except NotCached:
             self._put_back(uid, file)
             raise
@@ -316,11 +336,23 @@ class Work:
             self._put_back(uid, file)
         return answer
 
+    def _is_plain(self, summary: Summary) -> bool:
+        """Is it sure that a client without UTF-8 gets this summary, too?"""
+        return is_plain_head(summary) and (not self._plan.has_structure or is_plain_structure(summary))
+
+    def _served(self, data: bytes, budget: Budget, *, may_edit: bool) -> bytes:
+        """A small message as the client gets it. Raises: NotCached, BudgetExceeded."""
+        if self._utf8:
+            return data
+        return served_text(data, budget, may_edit=may_edit)
+
     def _finish(
         self, at: int, file: MessageFile, message: OpenMessage | None, formatter: MessageFormatter, time_slice: TimeSlice | None
     ) -> bytes | LargeResponse:  # fmt: skip
         """The whole response, or the part that is ready, and its rest."""
-        items = chain([b"* %d FETCH (" % self._rows.seqs[at]], formatter.items(message), [self._end(at)])
+        items = chain(
+            [b"* %d %b (" % (self._rows.seqs[at], self._plan.response)], formatter.items(message), [self._end(at)]
+        )
         pieces, ended = collect(items, time_slice)
         if not ended:
             return LargeResponse(UID(self._rows.uids[at]), file, pieces, items)
@@ -359,40 +391,3 @@ class Work:
         if mailbox is None:
             raise NotCached
         return mailbox.open_message(uid)
-
-    def _whole(self, at: int, data: bytes) -> bytes:
-        """A small message that has been read, and items from columns."""
-        cells: list[object] = [self._rows.seqs[at]]
-        for item in self._plan.items:
-            if item.need is Need.FILE:
-                cells += (len(data), without_nul(data))
-            else:
-                cells.append(self._cell(at, item))
-        return self._plan.whole_line % tuple(cells)
-
-    def _cell(self, at: int, item: Item) -> object:
-        """The value of an item from columns, for `FetchPlan.line`."""
-        rows = self._rows
-        match item.label:
-            case b"FLAGS":
-                return self._flags[at]
-            case b"UID":
-                return rows.uids[at]
-            case b"RFC822.SIZE":
-                size = rows.sizes[at]
-                return self._measured_row(rows.uids[at]).size if size == UNKNOWN_SIZE else size
-        date = rows.dates[at]
-        return writer.date_time(self._measured_row(rows.uids[at]).date if date == UNKNOWN_DATE else date)
-
-    def _measured_row(self, uid: int) -> Row:
-        """Raises: MessageExpunged."""
-        row = self._measured.get(uid)
-        if row is None:
-            raise MessageExpunged
-        return row
-
-    def _end(self, at: int) -> bytes:
-        """Behind the last item: the flags too, if this FETCH changed them (RFC 3501 6.4.5)."""
-        if self._rows.uids[at] in self._seen and not self._plan.has_flags:
-            return b" FLAGS %b)\r\n" % self._flags[at]
-        return b")\r\n"

@@ -1,4 +1,4 @@
-"""The parser of SEARCH keys, and the part of a SEARCH that is answered from memory.
+"""SEARCH keys and results, and the evaluation of a search.
 
-Used by `imap.commands.search`, which asks the store for the rest. Begin with `keys.py`.
+Used by the commands that search. Begin with `keys.py` (the parser), `evaluation.py` and `results.py` (RETURN's options).
 """

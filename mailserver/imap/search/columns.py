@@ -5,7 +5,6 @@ A large mailbox is searched in slices, so that the reactor's thread serves other
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -15,11 +14,23 @@ from typing import Final
 from attrs import frozen
 
 from mailserver.store.columns import system_flags
-from mailserver.store.flags import KEYWORD_BIT, SYSTEM_FLAGS
-from mailserver.store.query import All, And, HasFlag, InUIDs, Larger, Not, Query, Received, Smaller
+from mailserver.store.flags import KEYWORD_BIT, SYSTEM_FLAGS, keyword_bits
+from mailserver.store.query import (
+    All,
+    And,
+    Arrived,
+    ChangedSince,
+    HasFlag,
+    InUIDs,
+    Larger,
+    Not,
+    Query,
+    Received,
+    Smaller,
+)
 from mailserver.store.rows import LARGEST_SIZE
 from mailserver.store.view import View
-from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
+from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 SLICE: Final = 10_000
 """Messages that are tested before others get their turn."""
@@ -31,7 +42,7 @@ _NO_SIZES: Final = (UNKNOWN_SIZE, LARGEST_SIZE)
 _EVER: Final = 1 << 63
 """More than any date."""
 
-Fact = Larger | Smaller | Received
+Fact = Larger | Smaller | Received | Arrived
 
 
 @frozen
@@ -48,11 +59,13 @@ class SearchPlan:
     """The tests for which the columns have most messages' values."""
     rest: Sequence[Query]
     """The tests that need the store."""
+    since: ModSeq | None = None
+    """Only messages with a higher modseq match."""
 
     @property
     def only_dates(self) -> bool:
         """No size is asked for."""
-        return all(isinstance(fact, Received) for fact in self.facts)
+        return all(isinstance(fact, Received | Arrived) for fact in self.facts)
 
     def slices(self) -> Iterator[tuple[int, int]]:
         """The ranges in parts of SLICE positions at most."""
@@ -61,8 +74,13 @@ class SearchPlan:
                 yield start, min(start + SLICE, high)
 
     def flagged(self, view: View, low: int, high: int) -> Sequence[int]:
-        """The positions from `low` to `high` that have the wanted flags."""
-        return _with_flags(view, low, high, self.care, self.wanted) if self.care else range(low, high)
+        """The positions from `low` to `high` that have the wanted flags and modseqs."""
+        if self.since is None:
+            return _with_flags(view, low, high, self.care, self.wanted) if self.care else range(low, high)
+        ranges = view.changed_since(self.since, low, high)
+        if not self.care:
+            return [at for first, end in ranges for at in range(first, end)]
+        return [at for first, end in ranges for at in _with_flags(view, first, end, self.care, self.wanted)]
 
     def evaluate(self, view: View, positions: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """The positions that pass the facts, and those that cannot be tested, as a size or date is not known; rising."""
@@ -86,7 +104,10 @@ class SearchPlan:
 def plan(view: View, query: Query) -> SearchPlan | None:
     """The plan for a query; None if nothing can match."""
     wanted = refused = 0
+    since: ModSeq | None = None
     sets = [[(0, view.count)]]
+    known: set[tuple[bool, int]] = set()
+    """The sets that are there: one key, as `$`, may stand in a query a thousand times."""
     facts: list[Fact] = []
     rest: list[Query] = []
     todo = [query]
@@ -97,10 +118,12 @@ def plan(view: View, query: Query) -> SearchPlan | None:
                 pass
             case And(parts):
                 todo += reversed(parts)
-            case InUIDs(pairs):
-                sets.append(_positions(view, pairs))
-            case Not(InUIDs(pairs)):
-                sets.append(_complement(_positions(view, pairs), view.count))
+            case InUIDs(pairs) | Not(InUIDs(pairs)):
+                is_wanted = isinstance(key, InUIDs)
+                if (is_wanted, id(pairs)) not in known:
+                    known.add((is_wanted, id(pairs)))
+                    found = _positions(view, pairs)
+                    sets.append(found if is_wanted else _complement(found, view.count))
             case HasFlag(flag):
                 mask = _mask(view, flag)
                 if not mask:
@@ -108,13 +131,15 @@ def plan(view: View, query: Query) -> SearchPlan | None:
                 wanted |= mask
             case Not(HasFlag(flag)):
                 refused |= _mask(view, flag)
-            case Larger() | Smaller() | Received():
+            case Larger() | Smaller() | Received() | Arrived():
                 facts.append(key)
+            case ChangedSince(modseq):
+                since = ModSeq(max(modseq - 1, -1 if since is None else since))
             case _:
                 rest.append(key)
     if wanted & refused:
         return None
-    return SearchPlan(_intersect_all(sets), wanted | refused, wanted, _join(facts), rest)
+    return SearchPlan(_intersect_all(sets), wanted | refused, wanted, _join(facts), rest, since)
 
 
 def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequence[int]:
@@ -131,7 +156,7 @@ def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequ
     ]
 
 
-def _with_system_flags(flags: array[int], low: int, care: int, wanted: int) -> Sequence[int]:
+def _with_system_flags(flags: Sequence[int], low: int, care: int, wanted: int) -> Sequence[int]:
     """Do `_with_flags` for the positions from `low` on, which have these flags: by few calls for all of them."""
     marks = system_flags(flags).translate(_marks(care, wanted))
     count = marks.count(1)
@@ -179,16 +204,13 @@ def _bounds(view: View, fact: Fact) -> tuple[Sequence[int], tuple[int, ...], int
                 -_EVER if first is None else first * _DAY,
                 _EVER if end is None else end * _DAY,
             )
+        case Arrived(first, end):
+            return columns.dates, (UNKNOWN_DATE,), -_EVER if first is None else first, _EVER if end is None else end
 
 
 def _mask(view: View, name: str) -> int:
     """A flag's bit, 0 for a keyword that the mailbox does not have."""
-    mask = SYSTEM_FLAGS.get(name, 0)
-    if not mask:
-        for number, keyword in enumerate(view.columns.keywords):
-            if keyword.lower() == name.lower():
-                return 1 << (KEYWORD_BIT + number)
-    return mask
+    return SYSTEM_FLAGS.get(name, 0) or keyword_bits(view.columns.keywords).get(name.lower(), 0)
 
 
 def _positions(view: View, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -209,6 +231,7 @@ def _join(facts: Iterable[Fact]) -> list[Fact]:
     first: int | None = None
     end: int | None = None
     has_dates = False
+    arrived: Arrived | None = None
     for fact in facts:
         match fact:
             case Larger(size):
@@ -219,6 +242,12 @@ def _join(facts: Iterable[Fact]) -> list[Fact]:
                 has_dates = True
                 first = since if first is None else first if since is None else max(first, since)
                 end = before if end is None else end if before is None else min(end, before)
+            case Arrived():
+                both = (fact, arrived or fact)
+                arrived = Arrived(
+                    max((each.first for each in both if each.first is not None), default=None),
+                    min((each.end for each in both if each.end is not None), default=None),
+                )
     joined: list[Fact] = []
     if larger is not None:
         joined.append(Larger(larger))
@@ -226,6 +255,8 @@ def _join(facts: Iterable[Fact]) -> list[Fact]:
         joined.append(Smaller(smaller))
     if has_dates:
         joined.append(Received(first, end))
+    if arrived is not None:
+        joined.append(arrived)
     return joined
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from mailserver.errors import BadMailboxName, BadSyntax, LimitReached
-from mailserver.imap.wire.mailbox_names import MAX_NAME, decode_utf7
+from mailserver.imap.wire.mailbox_names import MAX_NAME, decode_utf7, decode_utf8
 from mailserver.imap.wire.sequence_set import SequenceSet
 from mailserver.imap.wire.writer import FLAG_NAMES, MONTHS
 
@@ -21,7 +21,7 @@ _LIST = re.compile(rb"[!#$%&'*+-\[\]^-z|}~]+")
 _QUOTED = re.compile(rb'"([^"\\\r\n]*(?:\\["\\][^"\\\r\n]*)*)"')
 _ESCAPE = re.compile(rb"\\(.)")
 _NUMBER = re.compile(rb"[0-9]+")
-_SEQUENCE_SET = re.compile(rb"[0-9:,*]+")
+_SEQUENCE_SET = re.compile(rb"\$|[0-9:,*]+")
 _FLAG = re.compile(rb"\\?[!#$&'+-\[^-z|}~]+")
 _DATE = re.compile(rb'("?)([0-9]{1,2})-([A-Za-z]{3})-([0-9]{4})\1')
 _DATE_TIME = re.compile(
@@ -39,9 +39,11 @@ _MONTH_NUMBERS = {name.lower(): number for number, name in enumerate(MONTHS, 1)}
 class Reader:
     """Reads a command's parts from left to right."""
 
-    __slots__ = ("_at", "_index", "_parts", "_text")
+    __slots__ = ("_at", "_index", "_parts", "_text", "utf8")
 
-    def __init__(self, parts: Sequence[bytes], start: int = 0) -> None:
+    def __init__(self, parts: Sequence[bytes], start: int = 0, utf8: bool = False) -> None:
+        """`utf8`: mailbox names are UTF-8, not modified UTF-7, and so are quoted strings."""
+        self.utf8 = utf8
         self._parts = parts
         self._index = 0
         self._text = parts[0]
@@ -50,6 +52,17 @@ class Reader:
     def peek(self, token: bytes) -> bool:
         """Do these octets come next?"""
         return self._text.startswith(token, self._at)
+
+    def matches(self, pattern: re.Pattern[bytes]) -> bool:
+        """Does this text come next?"""
+        return pattern.match(self._text, self._at) is not None
+
+    def mentions(self, token: bytes) -> bool:
+        """Do these octets, in capitals, stand in the text that is left, in any case and outside literals?"""
+        if token in self._text[self._at :].upper():
+            return True
+        more = self._index + 2
+        return more < len(self._parts) and any(token in text.upper() for text in self._parts[more::2])
 
     def skip(self, token: bytes) -> bool:
         """Take these octets if they come next."""
@@ -98,6 +111,10 @@ class Reader:
         self._at = match.end()
         return match
 
+    def read_match(self, pattern: re.Pattern[bytes], expected: str) -> re.Match[bytes]:
+        """The text of a rule of an extension. `expected` names it in the error."""
+        return self._match(pattern, expected)
+
     def read_atom(self) -> str:
         """`atom`, as written."""
         return self._match(_ATOM, "an atom")[0].decode("ascii")
@@ -113,12 +130,12 @@ class Reader:
             raise BadSyntax("the number is too large")
         return int(digits)
 
-    def _literal(self) -> bytes | None:
-        """The literal that comes next, if one does."""
+    def _literal(self, *, nul: bool = False) -> bytes | None:
+        """The literal that comes next, if one does; with `nul` it may be binary."""
         if self._at != len(self._text) or self._index + 2 >= len(self._parts):
             return None
         data = self._parts[self._index + 1]
-        if b"\0" in data:
+        if not nul and b"\0" in data:
             raise BadSyntax("a literal may not contain NUL")
         self._index += 2
         self._text = self._parts[self._index]
@@ -126,7 +143,7 @@ class Reader:
         return data
 
     def read_string(self) -> bytes:
-        """`string`: quoted or literal. Eight-bit octets are accepted in both."""
+        """`string`: quoted or literal. Eight-bit octets are accepted in both; with `utf8`, quoted ones are UTF-8 (RFC 9755 3)."""
         literal = self._literal()
         if literal is not None:
             return literal
@@ -134,6 +151,11 @@ class Reader:
 
     def _quoted(self, expected: str) -> bytes:
         value = self._match(_QUOTED, expected)[1]
+        if self.utf8 and not value.isascii():
+            try:
+                value.decode("utf-8")
+            except UnicodeDecodeError:
+                raise BadSyntax(f"expected {expected} in UTF-8") from None
         return _ESCAPE.sub(rb"\1", value) if b"\\" in value else value
 
     def read_astring(self) -> bytes:
@@ -150,16 +172,21 @@ class Reader:
             return None
         return self.read_string()
 
+    def read_value(self) -> bytes | None:
+        """`value` (RFC 5464 5): `nstring` or `literal8`; None is NIL."""
+        literal = self._literal(nul=True)
+        return self.read_nstring() if literal is None else literal
+
     def read_mailbox(self) -> str:
-        """`mailbox`, decoded from modified UTF-7. Raises: BadSyntax, BadMailboxName (8-bit, controls, too long)."""
-        return _mailbox_name(self.read_astring())
+        """`mailbox`, decoded from modified UTF-7 or UTF-8. Raises: BadSyntax, BadMailboxName (not so encoded, controls, too long)."""
+        return _mailbox_name(self.read_astring(), self.utf8)
 
     def read_list_mailbox(self) -> str:
         """`list-mailbox`: a pattern with % and *. Raises as `read_mailbox`."""
         if self.peek(b'"'):
-            return _mailbox_name(self._quoted("a pattern"))
+            return _mailbox_name(self._quoted("a pattern"), self.utf8)
         literal = self._literal()
-        return _mailbox_name(self._match(_LIST, "a pattern")[0] if literal is None else literal)
+        return _mailbox_name(self._match(_LIST, "a pattern")[0] if literal is None else literal, self.utf8)
 
     def read_sequence_set(self) -> SequenceSet:
         """`sequence-set`. Raises: BadSyntax, LimitReached."""
@@ -224,12 +251,15 @@ def _days(day: bytes, month: bytes, year: bytes) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _mailbox_name(data: bytes) -> str:
+def _mailbox_name(data: bytes, utf8: bool) -> str:
     if len(data) > MAX_NAME:
         raise BadMailboxName("the mailbox name is too long")
-    if not data.isascii():
+    if utf8:
+        name = decode_utf8(data)
+    elif data.isascii():
+        name = decode_utf7(data)
+    else:
         raise BadMailboxName("mailbox names are modified UTF-7, without eight-bit octets")
-    name = decode_utf7(data)
     if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in name):
         raise BadMailboxName("control characters in a mailbox name")
     return name

@@ -27,11 +27,13 @@ class SequenceSet:
 
     elements: tuple[tuple[int, int], ...]
     """Pairs of ends, both included, in any order; STAR is `*`."""
+    is_saved: bool = False
+    """It is `$`, the saved result of a search (RFC 5182), which the session has; it has no elements."""
 
     @classmethod
     def parse(cls, data: bytes) -> SequenceSet:
         """Parse a set. Raises: BadSyntax, LimitReached (more than MAX_RANGES elements)."""
-        return _parse(data)
+        return SAVED if data == b"$" else _parse(data)
 
     def ranges(self, largest: int) -> list[tuple[int, int]]:
         """Rising ranges that do not touch, both ends included, with `*` as `largest`; numbers may lie beyond it.
@@ -54,6 +56,9 @@ class SequenceSet:
             else:
                 merged.append((low, high))
         return merged
+
+
+SAVED = SequenceSet((), is_saved=True)
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from mailserver.net.admin.control_socket import Arguments, BadRequest, Command, DataAnswer
@@ -38,14 +37,13 @@ T = TypeVar("T")
 
 
 def answers(
+    sessions: Sessions,
     ports: Callable[[], Iterable[Port]],
     service_status: Callable[[], dict[str, Json]],
     reload_users: Callable[[], Deferred[None]],
     event_counters: EventCounters,
-    clock: IReactorTime,
 ) -> dict[str, Answering]:
     """Return the answers of a process that serves, by query, for `ServerLink.on_query` or `SingleProcess`."""
-    sessions = Sessions(ports, clock)
 
     def users(asked: Json) -> Deferred[Json]:
         """Read the users again, then end sessions as `kick` does, if {"target", "reason"} are given."""
@@ -69,6 +67,7 @@ class SingleProcess:
         self.totals = EventTotals()
         self.restarts = 0
         self.exposures: Callable[[], int] = lambda: 0
+        self.bans: Callable[[], int] = lambda: 0
         self.renewals: Callable[[], list[Json]] = list
 
     def ask(self, name: str, body: Json, seconds: float = QUERY_TIMEOUT) -> Deferred[dict[int, Any]]:  # noqa: ARG002
@@ -165,6 +164,7 @@ class AdminQueries:
                 ],
                 "restarts": self._worker_pool.restarts,
                 "exposures": self._worker_pool.exposures(),
+                "bans": self._worker_pool.bans(),
                 "acme": self._worker_pool.renewals(),
                 "event_counters": event_counters,
                 "tally": event_counters,

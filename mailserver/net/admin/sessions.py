@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from mailserver.auth.interfaces import ChangedUsers, SessionsOf
 from mailserver.net.connection.connection import Connection
 from mailserver.net.ipc.message_schema import Json, unstructure
 from mailserver.net.ipc.worker_messages import SessionRow
@@ -38,7 +39,7 @@ class Sessions:
         found = [
             connection
             for _port, connection in self._all()
-            if (user is None or connection.user == user)
+            if (user is None or user in {connection.user, connection.delegate})
             and (protocol is None or protocol in {connection.info.protocol, _port.listener.family})
         ]
         found.sort(key=lambda connection: connection.since)
@@ -50,10 +51,45 @@ class Sessions:
         A command that runs may finish within COMMAND_TIME, then it is cancelled; a session that goes on after CUT_AFTER is cut.
         """
         wanted = cast("dict[str, str]", asked)
-        target, reason = wanted["target"], wanted["reason"]
+        target = wanted["target"]
+        return succeed(
+            unstructure(
+                self._end(
+                    lambda connection, _protocol: (
+                        target in {connection.user, connection.delegate, connection.info.session_id}
+                    ),
+                    wanted["reason"],
+                )
+            )
+        )
+
+    def end_of_users(self, users: ChangedUsers | None, reason: str) -> None:
+        """End the sessions of these users, with None those of all, as `kick` does."""
+        if users is None:
+            self._end(lambda connection, _protocol: bool(connection.user), reason)
+            return
+        parts: dict[str, list[SessionsOf]] = {}
+        for each in users:
+            if isinstance(each, SessionsOf):
+                parts.setdefault(each.user, []).append(each)
+
+        def is_meant(connection: Connection, protocol: str) -> bool:
+            name = connection.user
+            if not name:
+                return False
+            owner = connection.delegate or name
+            if name in users or owner in users:
+                return True
+            some = [each for one in {name, owner} for each in _parts_of(parts, one)] if parts else ()
+            return any(_concerns(each, connection, protocol) for each in some)
+
+        self._end(is_meant, reason)
+
+    def _end(self, is_meant: Callable[[Connection, str], bool], reason: str) -> list[SessionRow]:
+        """End the sessions that are meant, and return their rows."""
         kicked, rows = [], []
         for port, connection in self._all():
-            if target in {connection.user, connection.info.session_id}:
+            if is_meant(connection, port.listener.family):
                 connection.log("kicked", reason=reason)
                 kicked.append(connection)
                 rows.append(_row(connection))
@@ -61,13 +97,38 @@ class Sessions:
                 connection.stop(farewell % reason.encode("ascii") if farewell else b"")
         if kicked:
             self._clock.callLater(CUT_AFTER, _cut, kicked)
-        return succeed(unstructure(rows))
+        return rows
 
     def _all(self) -> Iterator[tuple[Port, Connection]]:
         for port in self._ports():
             # A connection may end during the call that ends it.
             for connection in tuple(port.connections):
                 yield port, connection
+
+
+def _parts_of(parts: Mapping[str, list[SessionsOf]], name: str) -> Iterator[SessionsOf]:
+    yield from parts.get(name, ())
+    yield from parts.get(f"@{name.rpartition('@')[2]}", ())
+
+
+def _concerns(part: SessionsOf, connection: Connection, protocol: str) -> bool:
+    """Is it one of these sessions? Passwords and limits are those of the account that has logged in."""
+    if part.delegate:
+        return part.delegate == connection.delegate and _is_in(connection.user, part.user)
+    if not _is_in(connection.delegate or connection.user, part.user):
+        return False
+    if part.credential is not None and connection.credential != part.credential:
+        return False
+    limits = part.limits
+    if limits is None:
+        return True
+    by_password = not connection.credential
+    return not (limits.allows(connection.info.peer) and limits.allow_protocol(protocol, by_password=by_password))
+
+
+def _is_in(name: str | None, user: str) -> bool:
+    """Is it that user, or one of that "@domain"?"""
+    return name is not None and (name == user or (user.startswith("@") and name.endswith(user)))
 
 
 def _cut(connections: list[Connection]) -> None:
@@ -80,6 +141,7 @@ def _row(connection: Connection) -> SessionRow:
     return SessionRow(
         session=info.session_id,
         user=connection.user,
+        delegate=connection.delegate or None,
         protocol=info.protocol,
         peer=None if info.peer is None else str(info.peer),
         port=info.peer_port,

@@ -67,6 +67,7 @@ class Acceptance(TlsDetection):
         """The address whose share of the limits it takes."""
         self._counted = False
         self._accepted_at = 0.0
+        """When it was accepted, or its user has logged out."""
         self._log = ConnectionLog(context)
         self._header: ProxyHeaderObserver | None = None
         """Reads along while the PROXY header is due."""
@@ -92,6 +93,9 @@ class Acceptance(TlsDetection):
         self.info = self._make_info(session_id, (None, 0) if wrapper is not None else self._peer(), None)
         if context.logs_in:
             self._share = self.info.peer
+            if context.counts.banned.is_banned(self._share):
+                self._refuse_banned()
+                return
             self._login_by = self.now() + context.counts.limits.login_time
         if not context.counts.open(self._share, self if context.logs_in else None):
             self._refuse()
@@ -128,13 +132,25 @@ class Acceptance(TlsDetection):
 
     # --- For the limits
 
-    def logged_in(self, user: str) -> None:
-        """Count the session for its user."""
+    def logged_in(self, user: str, credential: str = "", delegate: str = "") -> None:
+        """See Channel."""
         if not self._counted:
             raise ConnectionLost  # it was evicted meanwhile
         self._context.counts.logged_in(self._share, user, self)
-        self._log.user = user
+        self._log.log_in(user, credential, delegate)
         self._login_by = None
+
+    def logged_out(self) -> None:
+        """Count the connection as one that has not logged in; it may be evicted for others after a while."""
+        user = self._log.user
+        if not self._counted or user is None:
+            raise ConnectionLost
+        self.log("logout")
+        self._log.user, self._log.delegate = None, ""
+        self._accepted_at = self.now()
+        counts = self._context.counts
+        self._login_by = self._accepted_at + counts.limits.login_time
+        counts.logged_out(self._share, user, self)
 
     def evict(self) -> bool:
         """See `connection_limits.EvictableConnection`."""
@@ -145,6 +161,17 @@ class Acceptance(TlsDetection):
         self._forget()
         self._abort()
         return True
+
+    @property
+    def client(self) -> Address:
+        """See `connection_limits.EvictableConnection`."""
+        return self._share
+
+    def end_banned(self) -> None:
+        """See `connection_limits.EvictableConnection`."""
+        self._context.event_counters.count("connection-banned", self.info)
+        self._forget()
+        self._abort()
 
     # --- The log
 
@@ -224,6 +251,11 @@ class Acceptance(TlsDetection):
             return True
         context.counts.close(self._share, None, self)
         self._share = peer[0]
+        if context.counts.banned.is_banned(self._share):
+            self._counted = False
+            context.open_connections.discard(self._connection)
+            self._refuse_banned()
+            return False
         if context.counts.open(self._share, self):
             return True
         self._counted = False
@@ -250,6 +282,13 @@ class Acceptance(TlsDetection):
         if self._answer_bound is not None:
             self._answer_bound.stop()
             self._answer_bound = None
+
+    def _refuse_banned(self) -> None:
+        """Close the connection of a banned client, without a greeting. The ban has its line in the log; this is only counted."""
+        self._stop_header()
+        self._context.event_counters.count("connection-banned", self.info)
+        self._finished = True
+        self._abort()
 
     def _refuse(self) -> None:
         context = self._context

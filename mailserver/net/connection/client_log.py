@@ -124,7 +124,7 @@ def _entry(info: ConnectionInfo, account: str, mechanism: str, program: str) -> 
         cipher="" if tls is None else tls.cipher,
         alpn="" if tls is None else tls.alpn or "",
         server_name="" if tls is None else _text(tls.server_name or ""),
-        mechanism=mechanism,
+        mechanism=_text(mechanism),
     )
 
 

@@ -12,6 +12,8 @@ FAREWELLS: Final = {
     "pop3": b"",
     "submission": b"421 4.3.2 shutting down\r\n",
     "lmtp": b"421 4.3.2 shutting down\r\n",
+    "auth": b"",
+    "lookup": b"",
     "http": b"",
 }
 REFUSALS: Final = {
@@ -19,6 +21,8 @@ REFUSALS: Final = {
     "pop3": b"-ERR [SYS/TEMP] too many connections\r\n",
     "submission": b"421 4.7.0 too many connections\r\n",
     "lmtp": b"421 4.7.0 too many connections\r\n",
+    "auth": b"",
+    "lookup": b"",
     "http": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 60\r\nConnection: close\r\n\r\n",
 }
 _NAMES: Final = {"imap": "IMAP", "pop3": "POP3", "submission": "sending mail"}

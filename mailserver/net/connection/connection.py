@@ -147,6 +147,16 @@ class Connection(Acceptance):
         return self._log.user
 
     @property
+    def credential(self) -> str:
+        """The app password that let it in; empty: the main password or a certificate."""
+        return self._log.credential
+
+    @property
+    def delegate(self) -> str:
+        """The account that has logged in as this user; empty: the user itself."""
+        return self._log.delegate
+
+    @property
     def mailbox_name(self) -> str | None:
         """The mailbox that the session has open."""
         return None if self._session is None else self._session.mailbox_name

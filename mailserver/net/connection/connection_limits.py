@@ -18,6 +18,7 @@ from typing import Protocol, TypeAlias
 
 from attrs import Factory, define
 
+from mailserver.auth.throttling.banned_clients import BannedClients
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
 from mailserver.net.log.refusal_log import RefusalLog
@@ -38,8 +39,15 @@ ALL: CountKey = ()
 class EvictableConnection(Protocol):
     """A connection that has not logged in."""
 
+    @property
+    def client(self) -> Address:
+        """The address of the client; None while it is not known, and for a Unix socket."""
+
     def evict(self) -> bool:
         """Abort the connection and count it no more, so that another is accepted. False where it has only just come."""
+
+    def end_banned(self) -> None:
+        """Abort the connection and count it no more, as its client is banned."""
 
 
 @define
@@ -53,8 +61,10 @@ class _Refusals:
 class ConnectionCounts:
     """The numbers of this process, and those that other workers have sent."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, banned: BannedClients | None = None) -> None:
+        """`banned`: clients that are refused; none if None."""
         self.limits = limits
+        self.banned = BannedClients() if banned is None else banned
         self.on_change: Callable[[CountKey], None] = lambda _counted: None
         """Called for each number of this process that changes."""
         self._own: Counter[CountKey] = Counter()
@@ -109,6 +119,12 @@ class ConnectionCounts:
             self._evictable[connection] = None
         return True
 
+    def end_banned(self) -> None:
+        """End the connections of banned clients that have not logged in."""
+        for connection in tuple(self._evictable):
+            if connection is not None and self.banned.is_banned(connection.client):
+                connection.end_banned()
+
     def _make_room(self) -> bool:
         oldest = next(iter(self._evictable), None)
         return oldest is not None and oldest.evict()
@@ -140,6 +156,17 @@ class ConnectionCounts:
         self._change((network, user), 1)
         self._change((network,), -1)
         self._evictable.pop(connection, None)
+
+    def logged_out(self, address: Address, user: str, connection: EvictableConnection) -> None:
+        """Count a connection as one that has not logged in. Raises: LimitReached, and it is counted all the same."""
+        network = client_of(address)
+        full = address is not None and self._number((network,)) >= self.limits.unauthenticated_per_address
+        self._change((network, user), -1)
+        self._change((network,), 1)
+        self._evictable[connection] = None
+        if full:
+            msg = "too many connections from this address that are not logged in"
+            raise LimitReached(msg)
 
     def close(self, address: Address, user: str | None, connection: EvictableConnection | None = None) -> None:
         """Count a connection no more."""

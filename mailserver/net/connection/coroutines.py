@@ -145,5 +145,17 @@ class Task:
         return False
 
 
+def start_task(coroutine: Coroutine[Any, Any, None], seconds: Callable[[], float]) -> Task:
+    """Run a coroutine beside its session, under the limit of turns. An exception is a bug, and logged with its traceback."""
+    task = Task(coroutine, _log_failure, lambda: None, seconds)
+    task.start()
+    return task
+
+
+def _log_failure(failure: Failure | None) -> None:
+    if failure is not None:
+        log.failure("work beside a session has failed", failure, event="bug")
+
+
 STEP: Final = Task._step.__code__  # noqa: SLF001 - of this module
 """Frames above it on the stack belong to the session's turn."""

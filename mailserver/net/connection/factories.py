@@ -77,6 +77,18 @@ class LMTPFactory(ConnectionFactory):
     listener = Listener("lmtp")
 
 
+class AuthFactory(ConnectionFactory):
+    """Dovecot's authentication protocol, for other servers on this machine."""
+
+    listener = Listener("auth")
+
+
+class LookupFactory(ConnectionFactory):
+    """Postfix's socketmap protocol, for a mail transfer agent on this machine."""
+
+    listener = Listener("lookup")
+
+
 class HTTPFactory(ConnectionFactory):
     """The pages of the `mailserver` service."""
 
@@ -85,6 +97,9 @@ class HTTPFactory(ConnectionFactory):
 
 FACTORIES: Final[dict[str, type[ConnectionFactory]]] = {
     factory.listener.family: factory
-    for factory in (IMAPFactory, POP3Factory, SubmissionFactory, LMTPFactory, HTTPFactory)
+    for factory in (
+        *(IMAPFactory, POP3Factory, SubmissionFactory, LMTPFactory),
+        *(AuthFactory, LookupFactory, HTTPFactory),
+    )
 }
 """By the family of a listener."""

@@ -19,6 +19,8 @@ from mailserver.net.transport.stock import Transports
 from mailserver.net.transport.tls import TlsFactory
 from mailserver.session.channel import Channel, ConnectionInfo, TLSInfo
 
+_ANONYMOUS: Final = frozenset({"lmtp", "auth", "lookup"})
+"""Families whose clients are servers that do not log in."""
 _OVER_TLS: Final = {"imap": "imaps", "pop3": "pop3s", "submission": "submissions", "http": "https"}
 
 
@@ -79,7 +81,7 @@ class FactoryServices(Protocol):
         """How TLS is put below connections."""
 
     def session_maker(self, family: str) -> MakeSession:
-        """Make sessions of "imap", "pop3", "submission", "lmtp" or "http", each with the newest settings."""
+        """Make sessions of "imap", "pop3", "submission", "lmtp", "auth", "lookup" or "http", each with the newest settings."""
 
     def listeners(self) -> Iterable[Listener]:
         """All listeners, so that a client at the wrong port can be sent to the right one."""
@@ -111,7 +113,7 @@ class ListenerContext:
     tls_required: bool
     results_trusted: bool
     logs_in: bool
-    """Do its clients log in? Else (LMTP) they have no login time, and only the limit of all connections is theirs.
+    """Do its clients log in? Else (LMTP, auth, lookup) they have no login time, and only the limit of all connections is theirs.
 
     Those of HTTP count as some that never do.
     """
@@ -153,13 +155,14 @@ class ListenerContext:
             nonplaintext_without_tls=listener.nonplaintext_without_tls,
             tls_required=listener.require_tls,
             results_trusted=listener.trusted_authentication_results,
-            logs_in=family != "lmtp",
+            logs_in=family not in _ANONYMOUS,
             local=local,
             greeting_delay=listener.greeting_delay,
             early_tls=listener.early_tls,
             wrong_port_message=lambda port: wrong_port_message(family, port, services.listeners()),
             open_connections=connections,
-            client_log=services.client_log,
+            # The ledger is about TLS with this server, and a login by `auth` has it with another one.
+            client_log=None if family == "auth" else services.client_log,
         )
 
     def over_tls(self) -> ListenerContext:

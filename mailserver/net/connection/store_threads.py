@@ -27,8 +27,9 @@ T = TypeVar("T")
 class StoreThreads:
     """Threads that run calls in the order given, at most `most`; each is started when it is needed first."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, name: str = "store") -> None:
         self._most = most
+        self._name = name
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._pending = 0
@@ -37,7 +38,7 @@ class StoreThreads:
         """Run a function in one of the threads; it must not raise."""
         self._pending += 1
         if self._pending > len(self._threads) < self._most:
-            thread = threading.Thread(target=self._work, name=f"store-{len(self._threads)}", daemon=True)
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
         self._calls.put(function)

@@ -6,6 +6,8 @@
 *   A client that sends faster than it is served: more than READ_AHEAD unread octets pause reading.
 *   Many small writes: they are joined, and sent when the session waits.
 *   Deadlines: a timer for each read would cost more than a NOOP. One timer is kept, and set anew only for an earlier deadline.
+*   Compression (RFC 4978) is between the queue and the transport: what is sent at once is compressed at once, up to a flush.
+    Input is decompressed as it is read, and the rest of a chunk stays compressed.
 *   A client that pipelines thousands of commands, so that its session never waits: after MAX_TURN seconds the next `drain`
     waits for the reactor's next turn.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import types
 from abc import abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, cast
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
@@ -25,6 +27,7 @@ from mailserver.errors import ConnectionLost
 from mailserver.net.connection.coroutines import Task
 from mailserver.net.connection.listener_context import ListenerContext
 from mailserver.session.channel import Wake
+from mailserver.session.deflate import DeflateStream
 
 READ_AHEAD = 65536
 MAX_JOINED = 65536
@@ -65,8 +68,9 @@ class Stream(Protocol):
         self._detecting = False
         """Are the client's first octets still to be judged?"""
         self._farewell = context.farewell
+        self._deflate: DeflateStream | None = None
         self.received = 0
-        """Octets from the client, and to it: inside TLS, not on the wire."""
+        """Octets from the client, and to it: inside TLS, not on the wire; compressed, where that is active."""
         self.sent = 0
         self._waits_for: str | None = None
         self._deadline: float | None = None
@@ -112,8 +116,35 @@ class Stream(Protocol):
         """The reactor's clock, seconds."""
         return self._context.reactor.seconds()
 
-    async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
+    def read(self, timeout: float, *, pokes: bool = False) -> Coroutine[Any, Any, bytes | Wake]:
         """Return the next octets, joined, once the client has taken what was written."""
+        if self._deflate is None:
+            return self._read(timeout, pokes=pokes)
+        return self._read_compressed(self._deflate, timeout, pokes=pokes)
+
+    async def _read_compressed(self, deflate: DeflateStream, timeout: float, *, pokes: bool) -> bytes | Wake:
+        deadline = self.now() + timeout
+        while not (data := deflate.read()):
+            if pokes:
+                # IDLE may last for hours.
+                self._flush()
+                deflate.rest()
+            octets = await self._read(max(0.0, deadline - self.now()), pokes=pokes)
+            if isinstance(octets, Wake):
+                return octets
+            deflate.feed(octets)
+        assert self._task is not None
+        if self.now() - self._task.began > MAX_TURN:
+            # Little input may be very many octets: others have their turn between them, and a stop is noticed.
+            await self._wait_turn()
+            if self._stopping:
+                self._write_farewell()
+                raise ConnectionLost
+        if self._lost:
+            raise ConnectionLost
+        return data
+
+    async def _read(self, timeout: float, *, pokes: bool) -> bytes | Wake:
         if self._output_paused:
             await self.drain()
         deadline: float | None = None
@@ -157,10 +188,13 @@ class Stream(Protocol):
             await self._make_room()
         assert self._task is not None
         if self.now() - self._task.began > MAX_TURN:
-            self._context.reactor.callLater(0, self._take_turn)
-            await self._wait("turn", None)
-            if self._lost:
-                raise ConnectionLost
+            await self._wait_turn()
+
+    async def _wait_turn(self) -> None:
+        self._context.reactor.callLater(0, self._take_turn)
+        await self._wait("turn", None)
+        if self._lost:
+            raise ConnectionLost
 
     async def _make_room(self) -> None:
         self._flush()
@@ -173,6 +207,16 @@ class Stream(Protocol):
             await self._wait("drain", deadline)
         if self._lost:
             raise ConnectionLost
+
+    @property
+    def compressed(self) -> bool:
+        """See Channel."""
+        return self._deflate is not None
+
+    def start_compression(self) -> None:
+        """Send the queued octets, and compress all further ones."""
+        self._flush()
+        self._deflate = DeflateStream()
 
     async def sleep(self, seconds: float) -> None:
         """Wait. Raises: ConnectionLost when the client goes."""
@@ -244,8 +288,10 @@ class Stream(Protocol):
         if self._output and not self._lost:
             data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
             self._output.clear()
-            self.sent += self._unsent
             self._unsent = 0
+            if self._deflate is not None:
+                data = self._deflate.compress(data)
+            self.sent += len(data)
             cast("Any", self.transport).write(data)
 
     def _write_farewell(self) -> None:

@@ -141,6 +141,13 @@ class KnownNetworksTable:
 
 
 @frozen
+class BansChanged:
+    """Changes of the master's table of bans (`BannedClients.apply`); all bans when a worker begins."""
+
+    changes: tuple[tuple[int, float], ...] = field(repr=False)
+
+
+@frozen
 class PeerBroadcast:
     """A Broadcast of another worker, whose text is not validated."""
 

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.net.ipc.server_link import ServerLink
-from mailserver.types import MailboxId
+from mailserver.types import MailboxId, account_id
 
 ID_SIZE: Final = 16
 CHECK_ALL: Final = b"*"
@@ -51,11 +51,17 @@ class OpenMailbox(Protocol):
 class OpenMailboxes(Protocol):
     """The open mailboxes of a worker: `store.live.LiveAccounts`."""
 
-    def having(self, mailbox: MailboxId) -> Iterable[OpenMailbox]:
-        """Return those with an id; where a Maildir was copied, two accounts have one each."""
+    def having_any(self, mailboxes: Iterable[MailboxId]) -> Iterable[OpenMailbox]:
+        """Return those with one of these ids; where a Maildir was copied, two accounts have one each."""
 
     def all_open(self) -> Iterable[OpenMailbox]:
         """Return every one."""
+
+    def poke_followed(self, ids: Collection[MailboxId]) -> None:
+        """Handle the ids of accounts among these, whose changed mailboxes are the others."""
+
+    def check_followed(self) -> None:
+        """Compare the mailboxes of all accounts that sessions follow as a whole."""
 
 
 @implementer(IReadDescriptor)
@@ -67,7 +73,8 @@ class Pokes:
         self._reactor = reactor
         self._clock = clock
         self._mailboxes: OpenMailboxes | None = None
-        self._changed: dict[MailboxId, None] = {}
+        self._changed: dict[MailboxId, MailboxId] = {}
+        """Mailbox -> the id of its account."""
         self._flushing: IDelayedCall | None = None
         self._full: set[int] = set()
         self._again: IDelayedCall | None = None
@@ -91,11 +98,18 @@ class Pokes:
                 call.cancel()
         self._to_check.clear()
 
-    def send(self, _user: str, mailbox: MailboxId) -> None:
-        """Poke the other workers, at the end of this turn of the reactor: a mailbox was changed here."""
-        if not self._link.poke_send or not self._workers_with(mailbox):
+    def send(self, user: str, mailbox: MailboxId) -> None:
+        """Flag the mailbox as changed for the other workers at once, and poke them at the end of this turn of the reactor.
+
+        Workers in which a session follows the whole account get the account's id with the mailbox's.
+        """
+        self._link.open_mailboxes.set_changed(mailbox)
+        if not self._link.poke_send:
             return
-        self._changed[mailbox] = None
+        account = account_id(user)
+        if not self._workers_with(mailbox) and not self._workers_with(account):
+            return
+        self._changed[mailbox] = account
         if self._flushing is None and self._mailboxes is not None:
             self._flushing = self._clock.callLater(0, self._flush)
 
@@ -104,10 +118,12 @@ class Pokes:
     def _flush(self) -> None:
         self._flushing = None
         changed, self._changed = self._changed, {}
-        wanted: dict[int, list[MailboxId]] = {}
-        for mailbox in changed:
+        wanted: dict[int, dict[MailboxId, None]] = {}
+        for mailbox, account in changed.items():
             for worker in self._workers_with(mailbox):
-                wanted.setdefault(worker, []).append(mailbox)
+                wanted.setdefault(worker, {})[mailbox] = None
+            for worker in self._workers_with(account):
+                wanted.setdefault(worker, {}).update({mailbox: None, account: None})
         for worker, mailboxes in wanted.items():
             if worker not in self._full:
                 self._send_datagram(worker, b"".join(mailboxes) if len(mailboxes) <= MOST_IDS else CHECK_ALL)
@@ -169,9 +185,12 @@ class Pokes:
             for at in range(0, len(datagram), ID_SIZE):
                 changed[MailboxId(datagram[at : at + ID_SIZE])] = None
         for mailbox in changed:
-            for live in self._mailboxes.having(mailbox):
+            # Changes until now are read for the poke. Without this the next command would read them again.
+            changed_too = self._link.open_mailboxes.take_changed(mailbox)
+            for live in self._mailboxes.having_any({mailbox, *changed_too}):
                 # The worker that changed the files has written the index: they need no comparison.
                 live.poked(())
+        self._mailboxes.poke_followed(changed)
 
     def _gone(self, worker: int) -> None:
         self._full.discard(worker)
@@ -181,6 +200,7 @@ class Pokes:
         """Poke every open mailbox, a few a turn; `names` as for `LiveMailbox.poked`."""
         if self._mailboxes is None:
             return
+        self._mailboxes.check_followed()
         waiting = {live for live, looked_for in self._to_check if looked_for is None or names is not None}
         self._to_check.extend((live, names) for live in self._mailboxes.all_open() if live not in waiting)
         if self._checking is None and self._to_check:

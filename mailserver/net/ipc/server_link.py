@@ -10,7 +10,7 @@ number may be used again after `on_gone` was called.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -79,6 +79,9 @@ class ServerLink(Protocol):
     def on_known_networks(self, load: Callable[[bytes], None]) -> None:
         """Call `load(table)` with the master's table of known networks, once when this worker begins."""
 
+    def on_bans(self, apply: Callable[[Sequence[tuple[int, float]]], None]) -> None:
+        """Call `apply(changes)` with the master's bans, all of them when this worker begins (`BannedClients.apply`)."""
+
     def query_status(self) -> Deferred[dict[str, Json]]:
         """Ask the master for the status of all workers, this one among them. Fails: MailError after a time limit."""
 
@@ -108,6 +111,10 @@ class WorkerPool(Protocol):
     @property
     def exposures(self) -> Callable[[], int]:
         """Return how many users are marked because their password came in clear text."""
+
+    @property
+    def bans(self) -> Callable[[], int]:
+        """Return how many clients are banned."""
 
     @property
     def renewals(self) -> Callable[[], list[Json]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from mailserver.errors import MailError
 from mailserver.net.ipc.frames import MAX_JSON, MAX_PICKLE, FrameSocket, from_pickle
 from mailserver.net.ipc.master_messages import (
+    BansChanged,
     KnownNetworksTable,
     Order,
     PeerBroadcast,
@@ -71,6 +72,7 @@ class WorkerLink:
         self._answers: dict[str, Callable[[Json], Deferred[Json]]] = {}
         self._orders: dict[str, Callable[[Any, list[int]], Deferred[Any]]] = {}
         self._load_known_networks: Callable[[bytes], None] = lambda _table: None
+        self._change_bans: Callable[[Sequence[tuple[int, float]]], None] = lambda _changes: None
         self._status_requests: list[Deferred[dict[str, Json]]] = []
         self._reactor = reactor
         self._sockets_ahead: list[int] = []
@@ -108,6 +110,10 @@ class WorkerLink:
     def on_known_networks(self, load: Callable[[bytes], None]) -> None:
         """Load the master's table."""
         self._load_known_networks = load
+
+    def on_bans(self, apply: Callable[[Sequence[tuple[int, float]]], None]) -> None:
+        """Apply changes of the master's bans."""
+        self._change_bans = apply
 
     def query_status(self) -> Deferred[dict[str, Json]]:
         """Ask the master for the status of all workers; requests that meet share one answer."""
@@ -151,6 +157,8 @@ class WorkerLink:
                     self._receive_broadcast(worker, kind, body)
             case KnownNetworksTable(table):
                 self._load_known_networks(table)
+            case BansChanged(changes):
+                self._change_bans(changes)
             case WorkerJoined(worker):
                 self._peers[worker] = self._poke_sockets[worker]
                 for call in self._joined:

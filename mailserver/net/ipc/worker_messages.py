@@ -17,6 +17,8 @@ MAX_EVENT_ROWS: Final = 5000
 """Rows of event counters of one worker."""
 MAX_WORD: Final = 64
 """Characters of an event's, a protocol's or a TLS version's name."""
+MAX_NAME: Final = 1024
+"""Characters of a name that a client typed."""
 MAX_ROWS: Final = 5000
 """Rows in any other message."""
 MAX_BODY: Final = 1 << 20
@@ -124,6 +126,18 @@ class RequestFailed:
 
 
 @frozen
+class GuessMade:
+    """A refused login whose password was wrong (`auth.throttling.guess_counts.Guess`); the master checks the address."""
+
+    peer: str = field(validator=max_len(MAX_WORD))
+    name: str = field(validator=max_len(MAX_NAME))
+    shown: str = field(validator=max_len(MAX_NAME))
+    digest: str = field(validator=max_len(MAX_WORD))
+    protocol: str = field(validator=max_len(MAX_WORD))
+    id: str = field(validator=max_len(MAX_WORD))
+
+
+@frozen
 class NetworksKnown:
     """Networks that users have logged in from, a `known_networks.Row` each: to the master, and to the other workers.
 
@@ -140,6 +154,7 @@ WorkerMessage: TypeAlias = (
     | ClientsSeen
     | PasswordExposed
     | NetworksKnown
+    | GuessMade
     | StatusRequest
     | Broadcast
     | Reply
@@ -153,6 +168,7 @@ WORKER_MESSAGES: Final[dict[str, type[WorkerMessage]]] = {
     "clients seen": ClientsSeen,
     "password exposed": PasswordExposed,
     "networks known": NetworksKnown,
+    "guess made": GuessMade,
     "status request": StatusRequest,
     "broadcast": Broadcast,
     "reply": Reply,
@@ -307,6 +323,8 @@ class SessionRow:
     mailbox: str | None
     received: int
     sent: int
+    delegate: str | None = None
+    """The account that has logged in as the user."""
 
 
 @frozen

@@ -80,6 +80,15 @@ class HeaderReader(Protocol):
         self._refuse("another needs its place, and no header has come")
         return True
 
+    @property
+    def client(self) -> None:
+        """See `connection_limits.EvictableConnection`: the header names the client."""
+
+    def end_banned(self) -> None:
+        """See `connection_limits.EvictableConnection`."""
+        self._end()
+        cast("Any", self.transport).abortConnection()
+
     def _refuse(self, reason: str) -> None:
         self._data = b""
         event, peer = "proxy-header-refused", address_of(self._address)[0]

@@ -71,7 +71,11 @@ class HopProtocol(Protocol):
         self._is_encrypted = False
         self._lost: Failure | None = None
         self._closing: IDelayedCall | None = None
-        self._idle_timer: IDelayedCall | None = None
+        self._is_idle = False
+        self._deadline: float | None = None
+        """When the present wait, or the idle time, ends."""
+        self._timer: IDelayedCall | None = None
+        """Kept from one deadline to the next, and set anew only for an earlier one."""
         self._waiting: Deferred[None] | None = None
 
     # --- What Twisted calls
@@ -98,7 +102,10 @@ class HopProtocol(Protocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as in Twisted
         """See IProtocol."""
         self._lost = reason
-        self._cancel_idle_timer()
+        self._is_idle = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         self._wake()
@@ -123,14 +130,15 @@ class HopProtocol(Protocol):
         self._flush()
         if not goes_on:
             self._waiting_since = self._clock.seconds()
-        await self._wait_until(lambda: bool(self._input), self._waiting_since + timeout - self._clock.seconds())
+        if not self._input:
+            await self._wait_until(lambda: bool(self._input), self._waiting_since + timeout)
         data = bytes(self._input)
         self._input.clear()
         return data
 
     def write(self, data: bytes) -> None:
         """Queue octets; they are dropped once the connection is lost."""
-        self._cancel_idle_timer()
+        self._is_idle = False
         if self._lost is None:
             self._output.append(data)
             self._unsent += len(data)
@@ -139,7 +147,8 @@ class HopProtocol(Protocol):
         """Send a full buffer and wait until the transport has room. Raises: RelayDown."""
         if self._unsent >= WRITE_SIZE:
             self._flush()
-        await self._wait_until(lambda: not self._is_paused, self._timeout)
+        if self._is_paused:
+            await self._wait_until(lambda: not self._is_paused, self._clock.seconds() + self._timeout)
 
     def _flush(self) -> None:
         data = b"".join(self._output)
@@ -162,7 +171,7 @@ class HopProtocol(Protocol):
         layer = StockTlsFactory(self._tls, self._clock, is_client=True).wrap(self, transport)
         self.transport = cast("Any", layer)
         layer.registerProducer(self, True)
-        await self._wait_until(lambda: self._is_encrypted, HANDSHAKE_TIME)
+        await self._wait_until(lambda: self._is_encrypted, self._clock.seconds() + HANDSHAKE_TIME)
 
     @property
     def is_usable(self) -> bool:
@@ -171,22 +180,40 @@ class HopProtocol(Protocol):
 
     def become_idle(self) -> None:
         """See HopConnection."""
-        self._idle_timer = self._clock.callLater(IDLE_TIME, self._end_idle)
+        self._is_idle = True
+        self._set_deadline(self._clock.seconds() + IDLE_TIME)
 
     def _end_idle(self) -> None:
-        self._idle_timer = None
         if self.is_usable:
             self.write(b"QUIT\r\n")
         self.close()
 
-    def _cancel_idle_timer(self) -> None:
-        resting, self._idle_timer = self._idle_timer, None
-        if resting is not None:
-            resting.cancel()
+    def _set_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        timer = self._timer
+        if timer is None or timer.getTime() > deadline:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._clock.callLater(max(0.0, deadline - self._clock.seconds()), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if self._waiting is None and not self._is_idle:
+            return
+        assert self._deadline is not None
+        if self._clock.seconds() < self._deadline:
+            self._set_deadline(self._deadline)
+        elif self._is_idle:
+            self._end_idle()
+        else:
+            self._wake()
 
     def close(self) -> None:
         """Send what is queued and close; what the hop does not take in CLOSING_TIME is dropped."""
-        self._cancel_idle_timer()
+        self._is_idle = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._lost is None and self._closing is None:
             self._flush()
             transport = cast("Any", self.transport)
@@ -194,27 +221,22 @@ class HopProtocol(Protocol):
             transport.loseConnection()
             self._closing = self._clock.callLater(CLOSING_TIME, transport.abortConnection)
 
-    async def _wait_until(self, condition: Any, timeout: float) -> None:
-        deadline = self._clock.seconds() + timeout
+    async def _wait_until(self, condition: Callable[[], bool], deadline: float) -> None:
         while not condition():
             if self._lost is not None:
                 self._fail(self._lost.getErrorMessage())
-            left = deadline - self._clock.seconds()
-            if left <= 0:
+            if self._clock.seconds() >= deadline:
                 cast("Any", self.transport).abortConnection()
                 self._fail("no answer in time")
             waiting: Deferred[None] = AbandonableDeferred()
             self._waiting = waiting
-            timer = self._clock.callLater(left, self._wake)
+            self._set_deadline(deadline)
             try:
                 await waiting
             except Cancelled:
                 # The session ends: whether the hop has accepted the message is unknown.
                 cast("Any", self.transport).abortConnection()
                 raise
-            finally:
-                if timer.active():
-                    timer.cancel()
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, None

@@ -51,14 +51,15 @@ class KnownNetworksFile:
         except OSError as error:
             self._complain(str(error))
 
-    def take(self, rows: Sequence[Any]) -> None:
-        """Merge rows of a worker; malformed ones are ignored."""
+    def take(self, rows: Sequence[Any]) -> list[Row]:
+        """Merge rows of a worker, and return them; malformed ones are ignored."""
         try:
             valid = validate_rows(list(rows), ROWS_AT_ONCE)
         except ValueError:
-            return
+            return []
         if self.known.merge(valid):
             self.changed()
+        return valid
 
     def changed(self, _rows: list[Row] | None = None) -> None:
         """Write the changed table soon."""

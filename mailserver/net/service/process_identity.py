@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import resource
@@ -9,6 +10,7 @@ import stat
 from pathlib import Path
 
 from mailserver.config.model import Server
+from mailserver.explain.log import DIRECTORY as LOGIN_RECORDS
 from mailserver.net.log.events import log
 from mailserver.system.as_user import other_user
 from mailserver.tls.state.history import make_directory
@@ -38,6 +40,9 @@ def give_runtime_dir(server: Server) -> None:
             os.chmod(directory, ROOT_RUNTIME_MODE)
         else:
             _take_back(directory, identity[0].pw_uid)
+        with contextlib.suppress(OSError):
+            # Nothing is worth a refused start here: the workers log why they cannot write.
+            _give_login_records(directory, (identity[0].pw_uid, identity[1]))
         return
     if made:
         directory.mkdir(mode=0o700, parents=True)
@@ -45,13 +50,33 @@ def give_runtime_dir(server: Server) -> None:
         os.chown(directory, identity[0].pw_uid, identity[1])
 
 
+def _give_login_records(directory: Path, owner: tuple[int, int]) -> None:
+    """Make the directory of the workers' records of logins in root's own runtime_dir.
+
+    One of another user, as after a change of `user`, is emptied: the new user could not write the old files.
+    """
+    if os.stat(directory).st_uid != 0:
+        return
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory / LOGIN_RECORDS, 0o700)
+    opened = os.open(directory / LOGIN_RECORDS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(opened).st_uid != owner[0]:
+            for name in os.listdir(opened):
+                os.unlink(name, dir_fd=opened)
+            os.fchown(opened, *owner)
+    finally:
+        os.close(opened)
+
+
 def _take_back(directory: Path, uid: int) -> None:
-    """Give a directory back to root that an earlier start gave to the configured user, if it has nothing but sockets."""
+    """Give a directory back to root that an earlier start gave to the configured user, if it has nothing but sockets and records."""
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if os.fstat(opened).st_uid != uid:
             return
-        modes = [os.stat(name, dir_fd=opened, follow_symlinks=False).st_mode for name in os.listdir(opened)]
+        names = [name for name in os.listdir(opened) if name != LOGIN_RECORDS]
+        modes = [os.stat(name, dir_fd=opened, follow_symlinks=False).st_mode for name in names]
         if all(map(stat.S_ISSOCK, modes)):
             os.fchown(opened, 0, 0)
             os.fchmod(opened, ROOT_RUNTIME_MODE)

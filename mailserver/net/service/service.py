@@ -49,6 +49,7 @@ from mailserver.net.log.log_file import LogFile
 from mailserver.net.service import systemd
 from mailserver.net.service.known_networks_file import KnownNetworksFile
 from mailserver.net.service.process_identity import allow_files
+from mailserver.net.service.server_bans import ServerBans
 from mailserver.system.as_user import other_user
 from mailserver.tls.acme.acme_state import with_account
 from mailserver.tls.changes.activation import Activation
@@ -86,6 +87,7 @@ class ServiceProcess(Service, ABC):
         self._watchdog: LoopingCall | None = None
         self.exposures = Exposures(reactor, config.server.state_dir)
         self.known_networks = KnownNetworksFile(reactor, config.server.state_dir)
+        self.bans = ServerBans(reactor, config.server.state_dir, self.known_networks.known)
         self.ledger = LedgerWriter(reactor, config.server.state_dir, lambda: self.config)
         self.ending = False
 
@@ -120,7 +122,9 @@ class ServiceProcess(Service, ABC):
                 renewing.stop()
         ending = self.end()
         ending.addBoth(
-            lambda _ended: DeferredList([self.exposures.stop(), self.ledger.stop(), self.known_networks.stop()])
+            lambda _ended: DeferredList(
+                [self.exposures.stop(), self.ledger.stop(), self.known_networks.stop(), self.bans.stop()]
+            )
         )
         return DeferredList([self._close_control(), ending])
 
@@ -334,6 +338,7 @@ class ServiceProcess(Service, ABC):
             "reload": lambda _arguments: self.reload(),
             **AdminQueries(self.worker_pool()).commands(),
             **self.exposures.commands(),
+            **self.bans.commands(),
         }
         if self._certificates is not None:
             commands |= self._certificates.commands()

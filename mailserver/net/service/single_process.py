@@ -20,6 +20,7 @@ from mailserver.net.log.events import log
 from mailserver.net.log.forwarding import forward_logging
 from mailserver.net.log.log_file import LogFile
 from mailserver.net.service.known_networks_file import KnownNetworksFile
+from mailserver.net.service.server_bans import ServerBans
 from mailserver.net.service.service import ServiceProcess
 from mailserver.net.serving.serving import ProcessServices, ReloadCheck, Serving
 from mailserver.system.as_user import become
@@ -42,6 +43,9 @@ class SingleProcessServices(ProcessServices, Protocol):
 
     def use_known_networks(self, file: KnownNetworksFile) -> None:
         """Use the table of known networks that is kept in a file; called before any client is served."""
+
+    def use_bans(self, bans: ServerBans) -> None:
+        """Report guesses to the table of bans, and refuse the clients in it; called before any client is served."""
 
     def check_reload(self) -> ReloadCheck[Any]:
         """Check the configuration on disk. Runs in a thread and changes nothing."""
@@ -88,6 +92,9 @@ class SingleProcessService(ServiceProcess):
         self._services.set_exposure_recorder(self.exposures.take)
         self.known_networks.load()
         self._services.use_known_networks(self.known_networks)
+        self.bans.load(self.config)
+        self._services.use_bans(self.bans)
+        self._single_process.bans = self.bans.__len__
         self._services.set_status_query(AdminQueries(self._single_process).numbers)
         for bound in self.bound:
             try:
@@ -145,4 +152,5 @@ class SingleProcessService(ServiceProcess):
             return False, [*lines, *faults, "nothing was taken up"]
         lines += [*self.set_socket_rights(config), *services.commit(examined.prepared), *serving.change(config, opened)]
         self.config = config
+        self.bans.configure(config)
         return examined.whole, lines

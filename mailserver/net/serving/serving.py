@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 
+from mailserver.auth.interfaces import ChangedUsers
+from mailserver.auth.throttling.banned_clients import BannedClients
 from mailserver.config.model import Config, Listener
 from mailserver.ledger.entry import Entry
 from mailserver.net.admin.admin_queries import answers
 from mailserver.net.admin.ledger import report_to_master
+from mailserver.net.admin.sessions import Sessions
+from mailserver.net.admin.user_changes import UserChanges
 from mailserver.net.connection.client_log import ClientLog
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.listener_context import Session, TlsCreators
@@ -31,6 +36,8 @@ from mailserver.net.serving.state_sync import ConnectionCountSync
 from mailserver.session.channel import Channel
 
 P = TypeVar("P")
+END_BANNED_AFTER: Final = 0.1
+"""Seconds until the connections of clients that were banned end, if they have not logged in."""
 
 
 @frozen
@@ -55,8 +62,12 @@ class ProcessServices(Protocol):
     def tls(self) -> TlsCreators:
         """TLS contexts of all listeners."""
 
+    @property
+    def banned(self) -> BannedClients:
+        """The banned clients, the same table for the life of the process."""
+
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
-        """Return the maker of sessions of "imap", "pop3", "submission", "lmtp" or "http", with the newest settings."""
+        """Return the maker of sessions of "imap", "pop3", "submission", "lmtp", "auth", "lookup" or "http", with the newest settings."""
 
     def accept(self, prepared: Any) -> list[str]:
         """Make what must be made on the reactor's thread and may fail; return the faults. Nothing is taken up yet."""
@@ -69,6 +80,9 @@ class ProcessServices(Protocol):
 
     def reload_users(self) -> Deferred[None]:
         """Read the users again; fires when logins see the changes."""
+
+    def changed_users(self) -> ChangedUsers | None:
+        """Return the users whose sessions must end, since the last call; None: it may be anybody."""
 
     def set_status_query(self, query_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
         """Set the function that returns the status of all workers; called before any client is served."""
@@ -102,7 +116,9 @@ class Serving:
         self.reactor = reactor
         self.transports = choose_transports(services.config.server.transport, reactor)
         self.transports.prepare(reactor)
-        self.counts = ConnectionCounts(services.config.limits)
+        self.counts = ConnectionCounts(services.config.limits, services.banned)
+        services.banned.on_banned = self._end_banned_later
+        self._ending_banned: IDelayedCall | None = None
         self.event_counters = EventCounters()
         if link is not None:
             seen = partial(report_to_master, link)
@@ -112,7 +128,9 @@ class Serving:
         self._ports: list[Port] = []
         self._retired: list[Port] = []
         self._shutdown = Shutdown(reactor, lambda: [port.connections for port in self._all()])
-        self.answers = answers(self._all, services.status, services.reload_users, self.event_counters, reactor)
+        sessions = Sessions(self._all, reactor)
+        self._user_changes = UserChanges(services.changed_users, sessions, reactor)
+        self.answers = answers(sessions, self._all, services.status, services.reload_users, self.event_counters)
         """Answers to the administrator's queries, by name."""
         if link is not None:
             ConnectionCountSync(link, reactor, self.counts)
@@ -159,6 +177,7 @@ class Serving:
         """Serve a socket; return the line for the log. Raises: OSError."""
         port = Port(bound, self, shared=self._shared)
         self._ports.append(port)
+        self._user_changes.start()
         return port.ready_line
 
     def change(self, config: Config, opened: Sequence[BoundSocket]) -> list[str]:
@@ -194,9 +213,22 @@ class Serving:
     def stop(self) -> Deferred[Any]:
         """End all sessions; fires when the last one has ended, or is abandoned."""
         closing = self.stop_listening()
+        self._user_changes.stop()
+        if self._ending_banned is not None:
+            self._ending_banned.cancel()
+            self._ending_banned = None
         ended = self._shutdown.begin()
         self._services.cancel_background()
         return DeferredList([closing, ended]).addCallback(lambda _results: self.client_log.flush())
+
+    def _end_banned_later(self) -> None:
+        """End connections of banned clients soon: many may be banned at once, and each time all connections are looked at."""
+        if self._ending_banned is None:
+            self._ending_banned = self.reactor.callLater(END_BANNED_AFTER, self._end_banned)
+
+    def _end_banned(self) -> None:
+        self._ending_banned = None
+        self.counts.end_banned()
 
     def _all(self) -> list[Port]:
         return [*self._ports, *self._retired]

@@ -18,15 +18,19 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailserver.auth.exposure.checker import ExposureChecker, ExposureMark
 from mailserver.auth.exposure.checker import Key as ExposureKey
+from mailserver.auth.throttling.banned_clients import BannedClients
+from mailserver.auth.throttling.guess_counts import Guess
 from mailserver.auth.throttling.known_networks import KnownNetworks, Row, validate_rows
 from mailserver.auth.throttling.penalties import Penalties, PenaltyChange
 from mailserver.auth.throttling.verified_passwords import VerifiedChange, VerifiedPasswords
 from mailserver.net.connection.connection_limits import ConnectionCounts, CountKey
 from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.ipc.worker_messages import (
+    MAX_NAME,
     ConnectionCountsChanged,
     ExposuresTaken,
     ExposureTaken,
+    GuessMade,
     NetworksKnown,
     PasswordExposed,
     PasswordsVerified,
@@ -151,6 +155,20 @@ class KnownNetworkSync:
 
     def _receive(self, _worker: int, message: NetworksKnown) -> None:
         self._known.merge(validate_rows(list(message.rows), ROWS_AT_ONCE))
+
+
+class BanSync:
+    """Refuse the clients that the master has banned, and report guesses to it."""
+
+    def __init__(self, link: ServerLink, banned: BannedClients) -> None:
+        self._link = link
+        link.on_bans(banned.apply)
+
+    def report(self, guess: Guess) -> None:
+        """Report a guess to the master."""
+        self._link.report(
+            GuessMade(guess.peer, guess.name[:MAX_NAME], guess.shown[:MAX_NAME], guess.digest, guess.protocol, guess.id)
+        )
 
 
 class ExposureSync:

@@ -17,18 +17,20 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 
+from mailserver.auth.throttling.guess_counts import Guess
 from mailserver.config.model import Config
 from mailserver.net.admin.admin_queries import AdminQueries
 from mailserver.net.admin.control_socket import Answer
 from mailserver.net.connection.open_connections import GRACE
 from mailserver.net.ipc.master_messages import (
+    BansChanged,
     ForkRequest,
     KnownNetworksTable,
     OpenMailboxMemory,
@@ -40,6 +42,7 @@ from mailserver.net.ipc.master_messages import (
 from mailserver.net.ipc.open_mailbox_table import make_memory
 from mailserver.net.ipc.received_fds import close_descriptors
 from mailserver.net.ipc.server_link import WorkerPool
+from mailserver.net.ipc.worker_messages import GuessMade
 from mailserver.net.listeners.binding import BoundSocket, places, ready_line
 from mailserver.net.listeners.listener_shards import ListenerShards
 from mailserver.net.log.events import log, log_exceptions
@@ -140,7 +143,11 @@ class MasterService(ServiceProcess):
         self.supervisor.on_exposed = self.exposures.take
         self.supervisor.on_clients_seen = self.ledger.take
         self.known_networks.load()
-        self.supervisor.on_networks_known = self.known_networks.take
+        self.bans.load(self.config)
+        self.bans.send = self._send_bans
+        self.supervisor.on_networks_known = self._take_networks
+        self.supervisor.on_guess = self._take_guess
+        self.supervisor.bans = self.bans.__len__
         self.supervisor.exposures = self.exposures.__len__
         self.supervisor.renewals = self.renewals
         self.supervisor.memory_limit = self.config.limits.worker_memory
@@ -170,6 +177,17 @@ class MasterService(ServiceProcess):
         self.supervisor.start()
         self._checks.start(CHECK_EVERY, now=False)
         self._renewals.start(RENEWAL, now=False)
+
+    def _take_networks(self, rows: Sequence[Any]) -> None:
+        self.bans.users_came(self.known_networks.take(rows))
+
+    def _take_guess(self, guess: GuessMade) -> None:
+        self.bans.take(Guess(guess.peer, guess.name, guess.shown, guess.digest, guess.protocol, guess.id))
+
+    def _send_bans(self, changes: Sequence[tuple[int, float]]) -> None:
+        message = BansChanged(tuple(changes))
+        for record in self.supervisor.records.values():
+            record.process.send(message)
 
     def _start_zygote(self, ended: Callable[[ZygoteProcess], None]) -> ZygoteProcess:
         started, self._started_zygote = self._started_zygote, None
@@ -220,6 +238,7 @@ class MasterService(ServiceProcess):
         self._zygotes.fork(ForkRequest(request, shard, worker, living), theirs)
         # Queued until the worker reads; broadcasts of other workers come behind it.
         process.send(KnownNetworksTable(self.known_networks.known.to_bytes()))
+        process.send(BansChanged(tuple(self.bans.bans.changes())))
         return process
 
     def _forked(self, request: int, pid: int, pidfd: int) -> None:
@@ -308,6 +327,7 @@ class MasterService(ServiceProcess):
         lines += self.set_socket_rights(config)
         self._served, self.config = served, config
         self.supervisor.memory_limit = config.limits.worker_memory
+        self.bans.configure(config)
         lines += await self._reload.commit(workers, served, new_places)
         lines += in_words(self._policy.commit(prepared))
         if prepared.bases:

@@ -25,6 +25,7 @@ from mailserver.net.ipc.server_link import QUERY_TIMEOUT
 from mailserver.net.ipc.worker_messages import (
     Broadcast,
     ClientsSeen,
+    GuessMade,
     Heartbeat,
     NetworksKnown,
     PasswordExposed,
@@ -82,6 +83,8 @@ class Supervisor:
         self.on_clients_seen: Callable[[Sequence[Any]], None] = lambda _rows: None
         self.on_networks_known: Callable[[Sequence[Any]], None] = lambda _rows: None
         """Called with a worker's report of exposed passwords, clients and known networks, whose rows are not validated."""
+        self.on_guess: Callable[[GuessMade], None] = lambda _guess: None
+        self.bans: Callable[[], int] = lambda: 0
         self.exposures: Callable[[], int] = lambda: 0
         self.renewals: Callable[[], list[Json]] = list
         self.status: Callable[[], Deferred[Any]] = lambda: succeed(None)
@@ -222,6 +225,8 @@ class Supervisor:
                 self.on_clients_seen(rows)
             case NetworksKnown(rows):
                 self.on_networks_known(rows)
+            case GuessMade():
+                self.on_guess(message)
             case PasswordExposed(mark):
                 self.on_exposed(mark)
             case StatusRequest():

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from mailserver.pop3.command import build_table
-from mailserver.pop3.commands import capa, login, messages, retrieve, stls
+from mailserver.pop3.commands import capa, login, messages, retrieve, stls, utf8
 
-FAMILIES: Final = (retrieve, messages, capa, login, stls)
+FAMILIES: Final = (retrieve, messages, capa, login, stls, utf8)
 
 TABLE: Final = build_table(FAMILIES)

@@ -42,17 +42,23 @@ async def pass_(session: Session, argument: bytes) -> None:
         raise PrivacyRequired
     if session.user_name is None:
         raise WrongState("USER must come first")
+    if session.utf8:
+        _decode(argument, "a password")
     await session.login(Credentials(session.user_name, Secret(argument)), "USER")
 
 
 def _read_name(argument: bytes) -> str:
-    try:
-        name = argument.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadSyntax("a name is UTF-8") from None
+    name = _decode(argument, "a name")
     if not name:
         raise BadSyntax("USER needs a name")
     return name
+
+
+def _decode(argument: bytes, what: str) -> str:
+    try:
+        return argument.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadSyntax(f"{what} is UTF-8") from None
 
 
 async def auth(session: Session, argument: bytes) -> None:
@@ -70,16 +76,17 @@ async def auth(session: Session, argument: bytes) -> None:
             raise BadSyntax(line.value)
         return line
 
-    exchange = SaslExchange(mechanism, ask, services.authenticator, login_context("pop3", channel.info))
+    context = login_context("pop3", channel.info)
+    exchange = SaslExchange(mechanism, ask, services.authenticator, context)
     try:
         user = await exchange.run(initial or None)
     except (BadSyntax, ExchangeCancelled):
         raise
     except MailError as error:
-        session.login_failed(exchange.name, method, error)
+        session.login_failed(context, exchange.name, method, error)
         raise
     session.user_name = None
-    await session.enter(user, method)
+    await session.enter(user, method, context)
 
 
 def offer_user(session: Session) -> str | None:

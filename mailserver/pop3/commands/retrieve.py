@@ -30,13 +30,13 @@ async def top(session: Session, argument: bytes) -> None:
     first, _, second = argument.partition(b" ")
     number, lines = read_number(first), read_number(second)
     session.maildrop.check(number)
-    await _send(session, number, TopCutter(lines))
+    await _send(session, number, TopCutter(lines), only_header=not lines)
 
 
-async def _send(session: Session, number: int, cutter: TopCutter | None) -> None:
+async def _send(session: Session, number: int, cutter: TopCutter | None, *, only_header: bool = False) -> None:
     channel, stuffer = session.channel, DotStuffer()
     started = False
-    async with aclosing(session.maildrop.read(number)) as pieces:
+    async with aclosing(session.maildrop.read(number, only_header=only_header)) as pieces:
         try:
             async for piece in pieces:
                 if started:
@@ -75,6 +75,6 @@ COMMANDS = (
         top,
         "RFC 1939 7",
         (Capability("TOP"),),
-        cost=Cost("octets of the header and of the lines named", BOTH),
+        cost=Cost("octets of the header and of the lines named; with lines, and without UTF8, of the message", BOTH),
     ),
 )

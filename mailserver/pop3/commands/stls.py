@@ -22,6 +22,8 @@ async def stls(session: Session, argument: bytes) -> None:
     info = session.channel.info
     if info.tls is not None or not info.starttls_offered:
         raise WrongState("TLS cannot be started here")
+    if session.utf8:
+        raise WrongState("STLS must come before UTF8")  # RFC 6856 2.1
     if session.reader.pending:
         session.channel.log("plaintext-behind-stls")
         session.error("nothing may follow STLS before the handshake")

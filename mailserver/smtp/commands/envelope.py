@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mailserver.errors import LimitReached, WrongState
 from mailserver.session.cost import CONSTANT, Cost
-from mailserver.smtp.address import UnknownParameter, parse_mail, parse_rcpt
+from mailserver.smtp.address import NotASCII, UnknownParameter, parse_mail, parse_rcpt
 from mailserver.smtp.command import CommandSpec, Parameter, no_argument
 from mailserver.smtp.session import Session
 from mailserver.smtp.transaction import NO_PARAMETERS
@@ -22,6 +22,8 @@ async def mail(session: Session, argument: bytes) -> None:
         raise WrongState("a transaction is open: RSET ends it")
     session.require_login()
     parameters = _parse_parameters(session, path.parameters, session.table.mail)
+    if not path.is_ascii and "SMTPUTF8" not in parameters:
+        raise NotASCII
     session.transaction = await session.begin(path.address, parameters)
     session.reply(reply(250, "2.1.0", "sender accepted"))
 
@@ -33,6 +35,8 @@ async def rcpt(session: Session, argument: bytes) -> None:
     if transaction is None or transaction.incoming is not None:
         raise WrongState("MAIL must come first, RCPT before the data")
     parameters = _parse_parameters(session, path.parameters, session.table.rcpt)
+    if not path.is_ascii and not transaction.utf8:
+        raise NotASCII
     if transaction.recipients >= session.max_recipients:
         raise LimitReached("too many recipients")
     assert path.address is not None

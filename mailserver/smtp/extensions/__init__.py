@@ -6,6 +6,15 @@ Only `mailserver.smtp.tables` reads `FAMILIES`. Begin with `size.py`.
 
 from __future__ import annotations
 
-from mailserver.smtp.extensions import auth, chunking, eightbitmime, enhancedstatuscodes, pipelining, size, starttls
+from mailserver.smtp.extensions import (
+    auth,
+    chunking,
+    eightbitmime,
+    enhancedstatuscodes,
+    pipelining,
+    size,
+    smtputf8,
+    starttls,
+)
 
-FAMILIES = (pipelining, size, eightbitmime, chunking, starttls, enhancedstatuscodes, auth)
+FAMILIES = (pipelining, size, eightbitmime, smtputf8, chunking, starttls, enhancedstatuscodes, auth)

@@ -7,6 +7,7 @@ from typing import ClassVar
 from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
 from mailserver.session.cost import HASHING, Cost
 from mailserver.session.lines import LineFault
+from mailserver.session.login_refusal import refuse_login
 from mailserver.session.sasl_exchange import (
     ExchangeCancelled,
     InvalidBase64,
@@ -73,19 +74,20 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
             raise InvalidBase64
         return line
 
-    exchange = SaslExchange(mechanism, ask, authenticator, login_context("submission", channel.info))
+    context = login_context("submission", channel.info)
+    exchange = SaslExchange(mechanism, ask, authenticator, context)
     try:
         user = await exchange.run(initial or None)
-        channel.logged_in(user.name)
+        channel.logged_in(user.name, user.credential, user.delegate)
     except (BadSyntax, ExchangeCancelled):
         raise
     except MailError as error:
-        who = {"user": exchange.name} if exchange.name else {}
-        channel.log("login-failed", **who, method=method, reason=error.reason)
+        refuse_login(channel, authenticator, context, exchange.name, error, method=method)
         _refuse(session, AuthUnavailable(error.sentence) if isinstance(error, LimitReached) else error)
         return
     session.user = user
     channel.log("login", user=user.name, method=method)
+    authenticator.accepted(user, method, context)
     session.reply(reply(235, "2.7.0", "logged in"))
 
 

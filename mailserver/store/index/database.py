@@ -16,14 +16,13 @@ from mailserver.store.index.header_texts import HeaderTexts
 from mailserver.store.index.mailboxes import Mailboxes
 from mailserver.store.index.messages import Messages
 from mailserver.store.index.packed_columns import Arrays, PackedColumns
+from mailserver.store.index.previews import Previews
+from mailserver.store.index.sort_keys import SortKeyRows
 from mailserver.store.index.summaries import Summaries
+from mailserver.store.index.sums import Sum
+from mailserver.store.interfaces import Bounds
 from mailserver.types import ModSeq
 
-HISTORY: Final = 50_000
-"""Expunges remembered for each mailbox, up to twice as many between two checks.
-
-A reader that is further behind compares with all UIDs.
-"""
 _LOOK_EVERY: Final = 1000
 """Expunges of one mailbox between two checks."""
 
@@ -44,16 +43,22 @@ class Index:
         self.in_memory = inode is None
         self._inode = inode
         self._connection = connection
+        self.history = Bounds().expunges
+        """Expunges that are remembered for each mailbox, up to twice as many between two checks. Readers that are further
+        behind compare with all UIDs."""
         self._unlooked: dict[int, int] = {}
         self._wal_pages = 0
         # Instead of SQLite's own checkpoints, which come in the middle of a request.
         connection.set_wal_hook(self._committed)
-        self.mailboxes = Mailboxes(connection)
         self.messages = Messages(connection)
+        self.sums = self.messages.sums
+        self.mailboxes = Mailboxes(connection, self.sums)
         self.header_texts = HeaderTexts(connection)
         self.field_texts = FieldTexts(connection)
+        self.previews = Previews(connection)
         self.packed_columns = PackedColumns(connection, self.messages)
         self.summaries = Summaries(connection)
+        self.sort_keys = SortKeyRows(connection)
 
     @classmethod
     def open(cls, path: str) -> Index | None:
@@ -150,13 +155,46 @@ class Index:
         """Store the columns of a mailbox for its next loader, if that needs no waiting."""
         if self.in_memory:
             return
+        with self._optional(), self.transaction():
+            self.packed_columns.put(key, modseq, columns)
+
+    @contextlib.contextmanager
+    def _optional(self) -> Iterator[None]:
+        """Skip the block if it would wait for another writer, or fails."""
         self._connection.set_busy_timeout(0)
         try:
             # A fault of the file will raise in the next operation that needs it.
-            with contextlib.suppress(*schema.Unusable, *schema.Broken), self.transaction():
-                self.packed_columns.put(key, modseq, columns)
+            with contextlib.suppress(*schema.Unusable, *schema.Broken):
+                yield
         finally:
             self._connection.set_busy_timeout(schema.BUSY_TIMEOUT)
+
+    def sum_of(self, key: int) -> Sum:
+        """Return the sum of a mailbox; counted, and kept if that needs no waiting, where there is none."""
+        known = self.sums.of(key)
+        if known is not None:
+            return known
+        with self._optional(), self.transaction():
+            if self.sums.of(key) is None and self.mailboxes.has_key(key):
+                self.sums.put(key, self.messages.count_sizes(key))
+        return self.sums.of(key) or self.messages.count_sizes(key)
+
+    def count_account(self) -> None:
+        """Make the sums of the account, and of mailboxes that have none, inside `transaction`."""
+        for state in self.mailboxes.all():
+            if self.sums.of(state.key) is None:
+                self.sums.put(state.key, self.messages.count_sizes(state.key))
+        self.sums.put_account()
+
+    def forget_all_counts(self) -> None:
+        """Have every mailbox read from disk and counted anew, inside `transaction`."""
+        self.mailboxes.distrust()
+        self.sums.forget_all()
+
+    def forget_sums(self) -> None:
+        """Have all sums counted anew."""
+        with self.transaction():
+            self.sums.forget_all()
 
     def expunge(self, key: int, uids: Sequence[int], modseq: ModSeq) -> None:
         """Remove messages and add them to the expunge history, inside `transaction`; the history stays bounded."""
@@ -164,8 +202,8 @@ class Index:
         self._unlooked[key] = self._unlooked.get(key, _LOOK_EVERY) + len(uids)
         if self._unlooked[key] >= _LOOK_EVERY:
             self._unlooked[key] = 0
-            if self.messages.has_history_of(key, 2 * HISTORY):
-                self.prune(key, HISTORY)
+            if self.messages.has_history_of(key, 2 * self.history):
+                self.prune(key, self.history)
 
     @property
     def checkpoint_due(self) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -11,6 +11,7 @@ import apsw
 from attrs import evolve, fields
 
 from mailserver.store.index.records import MailboxState, Signature
+from mailserver.store.index.sums import Sum, Sums
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 DISTRUSTED = "-"
@@ -44,8 +45,9 @@ class Mailboxes:
     another process has held the lock.
     """
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, sums: Sums) -> None:
         self._connection = connection
+        self._sums = sums
         self._known: dict[object, tuple[Any, ...]] = {}
         self._floors: dict[int, ModSeq] = {}
         self.alone = False
@@ -59,6 +61,12 @@ class Mailboxes:
         """Return the mailbox of that name."""
         return self._one(_BY_NAME, name)
 
+    def by_names(self, names: Sequence[str]) -> list[MailboxState]:
+        """Return the mailboxes of these names (at most some hundred) that there are, in no order."""
+        marks = ",".join("?" * len(names))
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM mailboxes WHERE name IN ({marks})", tuple(names))
+        return [_state(row) for row in rows]
+
     def by_guid(self, guid: MailboxId) -> MailboxState | None:
         """Return the mailbox with that GUID."""
         return self._one(_BY_GUID, guid)
@@ -68,16 +76,34 @@ class Mailboxes:
         query = "SELECT 1 FROM mailboxes WHERE key = ? AND guid = ?"
         return self._connection.execute(query, (key, guid)).fetchone() is not None
 
+    def count(self) -> int:
+        """Return the number of mailboxes."""
+        row: Any = self._connection.execute("SELECT count(*) FROM mailboxes").fetchone()
+        return int(row[0])
+
+    def has_key(self, key: int) -> bool:
+        """Tell whether a mailbox has that key."""
+        return self._connection.execute("SELECT 1 FROM mailboxes WHERE key = ?", (key,)).fetchone() is not None
+
     def all(self) -> list[MailboxState]:
         """Return every mailbox, in no order."""
         return [_state(row) for row in self._connection.execute(_ALL)]
+
+    def names(self, guids: Collection[MailboxId] | None = None) -> dict[MailboxId, str]:
+        """Return the names of the mailboxes with these GUIDs, or of all."""
+        if guids is None:
+            return {
+                MailboxId(guid): name for guid, name in self._connection.execute("SELECT guid, name FROM mailboxes")
+            }
+        found = ((guid, self.by_guid(guid)) for guid in guids)
+        return {guid: state.name for guid, state in found if state is not None}
 
     def save(self, state: MailboxState) -> None:
         """Write a mailbox; a new one (key 0) gets its key. Other mailboxes with its name or GUID are gone from disk and
         removed.
 
         A mailbox with a key of a lost index is written too, but must be read from disk before it answers. All UIDs are
-        then those of the uidlist: the new index has not reported any.
+        then those of the uidlist: the new index has not reported any. Its history of expunges begins now.
         """
         state.floor = max(state.floor, self._floors.get(state.key, state.floor))
         if state.key:
@@ -94,6 +120,7 @@ class Mailboxes:
                     self._remember(_fields(state))
                 return
             state.boot = DISTRUSTED
+            state.floor = state.modseq
         uid_next = UID(1) if state.key else state.uid_next
         self._known.clear()
         for known in (self.by_guid(state.guid), self.by_name(state.name)):
@@ -101,6 +128,7 @@ class Mailboxes:
                 self.remove(known.key)
         self._connection.execute(_INSERT, (None, *_values(evolve(state, uid_next=uid_next))))
         state.key = self._connection.last_insert_rowid()
+        self._sums.put(state.key, Sum(0, 0, 0))
 
     def rename(self, renames: dict[str, str]) -> None:
         """Rename mailboxes, all at once: names may be exchanged."""
@@ -138,8 +166,11 @@ class Mailboxes:
         self._connection.execute("DELETE FROM summaries WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM header_texts WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM field_texts WHERE id BETWEEN ? AND ?", (first, last))
+        self._connection.execute("DELETE FROM previews WHERE id BETWEEN ? AND ?", (first, last))
+        self._connection.execute("DELETE FROM sort_keys WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM expunged WHERE mailbox = ?", (key,))
         self._connection.execute("DELETE FROM packed_columns WHERE mailbox = ?", (key,))
+        self._sums.remove(key)
         self._connection.execute("DELETE FROM mailboxes WHERE key = ?", (key,))
 
     def _one(self, query: str, value: object) -> MailboxState | None:

@@ -28,6 +28,7 @@ import apsw
 
 from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.index.statements import insert, whole
+from mailserver.store.index.sums import Sums
 from mailserver.store.name_sizes import claimed_size, claimed_sizes
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
@@ -46,6 +47,7 @@ class MessageBlock(NamedTuple):
     modseq: int
     uids: array[int]
     flags: array[int]
+    """As the index has them (`further_flags`)."""
     bases: Sequence[bytes]
     suffixes: Sequence[bytes]
     places: bytes
@@ -60,12 +62,20 @@ class MessageBlock(NamedTuple):
         wanted = set(uids[bisect_left(uids, self.uids[0]) : bisect_right(uids, self.uids[-1])])
         return [at for at in range(low, high) if self.uids[at] in wanted]
 
+    def sizes(self) -> array[int]:
+        """Return the size of each message, UNKNOWN_SIZE if its name claims none."""
+        return claimed_sizes(self.bases)
+
     def rows(self, where: Iterable[int]) -> list[tuple[Any, ...]]:
         """Return (uid, flags, modseq, size, date) at these indexes."""
         uids, flags, modseq, bases = self.uids, self.flags, self.modseq, self.bases
         places = where if isinstance(where, range) else tuple(where)
         sizes = claimed_sizes([bases[at] for at in places])
         return [(uids[at], flags[at], modseq, size, UNKNOWN_DATE) for at, size in zip(places, sizes, strict=True)]
+
+    def suffixes_of(self, where: Iterable[int]) -> list[tuple[Any, ...]]:
+        """Return (uid, suffix) at these indexes."""
+        return [(self.uids[at], self.suffixes[at]) for at in where]
 
     def names(self, where: Iterable[int]) -> list[tuple[Any, ...]]:
         """Return (uid, place, file name) at these indexes."""
@@ -95,8 +105,9 @@ class MessageBlock(NamedTuple):
 class MessageBlocks:
     """Reads see the last commit; writes belong inside `Index.transaction`. `key` is a mailbox's."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, sums: Sums) -> None:
         self._connection = connection
+        self._sums = sums
 
     def add(self, key: int, blocks: Iterable[MessageBlock]) -> None:
         """Add new messages."""
@@ -134,6 +145,10 @@ class MessageBlocks:
         """Return the blocks with a message whose file is in new/."""
         return self._where(key, "in_new > 0")
 
+    def with_deleted(self, key: int) -> list[MessageBlock]:
+        """Return the blocks with a message that has the flag \\Deleted."""
+        return self._where(key, "deleted > 0")
+
     def since(self, key: int, modseq: int) -> list[MessageBlock]:
         """Return the blocks that are newer than `modseq`."""
         return self._where(key, "modseq > ?", modseq)
@@ -151,6 +166,7 @@ class MessageBlocks:
     def open(self, key: int, uids: Sequence[int]) -> None:
         """Turn the blocks that contain some of these UIDs (rising, at least one) into rows."""
         for block in self.touching(key, uids):
+            before = self._connection.total_changes()
             insert(
                 self._connection,
                 "INSERT OR IGNORE INTO messages (id, mailbox, modseq, flags, size, base, suffix, place) VALUES ",
@@ -165,6 +181,9 @@ class MessageBlocks:
                     strict=True,
                 ),
             )
+            if self._connection.total_changes() - before != len(block.uids):
+                # Another program has given a later message the name of one of these.
+                self._sums.forget(key)
             self._connection.execute("DELETE FROM bundles WHERE id = ?", (key << 32 | block.uids[0],))
 
     def _where(self, key: int, condition: str, *values: object) -> list[MessageBlock]:

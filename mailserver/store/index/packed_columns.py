@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from mailserver.store.further_flags import narrowed
 from mailserver.store.index.messages import Messages
 from mailserver.store.index.records import MailboxState
 from mailserver.store.rows import cap_size
@@ -33,7 +34,7 @@ _WHOLE, _SAME, _RISING = b"wsr"
 
 
 class Arrays(NamedTuple):
-    """The columns of a mailbox, by rising UID, as `Snapshot` has them."""
+    """The columns of a mailbox, by rising UID, as `Snapshot` has them, but for flags, which are as the index has them."""
 
     uids: array[int]
     flags: array[int]
@@ -88,7 +89,7 @@ class PackedColumns:
                     del column[at]
         for changed in rows:
             at = _place(columns, changed.uid)
-            values = changed.uid, changed.flags, changed.modseq, cap_size(changed.size), changed.date
+            values = changed.uid, narrowed(changed.flags), changed.modseq, cap_size(changed.size), changed.date
             if at < len(columns.uids) and columns.uids[at] == changed.uid:
                 for column, value in zip(columns, values, strict=True):
                     column[at] = value

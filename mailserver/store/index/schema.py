@@ -21,7 +21,7 @@ from typing import Any, Final
 import apsw
 
 from mailserver.message.summary import RENDERING
-from mailserver.store.index import field_texts
+from mailserver.store.index import field_texts, previews, sort_keys, sums
 
 APPLICATION_ID: Final = 0x4D534958
 VERSION: Final = 6
@@ -131,6 +131,7 @@ CREATE TABLE header_texts (
     sent INTEGER
 );
 """
+_ADDED: Final = field_texts.TABLE + previews.TABLE + sort_keys.TABLE + sums.TABLES
 
 
 class NotOurs(Exception):
@@ -150,8 +151,8 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
         elif identity != (APPLICATION_ID, VERSION):
             raise NotOurs(f"application and version {identity}")  # noqa: TRY301 - closes the connection on the way
         else:
-            # Tables that were made before there was this one are as good with it.
-            connection.execute(field_texts.TABLE)
+            # Tables that were made before there were these are as good with them.
+            connection.execute(_ADDED)
             if version != _USER_VERSION:
                 _forget_summaries(connection)
         if path != IN_MEMORY:
@@ -188,7 +189,9 @@ def open_file(path: str, *, create: bool) -> apsw.Connection:
 def _forget_summaries(connection: apsw.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute("DELETE FROM summaries; DELETE FROM header_texts; DELETE FROM field_texts")
+        connection.execute(
+            "DELETE FROM summaries; DELETE FROM header_texts; DELETE FROM field_texts; DELETE FROM previews; DELETE FROM sort_keys"
+        )
         connection.pragma("user_version", _USER_VERSION)
         connection.execute("COMMIT")
     except BaseException:
@@ -214,7 +217,7 @@ def _make_tables(connection: apsw.Connection) -> None:
     connection.execute("PRAGMA synchronous = OFF")
     connection.pragma("journal_mode", "wal")
     with connection:
-        connection.execute(_TABLES + field_texts.TABLE)
+        connection.execute(_TABLES + _ADDED)
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", _USER_VERSION)
 

@@ -6,13 +6,25 @@ reads what changed since its own modseq, so a lost or repeated poke does no harm
 """
 
 from mailserver.store.live.account import LiveAccount
-from mailserver.store.live.accounts import LEAST_MESSAGES, LiveAccounts, Usage, keep_private, notify_nobody
+from mailserver.store.live.account_changes import AccountChanges, Counts, Kind
+from mailserver.store.live.accounts import (
+    LEAST_MESSAGES,
+    LiveAccounts,
+    Usage,
+    keep_private,
+    never_changed,
+    notify_nobody,
+    take_nothing,
+)
 from mailserver.store.live.mailbox import LiveMailbox
 from mailserver.store.live.message_cache import MessageCache
 from mailserver.store.live.open_indexes import OpenIndexes
 
 __all__ = [
     "LEAST_MESSAGES",
+    "AccountChanges",
+    "Counts",
+    "Kind",
     "LiveAccount",
     "LiveAccounts",
     "LiveMailbox",
@@ -20,5 +32,7 @@ __all__ = [
     "OpenIndexes",
     "Usage",
     "keep_private",
+    "never_changed",
     "notify_nobody",
+    "take_nothing",
 ]

@@ -1,10 +1,9 @@
-"""One account that is open in this worker: its mailboxes by id and by name, and operations on the account itself."""
+"""One account that is open in this worker: operations on it, and the opening of its mailboxes."""
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -22,12 +21,15 @@ from mailserver.store.interfaces import (
     Store,
     StoreRunner,
 )
+from mailserver.store.live.account_changes import AccountChanges
 from mailserver.store.live.deliveries import Deliveries, Stage
 from mailserver.store.live.mailbox import LiveMailbox
-from mailserver.store.live.message_cache import MessageCache
+from mailserver.store.live.open_mailboxes import OpenMailboxes
+from mailserver.store.live.statuses import StatusCache, read_statuses
 from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.store.rows import Changes, MailboxStamp
-from mailserver.types import UID, MailboxId
+from mailserver.store.time_slice import TimeSlice
+from mailserver.types import UID, MailboxId, Quota, account_id
 
 if TYPE_CHECKING:
     from mailserver.store.live.accounts import LiveAccounts
@@ -36,28 +38,30 @@ T = TypeVar("T")
 
 _READINGS = 2
 """Tries to have another process read a mailbox that gets very many new files again and again."""
-MOST_STATUSES = 1024
-"""Statuses of one account that are kept, some 500 octets each. Clients ask for all their mailboxes in turn: with more, none is found."""
+_SLICE_OCTETS = 1 << 20
 
 
-class LiveAccount:
+class LiveAccount(OpenMailboxes):
     """One account open in this worker, shared by its sessions."""
 
     def __init__(self, accounts: LiveAccounts, user: str, home: str | None, runner: StoreRunner) -> None:
+        super().__init__(accounts)
         self.user = user
         self.home = home
         self.users = 0
         self.operations = 0
         """The number of operations so far."""
-        self._accounts = accounts
         self._runner = runner
         self._account: Account | None = None
-        self._mailboxes: dict[MailboxId, LiveMailbox] = {}
-        self._names: dict[str, LiveMailbox] = {}
-        """By the name under which they were last selected. A user of this checks that the name still holds."""
         self._deliveries = Deliveries()
         self._list: MailboxList | None = None
-        self._statuses: OrderedDict[str, tuple[Status, MailboxStamp]] = OrderedDict()
+        self._statuses = StatusCache()
+        self._changes: AccountChanges | None = None
+        self._quota = Quota()
+        self.quota_as_of: float | None = None
+        """When a session last looked up the limits, on its clock."""
+        self.orders_running: set[str] = set()
+        """Kinds of work of SORT and THREAD that a session has begun and not ended."""
 
     @property
     def account(self) -> Account:
@@ -65,6 +69,17 @@ class LiveAccount:
         if self._account is None:
             raise RuntimeError("the account is not open yet")
         return self._account
+
+    @property
+    def quota(self) -> Quota:
+        """Limits that additions keep to."""
+        return self._quota
+
+    @quota.setter
+    def quota(self, limits: Quota) -> None:
+        self._quota = limits
+        if self._account is not None:
+            self._account.quota = limits
 
     @property
     def opened(self) -> bool:
@@ -79,12 +94,9 @@ class LiveAccount:
     def open(self, store: Store) -> None:
         """Open the blocking side, once, in the account's turn. Raises: NoSpace, StoreUnavailable."""
         if self._account is None:
-            self._account = store.account(self.user, self.home)
-
-    @property
-    def message_cache(self) -> MessageCache:
-        """The worker's cache of messages that were just read."""
-        return self._accounts.message_cache
+            account = store.account(self.user, self.home)
+            account.quota = self._quota
+            self._account = account
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
         """Run a blocking operation in this account's turn."""
@@ -97,6 +109,12 @@ class LiveAccount:
         """Schedule maintenance if there may be any: called before an operation, and after one that changes much."""
         if self._account is not None and self._account.has_maintenance:
             self._accounts.wake(self)
+
+    def report_quota(self) -> None:
+        """Have the user warned of a quota, if that is due: called after an operation that adds messages."""
+        warning = None if self._account is None else self._account.take_quota_warning()
+        if warning is not None:
+            self._accounts.warn(self.user, self.home, warning)
 
     def release_resources(self) -> Awaitable[None]:
         """Close its index and files after the operations that are queued. The next use opens them again."""
@@ -125,22 +143,6 @@ class LiveAccount:
         live = self.select_at_once(name)
         if live is None:
             live, _ = await self.select_and(name, lambda _mailbox: None)
-        return live
-
-    def select_at_once(self, name: str) -> LiveMailbox | None:
-        """Do `select` without a hop, if this worker has the mailbox and the disk proves that it has not changed.
-
-        Nothing in it is \\Recent then.
-        """
-        live = self._names.get(name)
-        if live is None:
-            return None
-        if live.users == 0:
-            self._accounts.opening(live.id)
-        if not live.is_current(name):
-            return None
-        live.claims.add(range(0), live.columns.uid_next)
-        self._enter(live)
         return live
 
     async def reading(self, operation: Callable[[bool], T], progress: Progress | None = None) -> T:
@@ -219,19 +221,27 @@ class LiveAccount:
         self._enter(live)
         return live, done[0]
 
-    def _enter(self, live: LiveMailbox) -> None:
-        live.users += 1
-        if live.users == 1:
-            self._accounts.take(live)
-            self._accounts.watch(live)
+    async def status(self, name: str, progress: Progress | None = None, *, measured: bool = False) -> Status:
+        """Return the mailbox's status, up to date: the last one if the disk proves that it holds.
 
-    async def status(self, name: str, progress: Progress | None = None) -> Status:
-        """Return the mailbox's status, up to date: the last one if the disk proves that it holds. Raises:
-        NoSuchMailbox.
+        With `measured`, messages of unknown size are read, in many turns of the account's thread. Raises: NoSuchMailbox.
         """
-        known = self._statuses.get(name)
-        if known is not None and known[1].unchanged(name):
-            return known[0]
+        status = await self._status(name, progress)
+        if measured and status.unmeasured:
+            first: UID | None = UID(1)
+            while first is not None:
+                first = await self.run(partial(self._measure_rest, name, first))
+            self._statuses.forget(name)
+            status = await self._status(name, progress)
+        return status
+
+    def _measure_rest(self, name: str, first: UID) -> UID | None:
+        return self.account.mailbox(name).measure_rest(first, TimeSlice(_SLICE_OCTETS))
+
+    async def _status(self, name: str, progress: Progress | None) -> Status:
+        known = self._statuses.current(name)
+        if known is not None:
+            return known
 
         def open_and_count(has_read: bool) -> Status:
             mailbox = self.account.mailbox(name)
@@ -240,24 +250,18 @@ class LiveAccount:
             return mailbox.status()
 
         status = await self.reading(open_and_count, progress)
-        self._statuses.pop(name, None)
-        if status.stamp is not None and status.stamp.settled:
-            self._statuses[name] = status, status.stamp
-            if len(self._statuses) > MOST_STATUSES:
-                self._statuses.popitem(last=False)
+        self._statuses.keep(name, status)
         return status
 
-    def release(self, live: LiveMailbox) -> None:
-        """Note that a session has left the mailbox. Its columns stay while there is room."""
-        live.users -= 1
-        if live.users == 0:
-            self._accounts.leave(live)
-            if not live.columns.whole and self.keeps(live):
-                self.forget(live.id)
-            elif self.keeps(live):
-                self._accounts.keep(live)
-            else:
-                self._accounts.unwatch(live)
+    def statuses(
+        self, names: Sequence[str], progress: Progress | None = None, *, measured: bool = False
+    ) -> Awaitable[Mapping[str, Status | MailError]]:
+        """Return `status` of each of these mailboxes, or the MailError that it raises. One hop for hundreds of mailboxes.
+
+        A mailbox that another process must read first, or with messages to be measured, is read last, by itself.
+        Raises: StoreUnavailable.
+        """
+        return read_statuses(self, self._statuses, names, progress, measured=measured)
 
     async def append(self, name: str, messages: list[NewMessage]) -> Appended:
         """Append staged messages and notify the sessions that have the mailbox open."""
@@ -282,7 +286,10 @@ class LiveAccount:
                 # The messages are stored; open sessions read them later.
                 return appended, live, None
 
-        appended, live, changes = await self.run(deliver_and_read)
+        try:
+            appended, live, changes = await self.run(deliver_and_read)
+        finally:
+            self.report_quota()
         if live is None or changes is None:
             self.poked(appended.mailbox, ())
         else:
@@ -301,73 +308,82 @@ class LiveAccount:
         if live is not None:
             live.record_claimed(appended)
 
+    async def annotate(self, name: str | None, changes: Mapping[str, bytes | None], most: int) -> None:
+        """Do `Account.annotate`, and notify the sessions that have the mailbox open: its modseq is another one."""
+        change = await self.reading(lambda _has_read: self.account.annotate(name, changes, most))
+        if change is None:
+            return
+        if name is None or change.mailbox is None:
+            self.poke_names()
+            return
+        self._statuses.forget(name)
+        self.poke(change.mailbox, ())
+
     async def copy(
         self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False, skip_expunged: bool = False
     ) -> Copied:
         """Copy or move messages and notify the sessions that have the target open. A move always skips expunged
         messages.
         """
-        if move:
-            copied = await live.change(lambda mailbox: mailbox.move(uids, target), len(uids))
-        else:
-            copied = await live.run(lambda mailbox: mailbox.copy(uids, target, skip_expunged=skip_expunged))
+        try:
+            if move:
+                copied = await live.change(lambda mailbox: mailbox.move(uids, target), len(uids))
+            else:
+                copied = await live.run(lambda mailbox: mailbox.copy(uids, target, skip_expunged=skip_expunged))
+        finally:
+            self.report_quota()
         self.poke(copied.mailbox, ())
         return copied
+
+    async def replace(self, live: LiveMailbox, uid: UID, target: str, message: NewMessage) -> Appended:
+        """Publish a staged message in the place of one of an open mailbox, and notify the sessions that have the target open.
+
+        Nothing stays staged. Raises: as `Mailbox.replace`.
+        """
+
+        def replace(mailbox: Mailbox) -> Appended:
+            try:
+                return mailbox.replace(uid, target, message)
+            finally:
+                message.staged.abort()
+
+        try:
+            appended = await live.change(replace)
+        finally:
+            self.report_quota()
+        if appended.mailbox != live.id:
+            self.poke(appended.mailbox, ())
+        return appended
 
     def poke(self, mailbox: MailboxId, names: Collection[str] | None = None) -> None:
         """Notify the sessions here and the other workers that this mailbox changed."""
         self.poked(mailbox, names)
         self.notify_others(mailbox)
 
-    def poked(self, mailbox: MailboxId, names: Collection[str] | None = None) -> None:
-        """Notify the sessions here that this mailbox changed."""
-        live = self._mailboxes.get(mailbox)
-        if live is not None:
-            live.poked(names)
+    def poke_names(self) -> None:
+        """Notify the sessions that follow the account, here and in other workers, that its names or annotations changed."""
+        self.notify_others(account_id(self.user))
 
-    def pause(self, live: LiveMailbox) -> None:
-        """Pause the watcher: many changes follow."""
-        self._accounts.pause(live)
+    def changes(self) -> AccountChanges:
+        """Return the changes of the account, for a session that joins them."""
+        if self._changes is None:
+            self._changes = AccountChanges(self)
+            self._accounts.follow(self._changes)
+        return self._changes
 
-    def resume(self, live: LiveMailbox) -> None:
-        """Let the watcher continue."""
-        self._accounts.resume(live)
+    def end_changes(self, changes: AccountChanges) -> None:
+        """Note that no session follows the account any more."""
+        if self._changes is changes:
+            self._changes = None
+            self._accounts.unfollow(changes)
+
+    def refollow(self, changes: AccountChanges) -> None:
+        """Note that the names that are followed have changed."""
+        if self._changes is changes:
+            self._accounts.watch_names(changes)
 
     def notify_others(self, mailbox: MailboxId) -> None:
-        """Notify the other workers."""
+        """Notify the other workers, and the sessions here that follow the whole account."""
         self._accounts.notify_others(self.user, mailbox)
-
-    def forget(self, mailbox: MailboxId) -> None:
-        """Drop the mailbox: it is deleted, or there is no room. Sessions that have it open continue."""
-        live = self._mailboxes.pop(mailbox, None)
-        if live is not None:
-            self._names = {name: other for name, other in self._names.items() if other is not live}
-            self.message_cache.forget_mailbox(live)
-            self._accounts.take(live)
-            if live.users == 0:
-                self._accounts.unwatch(live)
-
-    def keeps(self, live: LiveMailbox) -> bool:
-        """Tell whether it is the current one with its id. Sessions may continue in one that was dropped."""
-        return self._mailboxes.get(live.id) is live
-
-    def drop(self, live: LiveMailbox) -> None:
-        """Do `forget`, unless another one has taken its place."""
-        if self.keeps(live):
-            self.forget(live.id)
-
-    def distrust(self, live: LiveMailbox) -> None:
-        """Reread a mailbox whose session ended in the middle of its work. If other sessions have it open, compare it
-        whole.
-
-        These continue in it, so it must stay the one that gets notified.
-        """
-        if live.users > 1:
-            live.poked()
-        else:
-            self.drop(live)
-
-    def forget_all(self) -> None:
-        """Drop all mailboxes, as the account is being closed."""
-        for mailbox in tuple(self._mailboxes):
-            self.forget(mailbox)
+        if self._changes is not None:
+            self._changes.poked((mailbox,))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 from attrs import frozen
 
 from mailserver.store.interfaces import Store, StoreRunner
 from mailserver.store.live.account import LiveAccount
+from mailserver.store.live.account_changes import AccountChanges
 from mailserver.store.live.mailbox import LiveMailbox
 from mailserver.store.live.message_cache import MessageCache
 from mailserver.store.live.open_indexes import OpenIndexes
+from mailserver.store.live.order_cache import OrderCache
+from mailserver.store.quota import QuotaWarning
 from mailserver.store.scan_pool import ScanPool
-from mailserver.types import MailboxId
+from mailserver.types import MailboxId, Quota
 
 LEAST_MESSAGES = 1000
 """Least size that counts for a mailbox kept without a session: an empty one costs memory, too."""
@@ -23,9 +26,23 @@ def notify_nobody(_user: str, _mailbox: MailboxId) -> None:
     """`notify_others` if there are no other workers."""
 
 
+def warn_nobody(_user: str, _home: str | None, _warning: QuotaWarning) -> None:
+    """`warn` where users are not warned."""
+
+
 def keep_private(_mailbox: MailboxId) -> bool:
     """`opening`, `opened` and `closed` if there are no other workers."""
     return True
+
+
+def never_changed(_mailbox: MailboxId) -> Callable[[], int]:
+    """`change_flag` if there are no other workers."""
+    return int
+
+
+def take_nothing(_mailbox: MailboxId) -> Sequence[MailboxId]:
+    """`take_changed` if there are no other workers."""
+    return ()
 
 
 @frozen
@@ -61,12 +78,17 @@ class LiveAccounts:
         opening: Callable[[MailboxId], object] = keep_private,
         opened: Callable[[MailboxId], bool] = keep_private,
         closed: Callable[[MailboxId], object] = keep_private,
+        change_flag: Callable[[MailboxId], Callable[[], int]] = never_changed,
+        take_changed: Callable[[MailboxId], Sequence[MailboxId]] = take_nothing,
         watch: Callable[[LiveMailbox], None] = lambda _live: None,
         leave: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
         pause: Callable[[LiveMailbox], None] = lambda _live: None,
         resume: Callable[[LiveMailbox], None] = lambda _live: None,
+        watch_names: Callable[[AccountChanges], None] = lambda _changes: None,
+        unwatch_names: Callable[[AccountChanges], None] = lambda _changes: None,
         wake: Callable[[LiveAccount], None] = lambda _account: None,
+        warn: Callable[[str, str | None, QuotaWarning], None] = warn_nobody,
         scans: ScanPool | None = None,
         max_unused_accounts: int = 64,
         max_unused_messages: int = 2_000_000,
@@ -77,8 +99,10 @@ class LiveAccounts:
 
         `opening`: a mailbox is about to be read, on any thread; `opened`: its first session is there, and other workers' pokes
         are wanted; it returns False if one may have been missed since `opening`. `closed`: its last session has left.
-        `watch`: a session has opened the mailbox; `leave`: the last session has left it; `unwatch`: it is not kept
-        either. `pause`: a change of many messages begins in it; `resume`: it is over. `scans` reads mailboxes with very
+        `change_flag`: returns a function that is true once another worker may have changed the mailbox; `take_changed` clears
+        that, and returns the mailboxes that may have changed. `watch`: a session has opened the mailbox; `leave`: the last session has left it; `unwatch`: it is not kept
+        either. `pause`: a change of many messages begins in it; `resume`: it is over. `watch_names`: a
+        session follows the account, or the mailboxes that are followed have changed; `unwatch_names`: none does any more. `warn`: a user is to be warned of a quota. `scans` reads mailboxes with very
         many new files; without it they are read in the account's thread. `open_indexes` has the bound of accounts with and
         without a session whose index is open.
         """
@@ -86,14 +110,21 @@ class LiveAccounts:
         self.opening = opening
         self._opened = opened
         self._closed = closed
+        self.change_flag = change_flag
+        self._take_changed = take_changed
         self.message_cache = message_cache if message_cache is not None else MessageCache()
+        self.orders = OrderCache()
         self.wake = wake
+        self.warn = warn
         self.scans = scans
         self._watch = watch
         self._leave = leave
         self.unwatch = unwatch
         self.pause = pause
         self.resume = resume
+        self.watch_names = watch_names
+        self._unwatch_names = unwatch_names
+        self._followed: dict[MailboxId, AccountChanges] = {}
         self._open: dict[MailboxId, list[LiveMailbox]] = {}
         self._store = store
         self._make_runner = make_runner
@@ -104,8 +135,11 @@ class LiveAccounts:
         self._unused: OrderedDict[LiveMailbox, int] = OrderedDict()
         self._unused_messages = 0
 
-    async def open(self, user: str, home: str | None = None) -> LiveAccount:
-        """Open the account. Release it with `release`. Raises: NoSpace, StoreUnavailable."""
+    async def open(self, user: str, home: str | None = None, quota: Quota | None = None) -> LiveAccount:
+        """Open the account, with its present limits if they are given. Release it with `release`.
+
+        Raises: NoSpace, StoreUnavailable.
+        """
         live = self._accounts.get(user)
         if live is not None and live.users == 0 and (live.home != home or live.is_gone):
             self._close(live)
@@ -113,6 +147,8 @@ class LiveAccounts:
         if live is None:
             # Registered before it is open: other sessions wait in the same queue.
             live = self._accounts[user] = LiveAccount(self, user, home, self._make_runner())
+        if quota is not None:
+            live.quota = quota
         live.users += 1
         try:
             if not live.opened:
@@ -168,9 +204,38 @@ class LiveAccounts:
             del self._open[live.id]
         self._leave(live)
 
-    def having(self, mailbox: MailboxId) -> Sequence[LiveMailbox]:
-        """Return the open mailboxes with that id: a copied Maildir has the same id in two accounts."""
-        return tuple(self._open.get(mailbox, ()))
+    def having_any(self, mailboxes: Iterable[MailboxId]) -> list[LiveMailbox]:
+        """Return the open mailboxes with one of these ids: a copied Maildir has the same id in two accounts."""
+        return [live for mailbox in mailboxes for live in self._open.get(mailbox, ())]
+
+    def follow(self, changes: AccountChanges) -> None:
+        """Take pokes of other workers for the whole account."""
+        self.opening(changes.id)
+        self._followed[changes.id] = changes
+        # What was missed shows in the first reading, which is yet to come.
+        self._opened(changes.id)
+
+    def unfollow(self, changes: AccountChanges) -> None:
+        """Take them no more."""
+        del self._followed[changes.id]
+        self._closed(changes.id)
+        self._unwatch_names(changes)
+
+    def poke_followed(self, ids: Collection[MailboxId]) -> None:
+        """Poke the followed accounts that are named by their own id, with the other ids of the same datagrams."""
+        if self._followed:
+            for changes in [self._followed[each] for each in ids if each in self._followed]:
+                changes.poked(ids)
+
+    def check_followed(self) -> None:
+        """Have all mailboxes of followed accounts compared."""
+        for changes in tuple(self._followed.values()):
+            changes.poked(whole=True)
+
+    def take_changed(self, mailbox: MailboxId) -> None:
+        """Poke the open mailboxes that may have changed, as the change flag of this one is set."""
+        for live in self.having_any(self._take_changed(mailbox)):
+            live.poked(())
 
     def all_open(self) -> list[LiveMailbox]:
         """Return every mailbox that a session has open."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mailserver.errors import InUse, MailboxChanged, MailError, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.store.columns import Columns
 from mailserver.store.interfaces import Mailbox, Stored
+from mailserver.store.live.save_dates import SaveDates
 from mailserver.store.receiving import Appended
 from mailserver.store.recent_uids import RecentClaims
 from mailserver.store.rows import MANY_CHANGES, Changes, MailboxStamp
@@ -34,8 +35,10 @@ class LiveMailbox:
         """Unique among this worker's mailboxes."""
         self.mailbox = mailbox
         self.columns = columns
+        self.save_dates = SaveDates()
         self.users = 0
         self._stamp = stamp
+        self._changed_elsewhere = account.change_flag(mailbox.id)
         self._stale = False
         self._refreshing = 0
         self._names: set[str] | None = set()
@@ -57,7 +60,9 @@ class LiveMailbox:
 
     @property
     def unsettled(self) -> bool:
-        """True if there is a known change that the columns lack."""
+        """True if there is a known change that the columns lack: also one that another worker has just answered."""
+        if self._changed_elsewhere():
+            self.account.take_changed(self.id)
         return self._stale or self._refreshing > 0
 
     @property
@@ -196,6 +201,8 @@ class LiveMailbox:
 
     async def catch_up(self) -> None:
         """Return once all changes known at the call are in the columns. Raises as `refresh`."""
+        if not self.unsettled:
+            return
         for _ in range(2):
             if not self._refreshing:
                 break
@@ -217,7 +224,9 @@ class LiveMailbox:
 
         def refresh_and_read(has_read: bool) -> Changes:
             if not has_read and (names is None or names):
-                self.mailbox.refresh(names)
+                claimed = self.mailbox.refresh(names, claims=claim)
+                if claimed:
+                    self.claims.add(claimed, UID(claimed.stop))
             return self._read(since, uid_next, claim=claim)
 
         self._refreshing += 1
@@ -279,9 +288,10 @@ class LiveMailbox:
         changes = self.mailbox.changes_since(since).packed()
         if claim and changes.rows and changes.rows[-1].uid >= uid_next:
             below = UID(changes.rows[-1].uid + 1)
-            # If that cannot be written, it is tried again when a session reports them.
-            with suppress(NoSpace, ReadOnly, StoreUnavailable, InUse):
-                self.claims.add(self.mailbox.claim_recent(below), below)
+            if self.claims.end < below:
+                # If that cannot be written, it is tried again when a session reports them.
+                with suppress(NoSpace, ReadOnly, StoreUnavailable, InUse):
+                    self.claims.add(self.mailbox.claim_recent(below), below)
         return changes
 
     def record_claimed(self, appended: Appended) -> None:

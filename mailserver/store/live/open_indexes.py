@@ -26,7 +26,7 @@ AT_ONCE: Final = 16
 PAUSE: Final = 0.1
 TRIM_AFTER: Final = 8
 """Accounts closed, from which on freed memory is worth returning."""
-TRIM_EVERY: Final = 30.0
+TRIM_EVERY: Final = 5.0
 """Least seconds between two returns of freed memory."""
 
 

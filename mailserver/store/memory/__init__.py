@@ -4,9 +4,11 @@ It is meant to be obviously right, not fast: plain dicts, every answer computed 
 survives the process. One thread at a time, as `StoreRunner` promises for an account.
 """
 
-from mailserver.store.memory.account import MemoryAccount, MemoryPrepared, MemoryStore
+from mailserver.store.memory.account import MemoryAccount
 from mailserver.store.memory.mailbox import MemoryMailbox
 from mailserver.store.memory.messages import MemoryMessage, MemorySearchSource, MemoryStaged
+from mailserver.store.memory.prepared import MemoryPrepared
+from mailserver.store.memory.store import MemoryStore
 
 __all__ = [
     "MemoryAccount",

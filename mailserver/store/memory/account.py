@@ -1,10 +1,8 @@
-"""An account in memory: its mailboxes by name, appended and prepared messages; and the store of all accounts."""
+"""An account in memory: its mailboxes by name, appended and prepared messages."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from attrs import frozen
@@ -16,43 +14,21 @@ from mailserver.errors import (
     LimitReached,
     MailboxExists,
     MailboxHasChildren,
+    MailError,
     NoSuchMailbox,
+    OverQuota,
 )
 from mailserver.message.summary import Summary
-from mailserver.store.interfaces import Bounds, MailboxInfo, Status
+from mailserver.store.annotations import AnnotationChange, Annotations, merge
+from mailserver.store.interfaces import Bounds, MailboxInfo, ScanTooLarge, Status
 from mailserver.store.memory.mailbox import MemoryMailbox
-from mailserver.store.memory.messages import MemoryStaged, content
+from mailserver.store.memory.messages import MemoryStaged, as_sent, content
+from mailserver.store.memory.names import INBOX, canonical, checked_name, parents_of
+from mailserver.store.memory.prepared import MemoryPrepared
+from mailserver.store.quota import QuotaWarning, check, percent_used, warned_level
 from mailserver.store.receiving import Appended, Delivery, NewMessage
-from mailserver.types import MailboxId, UIDValidity
-
-INBOX = "INBOX"
-LONGEST_NAME = 254
-"""Octets; a Maildir++ folder is one directory name with a dot before it."""
-
-_NOT_IN_A_LEVEL = re.compile("[\x00-\x1f\x7f-\x9f.\ud800-\udfff]")
-
-
-class MemoryPrepared:
-    """Messages that wait for `publish`."""
-
-    def __init__(self, mailbox: MemoryMailbox, messages: Sequence[tuple[bytes, Iterable[str], int]]) -> None:
-        self._mailbox = mailbox
-        self._messages = messages
-        self._appended: Appended | None = None
-        self._aborted = False
-
-    def publish(self) -> Appended:
-        """Publish them. Repeated, it returns the same."""
-        if self._aborted:
-            raise ValueError("these messages have been aborted")
-        if self._appended is None:
-            uids = self._mailbox.add(self._messages)
-            self._appended = Appended(self._mailbox.id, self._mailbox.uid_validity, uids)
-        return self._appended
-
-    def abort(self) -> None:
-        """Drop them, unless published."""
-        self._aborted = self._appended is None
+from mailserver.store.time_slice import TimeSlice
+from mailserver.types import MailboxId, Quota, UIDValidity, Usage
 
 
 class _HeldMaildrop:
@@ -87,19 +63,79 @@ class MemoryAccount:
         special_use: Mapping[str, str],
         clock: Callable[[], float],
         bounds: Bounds,
+        *,
+        quota_warnings: tuple[int, ...] = (),
     ) -> None:
         self.user = user
         self.is_there = True
         self.bounds = bounds
         self.summarise = summarise
+        self.quota = Quota()
+        self._quota_warnings = quota_warnings
+        self._warned = 0
+        self._due: QuotaWarning | None = None
+        self._waiting: list[MemoryPrepared] = []
         self._clock = clock
         self._last_validity = 0
         self._subscribed: set[str] = set()
         self._mailboxes: dict[str, MemoryMailbox] = {}
         self._maildrop: _HeldMaildrop | None = None
+        self._annotations: Annotations = {}
         self._make(INBOX)
         for attribute, name in special_use.items():
             self.create(name, frozenset({"\\" + attribute.lstrip("\\")}))
+
+    # --- quota
+
+    def usage(self, name: str = INBOX) -> Usage:  # noqa: ARG002 - all mailboxes are up to date
+        """Return what counts for the quota."""
+        counts = [mailbox.status() for mailbox in self._mailboxes.values()]
+        self._waiting = [each for each in self._waiting if each.waits]
+        waiting = [len(data) for each in self._waiting for data in each.contents]
+        return Usage(
+            sum(each.size for each in counts) + sum(waiting),
+            sum(each.messages for each in counts) + len(waiting),
+            len(counts),
+        )
+
+    def check_quota(self, messages: int, octets: int) -> None:
+        """Raise OverQuota if so many more are too many."""
+        self._check(messages, octets)
+
+    def _check(self, messages: int, octets: int) -> Usage:
+        before = self.usage()
+        try:
+            check(self.quota, before, messages, octets)
+        except OverQuota:
+            self._warn(before, before, refused=True)
+            raise
+        return before
+
+    def check_more(self, contents: Sequence[bytes]) -> None:
+        """Check the quota before these messages are added. Raises: OverQuota."""
+        octets = sum(len(as_sent(data)) for data in contents)
+        before = self._check(len(contents), octets)
+        after = before._replace(storage=before.storage + octets, messages=before.messages + len(contents))
+        self._warn(before, after, refused=False)
+
+    def check_replacement(self, old: bytes, new: bytes) -> None:
+        """Check the quota before a message takes the place of another. Raises: OverQuota."""
+        octets = len(as_sent(new)) - len(as_sent(old))
+        before = self._check(0, octets)
+        self._warn(before, before._replace(storage=before.storage + octets), refused=False)
+
+    def _warn(self, before: Usage, after: Usage, *, refused: bool) -> None:
+        percents = percent_used(self.quota, before), percent_used(self.quota, after)
+        if not self.quota.limits_messages:
+            return
+        self._warned, is_due = warned_level(self._warned, self._quota_warnings, *percents, refused=refused)
+        if is_due:
+            self._due = QuotaWarning(self._warned, after, self.quota)
+
+    def take_quota_warning(self) -> QuotaWarning | None:
+        """Return a warning that is due, once."""
+        due, self._due = self._due, None
+        return due
 
     # --- names
 
@@ -107,7 +143,7 @@ class MemoryAccount:
         """Every name, parents included, sorted; INBOX first."""
         names = set(self._mailboxes)
         for name in self._mailboxes:
-            names.update(_parents(name))
+            names.update(parents_of(name))
         infos = []
         for name in sorted(names, key=lambda name: (name != INBOX, name)):
             mailbox = self._mailboxes.get(name)
@@ -125,13 +161,26 @@ class MemoryAccount:
         """The same with the subscriptions."""
         return MemoryList(self.mailboxes(), self.subscriptions())
 
+    def mailbox_ids(self, ids: Collection[MailboxId] | None = None) -> Mapping[MailboxId, str]:
+        """The names of the mailboxes with these ids, or of all."""
+        every = {mailbox.id: name for name, mailbox in self._mailboxes.items()}
+        return every if ids is None else {each: every[each] for each in ids if each in every}
+
+    def list_paths(self) -> Sequence[str]:
+        """None: nothing is on disk."""
+        return ()
+
+    def watched_paths(self, name: str) -> Sequence[str]:  # noqa: ARG002 - nothing is on disk
+        """None."""
+        return ()
+
     def subscriptions(self) -> frozenset[str]:
         """Subscribed names, also those that do not exist."""
         return frozenset(self._subscribed)
 
     def set_subscribed(self, name: str, *, subscribed: bool) -> None:
         """Subscribe or unsubscribe. Raises: BadMailboxName, LimitReached."""
-        name = _checked(name)
+        name = checked_name(name)
         if subscribed:
             if name not in self._subscribed and len(self._subscribed) >= self.bounds.mailboxes:
                 raise LimitReached
@@ -141,10 +190,10 @@ class MemoryAccount:
 
     def create(self, name: str, special_use: frozenset[str] = frozenset()) -> MailboxId:
         """Make a mailbox and its missing parents. Raises: MailboxExists, BadMailboxName, LimitReached."""
-        name = _checked(name)
+        name = checked_name(name)
         if name in self._mailboxes:
             raise MailboxExists
-        parents = [parent for parent in _parents(name) if parent not in self._mailboxes]
+        parents = [parent for parent in parents_of(name) if parent not in self._mailboxes]
         self._check_room(len(parents) + 1)
         for parent in parents:
             self._make(parent)
@@ -156,7 +205,7 @@ class MemoryAccount:
 
     def delete(self, name: str) -> None:
         """Remove a mailbox. Raises: NoSuchMailbox, MailboxHasChildren, Cannot."""
-        name = _canonical(name)
+        name = canonical(name)
         if name == INBOX:
             raise Cannot("INBOX cannot be deleted")
         if name not in self._mailboxes:
@@ -165,7 +214,7 @@ class MemoryAccount:
 
     def rename(self, old: str, new: str) -> None:
         """Rename with all children. Raises: NoSuchMailbox, MailboxExists, BadMailboxName."""
-        old, new = _canonical(old), _checked(new)
+        old, new = canonical(old), checked_name(new)
         if old not in self._mailboxes and not self._children(old):
             raise NoSuchMailbox
         if new in self._mailboxes:
@@ -173,6 +222,7 @@ class MemoryAccount:
         if old == INBOX:
             self.create(new)
             inbox = self._mailboxes[INBOX]
+            self._mailboxes[new].annotations = inbox.annotations
             inbox.move(inbox.all_uids(), new)
             return
         if new.startswith(old + "/"):
@@ -181,8 +231,8 @@ class MemoryAccount:
         if any(name in self._mailboxes for name in moving.values()):
             raise MailboxExists
         for name in moving.values():
-            _checked(name)
-        parents = [parent for parent in _parents(new) if parent not in self._mailboxes]
+            checked_name(name)
+        parents = [parent for parent in parents_of(new) if parent not in self._mailboxes]
         self._check_room(len(parents))
         for parent in parents:
             self._make(parent)
@@ -191,9 +241,29 @@ class MemoryAccount:
             mailbox.name = becomes
             self._mailboxes[becomes] = mailbox
 
+    def annotations(self, name: str | None) -> Annotations:
+        """Return those of a mailbox, or of the account. Raises: NoSuchMailbox."""
+        return self._annotations if name is None else self.mailbox(name).annotations
+
+    def annotations_stamp(self, name: str | None) -> object:
+        """Return the annotations themselves, which are replaced by a change; None without any. Raises: NoSuchMailbox."""
+        return self.annotations(name) or None
+
+    def annotate(self, name: str | None, changes: Mapping[str, bytes | None], most: int) -> AnnotationChange | None:
+        """Change them, all or none. Raises: NoSuchMailbox, TooManyAnnotations."""
+        merged, entries = merge(self.annotations(name), changes, most)
+        if not entries:
+            return None
+        if name is None:
+            self._annotations = merged
+            return AnnotationChange(None, entries)
+        mailbox = self.mailbox(name)
+        mailbox.annotate(merged)
+        return AnnotationChange(mailbox.id, entries)
+
     def mailbox(self, name: str) -> MemoryMailbox:
         """Return a mailbox by name. Raises: NoSuchMailbox."""
-        mailbox = self._mailboxes.get(_canonical(name))
+        mailbox = self._mailboxes.get(canonical(name))
         if mailbox is None:
             raise NoSuchMailbox
         return mailbox
@@ -202,6 +272,18 @@ class MemoryAccount:
         """Return counts. Raises: NoSuchMailbox."""
         return self.mailbox(name).status()
 
+    def statuses(self, names: Sequence[str], time_slice: TimeSlice) -> Mapping[str, Status | MailError | ScanTooLarge]:
+        """Return counts of many mailboxes."""
+        found: dict[str, Status | MailError | ScanTooLarge] = {}
+        for name in names:
+            try:
+                found[name] = self.status(name)
+            except MailError as error:
+                found[name] = error
+            if time_slice.take(1):
+                break
+        return found
+
     # --- new messages
 
     def stage(self) -> MemoryStaged:
@@ -209,13 +291,20 @@ class MemoryAccount:
         return MemoryStaged(bytearray())
 
     def append(
-        self, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
+        self,
+        name: str,
+        messages: Sequence[NewMessage],
+        seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False,
+        *,
+        beyond_quota: bool = False,
     ) -> Appended:
-        """Publish staged messages, all or none. Raises: NoSuchMailbox, LimitReached."""
+        """Publish staged messages, all or none. Raises: NoSuchMailbox, LimitReached, OverQuota."""
         mailbox = self.mailbox(name)
         mailbox.check_room(len(messages))
+        if not beyond_quota:
+            self.check_more([content(new.staged) for new in messages])
         is_claimable = mailbox.first_recent() == mailbox.uid_next
-        uids = mailbox.add([(content(new.staged), new.flags, self._date(new)) for new in messages])
+        uids = mailbox.add([(content(new.staged), new.flags, self.date_of(new)) for new in messages])
         for new in messages:
             new.staged.abort()
         claimed = is_claimable and seen_by(mailbox.id)
@@ -230,7 +319,9 @@ class MemoryAccount:
         outcomes: list[Appended | Exception] = []
         for delivery in deliveries:
             try:
-                outcomes.append(self.append(delivery.name, delivery.messages, seen_by))
+                outcomes.append(
+                    self.append(delivery.name, delivery.messages, seen_by, beyond_quota=delivery.beyond_quota)
+                )
             except Exception as error:
                 outcomes.append(error)
             for new in delivery.messages:
@@ -241,7 +332,9 @@ class MemoryAccount:
         """Keep them to be published later. Raises: NoSuchMailbox."""
         mailbox = self.mailbox(name)
         mailbox.check_room(len(messages))
-        prepared = MemoryPrepared(mailbox, [(content(new.staged), new.flags, self._date(new)) for new in messages])
+        self.check_more([content(new.staged) for new in messages])
+        prepared = MemoryPrepared(mailbox, [(content(new.staged), new.flags, self.date_of(new)) for new in messages])
+        self._waiting.append(prepared)
         for new in messages:
             new.staged.abort()
         return prepared
@@ -277,57 +370,18 @@ class MemoryAccount:
         return mailbox
 
     def _check_room(self, more: int) -> None:
-        if len(self._mailboxes) + more > self.bounds.mailboxes:
+        if more and len(self._mailboxes) + more > self.bounds.mailboxes:
             raise LimitReached
+        if more and self.quota.mailboxes is not None and len(self._mailboxes) + more > self.quota.mailboxes:
+            raise OverQuota
 
     def _children(self, name: str) -> list[str]:
         return [other for other in self._mailboxes if other.startswith(name + "/")]
 
-    def _date(self, new: NewMessage) -> int:
-        return int(self._clock()) if new.date is None else new.date
+    def now(self) -> int:
+        """The time, in seconds since 1970."""
+        return int(self._clock())
 
-
-class MemoryStore:
-    """All accounts, for as long as the process lives. Any user exists."""
-
-    def __init__(
-        self,
-        summarise: Callable[[bytes], Summary],
-        *,
-        special_use: Mapping[str, str] | None = None,
-        clock: Callable[[], float] = time.time,
-        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
-    ) -> None:
-        self._bounds = bounds
-        self._summarise = summarise
-        self._special_use = special_use or {}
-        self._clock = clock
-        self._accounts: dict[str, MemoryAccount] = {}
-
-    def account(self, user: str, home: str | None = None) -> MemoryAccount:  # noqa: ARG002 - nothing is on disk
-        """Return the account, made if it is new, with INBOX and the special-use folders (attribute -> name)."""
-        if user not in self._accounts:
-            self._accounts[user] = MemoryAccount(user, self._summarise, self._special_use, self._clock, self._bounds)
-        return self._accounts[user]
-
-
-def _parents(name: str) -> list[str]:
-    """Return the names above it: a/b/c has a and a/b."""
-    levels = name.split("/")
-    return ["/".join(levels[:depth]) for depth in range(1, len(levels))]
-
-
-def _canonical(name: str) -> str:
-    """Return INBOX for INBOX in any case (RFC 3501 5.1)."""
-    return INBOX if name.upper() == INBOX else name
-
-
-def _checked(name: str) -> str:
-    """Check that Maildir++ could have this name too. Raises: BadMailboxName."""
-    levels = name.split("/")
-    # Dovecot reads "~" at the beginning as a home directory, and opens no such mailbox.
-    if name.startswith("~") or not all(levels) or any(_NOT_IN_A_LEVEL.search(level) for level in levels):
-        raise BadMailboxName
-    if len(name.encode()) > LONGEST_NAME:
-        raise BadMailboxName("the mailbox name is too long")
-    return _canonical(name)
+    def date_of(self, new: NewMessage) -> int:
+        """The INTERNALDATE that a message will have."""
+        return self.now() if new.date is None else new.date

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
+from array import array
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from mailserver.errors import LimitReached, MailboxChanged, MailboxFull, MessageExpunged, StoreUnavailable
+from mailserver.message.preview import preview
+from mailserver.message.sort_keys import groups_of, message_sort_keys, picked
 from mailserver.message.summary import Summary
-from mailserver.store.flags import DELETED, KEYWORD_BIT, MAX_KEYWORDS, SEEN, SYSTEM_FLAGS, FlagChange
+from mailserver.store.annotations import Annotations
+from mailserver.store.flags import DELETED, KEYWORD_BIT, LETTERS, SEEN, SYSTEM_FLAGS, FlagChange, check_room
 from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
-from mailserver.store.memory.messages import KeptMessage, MemoryMessage, MemorySearchSource
+from mailserver.store.memory.messages import KeptMessage, MemoryMessage, MemorySearchSource, as_sent, content
 from mailserver.store.query import Query
+from mailserver.store.receiving import Appended, NewMessage
+from mailserver.store.recent_uids import NONE_CLAIMED
 from mailserver.store.rows import Changes, Row, Snapshot
 from mailserver.store.search import Search, evaluate
 from mailserver.store.time_slice import TimeSlice
@@ -25,7 +30,6 @@ if TYPE_CHECKING:
     from mailserver.store.memory.account import MemoryAccount
 
 _SYSTEM = {name.lower(): mask for name, mask in SYSTEM_FLAGS.items()}
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 class MemoryMailbox:
@@ -38,12 +42,16 @@ class MemoryMailbox:
         self.id = MailboxId(os.urandom(16))
         self.name = name
         self.special_use: frozenset[str] = frozenset()
+        self.annotations: Annotations = {}
         self.deleted = False
         self.uid_validity = uid_validity
         self.uid_next = UID(1)
         self._account = account
         self._messages: dict[UID, KeptMessage] = {}
         self._expunged: list[tuple[ModSeq, UID]] = []
+        self._floor = ModSeq(0)
+        """Expunges after this modseq are known."""
+        self._previews: dict[UID, str] = {}
         self._keywords: list[str] = []
         self._modseq = ModSeq(1)
         self._recent_from = UID(1)
@@ -58,9 +66,10 @@ class MemoryMailbox:
         """Return False."""
         return False
 
-    def refresh(self, names: Collection[str] | None = None) -> None:  # noqa: ARG002 - no other program writes here
+    def refresh(self, names: Collection[str] | None = None, *, claims: bool = False) -> range:  # noqa: ARG002
         """Do nothing, as no other program writes here."""
         self._check()
+        return NONE_CLAIMED
 
     def load(self) -> Snapshot:
         """Load the whole mailbox."""
@@ -72,8 +81,16 @@ class MemoryMailbox:
         """Return what happened after `modseq`. Raises: MailboxChanged."""
         self._check()
         rows = [message.row(uid) for uid, message in self._messages.items() if message.modseq > modseq]
-        expunged = sorted(uid for when, uid in self._expunged if when > modseq)
-        return Changes(modseq, self._modseq, rows, expunged, tuple(self._keywords), self.uid_next)
+        expunged = self.expunged_since(modseq) or ()
+        present = array("I", self._messages) if modseq < self._floor else None
+        return Changes(modseq, self._modseq, rows, expunged, tuple(self._keywords), self.uid_next, present)
+
+    def expunged_since(self, modseq: ModSeq) -> Sequence[UID] | None:
+        """Return the UIDs that were expunged after `modseq`, None before the history. Raises: MailboxChanged."""
+        self._check()
+        if not self._floor <= modseq <= self._modseq:
+            return None
+        return sorted(uid for when, uid in self._expunged if when > modseq)
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Do nothing, as nobody else changes it."""
@@ -103,6 +120,9 @@ class MemoryMailbox:
             uid_next=self.uid_next,
             uid_validity=self.uid_validity,
             highest_modseq=self._modseq,
+            size=sum(len(message.data) for message in self._messages.values()),
+            deleted_size=sum(len(message.data) for message in self._messages.values() if message.flags & DELETED),
+            mailbox=self.id,
         )
 
     def summaries(
@@ -152,6 +172,39 @@ class MemoryMailbox:
         self._check()
         return [self._messages[uid].row(uid) for uid in self._present(uids)]
 
+    def measure_rest(self, first: UID, time_slice: TimeSlice) -> UID | None:  # noqa: ARG002 - all sizes are known
+        """Do nothing, as all sizes are known."""
+        self._check()
+        return None
+
+    def previews(
+        self,
+        uids: Sequence[UID],
+        *,
+        only_kept: bool = False,
+        time_slice: TimeSlice | None = None,
+    ) -> Mapping[UID, str | None]:
+        """Return the previews, made and kept where missing."""
+        self._check()
+        found: dict[UID, str | None] = {}
+        for uid in self._present(uids):
+            if uid not in self._previews and not only_kept:
+                self._previews[uid] = preview(self._messages[uid].data)
+            found[uid] = self._previews.get(uid)
+            if time_slice is not None and time_slice.take(len(found[uid] or "")):
+                break
+        return found
+
+    def save_dates(self, uids: Sequence[UID]) -> Mapping[UID, int]:
+        """Return the save dates, without messages that are gone."""
+        self._check()
+        return self._source().save_dates(self._present(uids))
+
+    def email_ids(self, uids: Sequence[UID]) -> Mapping[UID, str]:
+        """Return the identifiers of the messages' content."""
+        self._check()
+        return self._source().email_ids(self._present(uids))
+
     def pop3_records(self, *, names: bool = False) -> Mapping[UID, Pop3Record]:
         """Return none: there was no other server."""
         del names
@@ -185,6 +238,14 @@ class MemoryMailbox:
         del uid, size, only_header
         return None
 
+    def sort_keys(self, uids: Sequence[UID], names: Sequence[str]) -> Sequence[tuple[Any, ...]]:
+        """Make them anew at each call."""
+        self._check()
+        return [
+            (uid, *picked(message_sort_keys(self._messages[uid].data, groups_of(names)), names))
+            for uid in self._present(uids)
+        ]
+
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Return the candidates that match, rising."""
         self._check()
@@ -203,7 +264,7 @@ class MemoryMailbox:
     def store_flags(
         self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
     ) -> Stored:
-        """Change flags. Raises: LimitReached for a 27th keyword."""
+        """Change flags. Raises: LimitReached for too many keywords."""
         self._check()
         before = self._modseq
         present = self._present(uids)
@@ -224,16 +285,28 @@ class MemoryMailbox:
                     self._modseq = modseq
         return Stored(modified, gone, before)
 
+    def annotate(self, annotations: Annotations) -> None:
+        """Replace the annotations, which is a change of the mailbox."""
+        self.annotations = annotations
+        self._modseq = ModSeq(self._modseq + 1)
+
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
         """Remove messages. Return the removed UIDs, rising."""
         self._check()
         going = [uid for uid in self._present(uids) if self._messages[uid].flags & DELETED or not only_deleted]
         if going:
             self._modseq = ModSeq(self._modseq + 1)
-        for uid in going:
-            del self._messages[uid]
-            self._expunged.append((self._modseq, uid))
+            self._remove(going)
         return going
+
+    def _remove(self, uids: Sequence[UID]) -> None:
+        for uid in uids:
+            del self._messages[uid]
+            self._previews.pop(uid, None)
+            self._expunged.append((self._modseq, uid))
+        if len(self._expunged) > (most := self._account.bounds.expunges):
+            self._floor = self._expunged[-most - 1][0]
+            self._expunged = [each for each in self._expunged if each[0] > self._floor]
 
     def copy(self, uids: Sequence[UID], target: str, *, skip_expunged: bool = False) -> Copied:
         """Copy, all or none, or all that exist. Raises: NoSuchMailbox, MessageExpunged, LimitReached."""
@@ -243,11 +316,13 @@ class MemoryMailbox:
         if len(present) != len(set(uids)) and not skip_expunged:
             raise MessageExpunged
         into.check_room(len(present))
+        self._account.check_more([self._messages[uid].data for uid in present])
         return self._copy(present, into)
 
     def _copy(self, present: Sequence[UID], into: MemoryMailbox) -> Copied:
         copies = [(self._messages[uid].data, self._names(uid), self._messages[uid].date) for uid in present]
-        return Copied(into.id, into.uid_validity, list(present), into.add(copies))
+        email_ids = [self._messages[uid].email_id for uid in present]
+        return Copied(into.id, into.uid_validity, list(present), into.add(copies, email_ids))
 
     def move(self, uids: Sequence[UID], target: str) -> Copied:
         """Move the messages that exist. Raises: NoSuchMailbox, LimitReached."""
@@ -260,17 +335,38 @@ class MemoryMailbox:
         self.expunge(copied.source, only_deleted=False)
         return copied
 
-    def add(self, messages: Sequence[tuple[bytes, Iterable[str], int]]) -> list[UID]:
-        """Add messages (octets, flag names, date), all or none. Raises: LimitReached."""
+    def replace(self, uid: UID, target: str, message: NewMessage) -> Appended:
+        """Add a message to `target`, and remove one here. Raises: NoSuchMailbox, MessageExpunged, LimitReached."""
+        self._check()
+        into = self._account.mailbox(target)
+        if uid not in self._messages:
+            raise MessageExpunged
+        if into is not self:
+            into.check_room(1)
+        data = content(message.staged)
+        self._account.check_replacement(self._messages[uid].data, data)
+        uids = into.add([(data, message.flags, self._account.date_of(message))])
+        message.staged.abort()
+        if into is not self:
+            self._modseq = ModSeq(self._modseq + 1)
+        self._remove([uid])
+        return Appended(into.id, into.uid_validity, uids)
+
+    def add(
+        self, messages: Sequence[tuple[bytes, Iterable[str], int]], email_ids: Sequence[str] | None = None
+    ) -> list[UID]:
+        """Add messages (octets, flag names, date), all or none; `email_ids` are those of copies. Raises: LimitReached."""
         self._check()
         names = [list(flags) for _data, flags, _date in messages]
         self._make_mask([name for group in names for name in group])
         if messages:
             self._modseq = ModSeq(self._modseq + 1)
         uids = []
-        for (data, _flags, date), group in zip(messages, names, strict=True):
-            sent = _BARE_LF.sub(b"\r\n", bytes(data))
-            self._messages[self.uid_next] = KeptMessage(sent, self._make_mask(group), self._modseq, date)
+        for at, ((data, _flags, date), group) in enumerate(zip(messages, names, strict=True)):
+            now = self._account.now()
+            email_id = os.urandom(12).hex() if email_ids is None else email_ids[at]
+            mask = self._make_mask(group)
+            self._messages[self.uid_next] = KeptMessage(as_sent(data), mask, self._modseq, date, now, email_id)
             uids.append(self.uid_next)
             self.uid_next = UID(self.uid_next + 1)
         return uids
@@ -306,10 +402,28 @@ class MemoryMailbox:
         for name in names:
             if not self._mask(name):
                 new.setdefault(name.lower(), name)
-        if len(self._keywords) + len(new) > MAX_KEYWORDS:
-            raise LimitReached("a mailbox can have 26 keywords")
-        self._keywords += new.values()
+        try:
+            check_room([*self._keywords, *new.values()])
+        except LimitReached:
+            known = self._used_keywords()
+            check_room([*known, *new.values()])
+            self._keywords = known
+        for name in new.values():
+            if "" in self._keywords:
+                self._keywords[self._keywords.index("")] = name
+            else:
+                self._keywords.append(name)
         return sum({self._mask(name) for name in names})
+
+    def _used_keywords(self) -> list[str]:
+        """Return the keywords by number, "" for further ones that no message has."""
+        used = 0
+        for message in self._messages.values():
+            used |= message.flags
+        return [
+            name if number < LETTERS or used >> KEYWORD_BIT + number & 1 else ""
+            for number, name in enumerate(self._keywords)
+        ]
 
     def _names(self, uid: UID) -> list[str]:
         mask = self._messages[uid].flags

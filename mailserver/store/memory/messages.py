@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from attrs import define, frozen
@@ -12,6 +13,8 @@ from mailserver.store.receiving import StagedMessage
 from mailserver.store.rows import Row
 from mailserver.store.search_source import SentWithin, TextsWith, Where
 from mailserver.types import UID, ModSeq
+
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 @define
@@ -31,6 +34,13 @@ class MemoryStaged:
     def copy(self, descriptor: int, offset: int, count: int) -> None:
         """Append octets of an open file."""
         self.write(os.pread(descriptor, count, offset))
+
+    def content(self) -> bytes:
+        """Return all octets so far."""
+        return content(self)
+
+    def finish(self, date: int | None) -> None:
+        """Do nothing, as nothing is open."""
 
     def abort(self) -> None:
         """Drop it. Harmless after use and when repeated."""
@@ -63,6 +73,11 @@ def content(staged: StagedMessage) -> bytes:
     return bytes(staged.data)
 
 
+def as_sent(data: bytes) -> bytes:
+    """Return the octets with CRLF line ends."""
+    return _BARE_LF.sub(b"\r\n", bytes(data))
+
+
 @frozen
 class KeptMessage:
     """A stored message: its bytes as sent, its flags by mask, and its last change."""
@@ -71,6 +86,10 @@ class KeptMessage:
     flags: int
     modseq: ModSeq
     date: int
+    saved: int
+    """When it came into its mailbox, in seconds since 1970."""
+    email_id: str
+    """The identifier of its content."""
 
     def row(self, uid: UID) -> Row:
         """Return its row under that UID."""
@@ -90,6 +109,14 @@ class MemorySearchSource:
 
     def measure(self, uids: Sequence[UID], *, only_dates: bool) -> None:
         """Do nothing, as sizes and dates are always known."""
+
+    def save_dates(self, uids: Sequence[UID]) -> Mapping[UID, int]:
+        """Return the save dates, without messages that are gone."""
+        return {uid: self.messages[uid].saved for uid in uids if uid in self.messages}
+
+    def email_ids(self, uids: Sequence[UID]) -> Mapping[UID, str]:
+        """Return the identifiers of the messages' content, without messages that are gone."""
+        return {uid: self.messages[uid].email_id for uid in uids if uid in self.messages}
 
     def flag_mask(self, name: str) -> int:
         """Return the bit of a flag, 0 for a keyword that the mailbox does not have."""

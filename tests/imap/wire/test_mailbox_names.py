@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailserver.errors import BadMailboxName, NoSuchMailbox
-from mailserver.imap.wire.mailbox_names import Namespace, decode_utf7, encode_utf7
+from mailserver.imap.wire.mailbox_names import Namespace, decode_utf7, encode_utf7, is_inbox
 from mailserver.types import SLASH
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -101,3 +101,14 @@ def test_both_ways(levels: list[str], separator: str, prefix: str) -> None:
     namespace = Namespace.make(separator, prefix)
     name = "/".join(level.replace(separator, "-") for level in levels)
     assert namespace.to_store(namespace.to_client(name)) == name
+
+
+@pytest.mark.parametrize("name", ["ınbox", "INBOX\u200b", "ＩＮＢＯＸ", "İNBOX"])
+def test_inbox_has_the_letters_of_ascii_alone(name: str) -> None:
+    """RFC 3501 5.1. Python's capital of a dotless i is I."""
+    assert not is_inbox(name)
+    assert Namespace.make("/", "").to_store(name) == name
+    assert Namespace.make("/", "").to_store(f"{name}/a") == f"{name}/a"
+    with pytest.raises(NoSuchMailbox):
+        Namespace.make("/", "INBOX").to_store(f"{name}/a")
+    assert Namespace.make("/", "INBOX").to_store("iNbOx/a") == "a"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.imap.wire.pattern import Pattern
+from mailserver.imap.wire.pattern import Patterns
 
 
 def meant(pattern: str, name: str) -> bool:
@@ -20,17 +20,22 @@ def meant(pattern: str, name: str) -> bool:
 
 @given(st.text("ab/*%", max_size=8), st.text("ab/", max_size=8))
 def test_wildcards(pattern: str, name: str) -> None:
-    assert Pattern(pattern, "/").matches(name) == meant(pattern, name)
+    assert Patterns([pattern], "/").matches(name) == meant(pattern, name)
+
+
+@given(st.lists(st.text("ab/*%", max_size=6), max_size=5), st.text("ab/", max_size=8))
+def test_several_patterns(patterns: list[str], name: str) -> None:
+    assert Patterns(patterns, "/").matches(name) == any(meant(pattern, name) for pattern in patterns)
 
 
 def test_many_wildcards_end_soon() -> None:
     """A backtracking matcher would not end in this universe's time."""
-    assert not Pattern("*a" * 500 + "b", "/").matches("a" * 1000)
-    assert Pattern("%a" * 500, "/").matches("a" * 1000)
+    assert not Patterns(["*a" * 500 + "b"], "/").matches("a" * 1000)
+    assert Patterns(["%a" * 500], "/").matches("a" * 1000)
 
 
 def test_a_pattern_longer_than_any_name_costs_nothing() -> None:
-    pattern = Pattern("*a" * 30_000 + "*", "/")
+    pattern = Patterns(["*a" * 30_000 + "*"], "/")
     assert not pattern.matches("a" * 1000)
     assert pattern._places == {}, "nothing is moved on for it"
-    assert Pattern("*a" * 1000 + "*", "/").matches("a" * 1000)
+    assert Patterns(["*a" * 1000 + "*"], "/").matches("a" * 1000)

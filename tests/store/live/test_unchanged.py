@@ -99,7 +99,7 @@ def test_selecting_takes_up_what_was_poked_before(world, stamp, memory, account,
 def test_selecting_that_fails_leaves_the_poke(world, stamp, account, live, monkeypatch):
     live.poked(["name"])
     with monkeypatch.context() as patch:
-        patch.setattr(MemoryMailbox, "refresh", lambda _self: (_ for _ in ()).throw(StoreUnavailable()))
+        patch.setattr(MemoryMailbox, "refresh", lambda _self, **_: (_ for _ in ()).throw(StoreUnavailable()))
         with pytest.raises(StoreUnavailable):
             world.do(account.select("INBOX"))
     assert live.stale

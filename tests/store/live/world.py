@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 import pytest
 
 from mailserver.store.live import LiveAccount, LiveAccounts, LiveMailbox
 from mailserver.store.memory import MemoryMailbox, MemoryStore
+from mailserver.store.recent_uids import NONE_CLAIMED
 
 T = TypeVar("T")
 USER = "anna@example.test"
@@ -130,7 +131,10 @@ def pokes() -> tuple[list[int], Callable[[], None]]:
 
 def record_refreshes(monkeypatch: pytest.MonkeyPatch) -> list[set[str] | None]:
     looked: list[set[str] | None] = []
-    monkeypatch.setattr(
-        MemoryMailbox, "refresh", lambda _self, names=None: looked.append(None if names is None else set(names))
-    )
+
+    def refresh(_self: MemoryMailbox, names: Collection[str] | None = None, *, claims: bool = False) -> range:
+        looked.append(None if names is None else set(names))
+        return NONE_CLAIMED
+
+    monkeypatch.setattr(MemoryMailbox, "refresh", refresh)
     return looked

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from mailserver.errors import BadSyntax, LimitReached
@@ -58,13 +60,46 @@ def test_a_name_that_is_no_atom_is_kept_and_not_shown(tmp_path):
     assert path.read_bytes() == b"0 My label\n1 a\r\n2 ok\n3 \xff\n4 x\n"
 
 
-def test_the_27th_is_refused():
-    known = Keywords().including([f"k{number}" for number in range(26)])
-    assert known.full
+def test_the_501st_is_refused():
+    known = Keywords().including([f"k{number}" for number in range(500)])
     assert known.including(["K3", "\\Seen"]) is known
-    with pytest.raises(LimitReached):
+    with pytest.raises(LimitReached, match="takes 500 keywords"):
         known.including(["one-more"])
-    assert not Keywords(known.names[:25]).full
+    assert len(Keywords(known.names[:499]).including(["one-more"]).names) == 500
+
+
+def test_keywords_beyond_the_letters_have_a_file_of_their_own(tmp_path):
+    path, further = str(tmp_path / "dovecot-keywords"), str(tmp_path / "mailserver-keywords")
+    letters = Keywords().including([f"k{number}" for number in range(26)])
+    keywords.write(path, letters, further, before=Keywords())
+    assert not os.path.exists(further)
+    stat = os.stat(path)
+    known = letters.including(["k26", "k27"])
+    keywords.write(path, known, further, before=letters)
+    assert os.stat(path).st_ino == stat.st_ino, "a file that does not change is not written"
+    with open(further, "rb") as file:
+        assert file.read() == b"26 k26\n27 k27\n"
+    assert keywords.read(path, further) == known
+    assert keywords.read(path) == letters
+
+
+def test_further_lines_that_make_no_sense_are_passed_over(tmp_path):
+    path, further = tmp_path / "dovecot-keywords", tmp_path / "mailserver-keywords"
+    path.write_bytes(b"0 a\n")
+    further.write_bytes(b"26 A\n27 ok\n27 again\n28 OK\n3 letter\n500 far\n-1 x\n29 not an atom\n\n1234 y\n\xff\n26")
+    found = keywords.read(str(path), str(further))
+    assert [(number, name) for number, name in enumerate(found.names) if name] == [(0, "a"), (27, "ok")]
+    more = found.including([f"n{number}" for number in range(28)])
+    assert more.names[26] == "", "the number of a hidden name is not given anew"
+    assert more.names[28] == "n25"
+    assert more.names[30] == "n26"
+
+
+def test_numbers_that_no_message_has_are_freed_but_for_letters():
+    known = Keywords().including([f"k{number}" for number in range(40)])
+    left = known.without_unused(1 << 5 + 30)
+    assert [name for name in left.names if name] == [*(f"k{number}" for number in range(26)), "k30"]
+    assert left.including(["new"]).names[26] == "new"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a\n1 b", "a(", "é", 'q"', "a]"])

@@ -180,10 +180,12 @@ def test_the_names_of_many_messages_cost_one_query(tmp_path, monkeypatch):
     for uid in range(1, 2 * GROUP):
         if mailbox.read_cached(uid, None, False) is None:
             assert mailbox.read_whole([uid], 1000) == [(uid, to_crlf(TEXTS[0]))]
-    assert asked == [GROUP, GROUP]
+    # A page that the kernel is writing just now is not read without waiting: that message is asked for by itself.
+    assert [number for number in asked if number > 1] == [GROUP, GROUP]
+    asked.clear()
     # Reading a whole mailbox, as a search does, must not drop all other names.
     mailbox.read_whole(range(1, 2 * GROUP), 1 << 20)
-    assert asked == [GROUP, GROUP, 2 * GROUP - 1]
+    assert asked == [2 * GROUP - 1]
 
 
 def test_names_are_bounded_in_octets():

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import os
+import weakref
 
 import pytest
 
@@ -246,3 +249,26 @@ def test_the_journal_and_the_disk_agree_when_nothing_is_lost(tmp_path, monkeypat
     assert tree(tmp_path / "all") == tree(root)
     assert {name for _, names, _ in os.walk(root) for name in names} == {"tmp", "b", "cur"}
     assert {name for _, names, _ in os.walk(tmp_path / "all") for name in names} == {"tmp", "b", "cur"}
+
+
+def test_a_missing_file_keeps_nothing_of_its_caller(tmp_path):
+    def unlink(value):
+        with contextlib.suppress(FileNotFoundError):
+            safeio.unlink(str(tmp_path / "missing"))
+        return weakref.ref(value)
+
+    gc.disable()
+    try:
+        kept = unlink(Stop())
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("number", sorted(safeio._ANSWERS))
+def test_an_error_that_is_an_answer_has_the_same_class_number_and_names(number):
+    error = OSError(number, os.strerror(number), "old", None, "new")
+    found = safeio.failure(error)
+    assert found is not error
+    assert type(found) is type(error)
+    assert (found.errno, found.filename, found.filename2) == (number, "old", "new")

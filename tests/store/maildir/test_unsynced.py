@@ -47,10 +47,12 @@ def stuck(path):
 
 def fail_once(account, monkeypatch):
     """A STORE whose sync fails, and whose renames cannot be taken back."""
-    cur, sync = os.path.join(account.root, "cur"), safeio.sync_directory
+    cur, sync, renames = os.path.join(account.root, "cur"), safeio.sync_directory, [safeio.rename]
 
-    def rename(_old, _new):
-        raise StoreUnavailable
+    def rename(old, new):
+        if not renames:
+            raise StoreUnavailable
+        renames.pop()(old, new)
 
     with monkeypatch.context() as patch:
         patch.setattr(safeio, "sync_directory", lambda path: stuck(cur)(sync, path))

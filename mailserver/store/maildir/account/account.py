@@ -1,4 +1,4 @@
-"""One user's Maildir: the tree of mailboxes, and the entry for messages."""
+"""One user's Maildir: quota, messages and maintenance; `mailbox_tree` has the mailboxes."""
 
 from __future__ import annotations
 
@@ -12,44 +12,39 @@ from attrs import evolve
 
 from mailserver.errors import (
     BadMailboxName,
-    Cannot,
-    LimitReached,
-    MailboxExists,
-    MailboxHasChildren,
-    MailError,
     NoSuchMailbox,
 )
-from mailserver.store.index.database import HISTORY
+from mailserver.store.annotations import AnnotationChange, Annotations
+from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import MailboxInfo, MailboxList, MaildropLock, Status
-from mailserver.store.maildir.account import relocation
-from mailserver.store.maildir.account.mailbox_list import MailboxListReader
+from mailserver.store.interfaces import MaildropLock
+from mailserver.store.maildir.account import annotation_change, relocation
+from mailserver.store.maildir.account.mailbox_tree import MailboxTree
 from mailserver.store.maildir.account.text_index import NOW, TextIndex
-from mailserver.store.maildir.disk import directories, lock, reserved_space, safeio
-from mailserver.store.maildir.format import subscriptions, uidlist
-from mailserver.store.maildir.format.uid_validity import next_uid_validity
-from mailserver.store.maildir.home import folders, intent, recovery, special_use
+from mailserver.store.maildir.disk import lock, reserved_space
+from mailserver.store.maildir.format import subscriptions
+from mailserver.store.maildir.home import folders, intent, special_use
 from mailserver.store.maildir.home.folders import INBOX, canonical
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.home.renaming import rename_tree
 from mailserver.store.maildir.home.settings import Settings
 from mailserver.store.maildir.home.special_use import set_special_use
-from mailserver.store.maildir.mailbox import delivery, staged_file
+from mailserver.store.maildir.mailbox import delivery, prepared, staged_file
 from mailserver.store.maildir.mailbox.mailbox import MaildirMailbox
+from mailserver.store.maildir.sync import usage
 from mailserver.store.maildir.sync.reconcile import sync_uidlist
+from mailserver.store.quota import QuotaWarning
 from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, StagedMessage
-from mailserver.types import UID, MailboxId, UIDValidity
+from mailserver.types import UID, MailboxId, Quota, UIDValidity, Usage
 
 _log = logging.getLogger(__name__)
 
 
-class MaildirAccount:
+class MaildirAccount(MailboxTree):
     """Implements `store.interfaces.Account`."""
 
     def __init__(self, user: str, root: str, settings: Settings) -> None:
         self._user = user
-        self._home = Home(root, settings)
-        self._list = MailboxListReader(self._home)
+        super().__init__(Home(root, settings))
         self._text_index = TextIndex(self._home, self._contents)
         if settings.search_index:
             self._home.text_index = self._text_index
@@ -64,156 +59,64 @@ class MaildirAccount:
         """INBOX's directory, which contains all others."""
         return self._home.root
 
-    # --- names
+    # --- quota
 
-    def mailboxes(self) -> Sequence[MailboxInfo]:
-        """Return every name, parents included, sorted; INBOX first. Raises: InUse, StoreUnavailable."""
-        return self._list.read().infos
+    @property
+    def quota(self) -> Quota:
+        """Limits that additions keep to."""
+        return self._home.quota.limits
 
-    def mailbox_list(self) -> MailboxList:
-        """Return the same with the subscriptions, to be used until they change. Raises: InUse, StoreUnavailable."""
-        return self._list.read()
+    @quota.setter
+    def quota(self, limits: Quota) -> None:
+        self._home.quota.limits = limits
 
-    def subscriptions(self) -> frozenset[str]:
-        """Return the subscribed names, also those that do not exist. Raises: StoreUnavailable."""
-        return subscriptions.read(self._home.root, self._home.settings.encoding)
-
-    def set_subscribed(self, name: str, *, subscribed: bool) -> None:
-        """Subscribe or unsubscribe. Raises: BadMailboxName, LimitReached, InUse, NoSpace."""
-        name = canonical(name)
-        self._home.paths(name)
-        with self._home.changing():
-            known = self.subscriptions()
-            wanted = known | {name} if subscribed else known - {name}
-            if len(wanted) > max(len(known), self._home.settings.bounds.mailboxes):
-                raise LimitReached(f"no more than {self._home.settings.bounds.mailboxes} names can be subscribed to")
-            if wanted != known:
-                subscriptions.write(self._home.root, wanted, self._home.settings.encoding)
-
-    def create(self, name: str, special_use: frozenset[str] = frozenset()) -> MailboxId:
-        """Make a mailbox and its missing parents.
-
-        Raises: MailboxExists, BadMailboxName, LimitReached, InUse, NoSpace.
-        """
-        name = canonical(name)
+    def usage(self, name: str = INBOX) -> Usage:
+        """Return what counts for the quota, up to date for that mailbox. Raises: InUse, StoreUnavailable."""
+        with contextlib.suppress(NoSuchMailbox, BadMailboxName):
+            self.mailbox(name).refresh()
+        names = [info.name for info in self._list.read().infos if info.selectable]
         home = self._home
-        home.paths(name)
-        with home.changing():
-            if home.layout.exists(name):
-                raise MailboxExists
-            missing = [
-                level_name for level_name in (*folders.parents(name), name) if not home.layout.exists(level_name)
-            ]
-            home.check_mailboxes(len(missing))
-            made: list[str] = []
-            try:
-                for level_name in missing:
-                    home.layout.create(level_name, next_uid_validity(home.root))
-                    made.append(level_name)
-                state = sync_uidlist(home, name)
-                if special_use:
-                    set_special_use(home, state.guid, special_use)
-            except BaseException:
-                for level_name in reversed(made):
-                    home.layout.undo_create(level_name)
-                raise
-            return state.guid
+        with home.locked():
+            known = home.read(lambda index: index.mailboxes.count())
+            if known != len(names):
+                # Another program has made or removed mailboxes.
+                usage.count(home)
+            return usage.usage(home)._replace(mailboxes=len(names))
 
-    def delete(self, name: str) -> None:
-        """Remove a mailbox with its mail. Raises: NoSuchMailbox, MailboxHasChildren, Cannot, InUse."""
-        name = canonical(name)
+    def check_quota(self, messages: int, octets: int) -> None:
+        """Raise OverQuota if so many more are certainly too many now."""
         home = self._home
-        if name == INBOX:
-            raise Cannot("INBOX cannot be deleted")
-        with home.changing():
-            if not self._exists(name):
-                raise MailboxHasChildren if self._children(name) else NoSuchMailbox
-            safeio.point("delete.before-rename")
-            retired = home.layout.retire(name)
-            safeio.point("delete.after-rename")
-            state = home.read(lambda index: index.mailboxes.by_name(name))
-            if state is not None:
-                key = state.key
-                home.update(lambda index: index.mailboxes.remove(key))
-                home.forget(state.guid)
-                try:
-                    special_use.forget(home.root, state.guid)
-                except (MailError, OSError) as error:
-                    # It is deleted all the same: LIST checks whether the mailbox exists.
-                    _log.warning("the special use of the deleted mailbox %s could not be removed: %r", name, error)
-            safeio.point("delete.after-index")
-        # It is invisible: other operations need not wait for the removal of much mail. It stays deleted if the disk
-        # keeps the files; the next operation tries again.
-        directories.discard_tree(retired)
-
-    def rename(self, old: str, new: str) -> None:
-        """Rename with all children; INBOX: its messages move to `new`.
-
-        Raises: NoSuchMailbox, MailboxExists, BadMailboxName, LimitReached, InUse, NoSpace.
-        """
-        old, new = canonical(old), canonical(new)
-        home = self._home
-        home.paths(new)
-        with home.changing():
-            children = self._children(old)
-            moving = [old, *children] if self._exists(old) else children
-            if not moving:
-                raise NoSuchMailbox
-            if home.layout.exists(new):
-                raise MailboxExists
-            if old == INBOX:
-                self._empty_inbox(new)
-                return
-            if new.startswith(old + "/"):
-                raise BadMailboxName("a mailbox cannot be moved below itself")
-            rename_tree(home, moving, old, new)
-
-    def _empty_inbox(self, new: str) -> None:
-        """Make `new` and move the messages of INBOX there."""
-        home = self._home
-        created = [name for name in (*folders.parents(new), new) if not home.layout.exists(name)]
-        pending = intent.write(home.root, intent.Intent(recovery.CREATE, {"created": created}))
-        try:
-            self.create(new)
-            inbox = self.mailbox(INBOX)
-            inbox.refresh()
-            moved = inbox.move([UID(uid) for uid in inbox.load().uids], new)
-            if not moved.source:
-                # While the intent exists, mailboxes without messages are removed.
-                intent.clear(home.root, pending)
-        except MailError:
-            with contextlib.suppress(OSError, MailError):
-                touched = recovery.undo_create(home, pending.payload)
-                home.update(lambda index: index.mailboxes.distrust(touched))
-                intent.forget(home.root, pending)
-            raise
-        if moved.source:
-            intent.forget(home.root, pending)
-
-    # --- mailboxes
-
-    def mailbox(self, name: str) -> MaildirMailbox:
-        """Return a mailbox by name. Raises: NoSuchMailbox, InUse, NoSpace, StoreUnavailable."""
-        name = canonical(name)
-        home = self._home
-        self._check(name)
-        state = home.read(lambda index: index.mailboxes.by_name(name))
-        signature = uidlist.signature(home.paths(name).uidlist)
-        if (
-            state is None
-            or signature is None
-            or signature[:2] != state.uidlist_signature[:2]
-            or state.boot != home.boot
-        ):
+        if home.quota.limits.limits_messages:
             with home.locked():
-                state = sync_uidlist(home, name)
-        return MaildirMailbox(home, state)
+                usage.keep_to_quota(home, lambda: usage.Addition(home).check(octets, messages))
 
-    def status(self, name: str) -> Status:
-        """Return counts, after taking up other programs' changes. Raises: NoSuchMailbox, InUse."""
-        mailbox = self.mailbox(name)
-        mailbox.refresh()
-        return mailbox.status()
+    def recount(self) -> tuple[Usage, Usage]:
+        """Count the account anew. Return the usage before and after. Raises: InUse, StoreUnavailable."""
+        with self._home.locked():
+            before = self.usage()
+            self._home.update(Index.forget_all_counts)
+            usage.count(self._home)
+            return before, self.usage()
+
+    def take_quota_warning(self) -> QuotaWarning | None:
+        """Return a warning that is due, once."""
+        due, self._home.quota.due = self._home.quota.due, None
+        return due
+
+    # --- annotations
+
+    def annotations(self, name: str | None) -> Annotations:
+        """Return those of a mailbox, or of the account. Raises: NoSuchMailbox, BadMailboxName, StoreUnavailable."""
+        return annotation_change.read(self._home, None if name is None else canonical(name))
+
+    def annotations_stamp(self, name: str | None) -> object:
+        """Return inode, size and mtime of the file. Raises: BadMailboxName, StoreUnavailable."""
+        return annotation_change.stamp(self._home, None if name is None else canonical(name))
+
+    def annotate(self, name: str | None, changes: Mapping[str, bytes | None], most: int) -> AnnotationChange | None:
+        """Change them, all or none. Raises: NoSuchMailbox, BadMailboxName, TooManyAnnotations, InUse, NoSpace."""
+        with self._home.changing():
+            return annotation_change.change(self._home, None if name is None else canonical(name), changes, most)
 
     # --- messages
 
@@ -227,7 +130,7 @@ class MaildirAccount:
         """Publish staged messages, all or none. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
         name = canonical(name)
         self._check(name)
-        appended = delivery.append(self._home, name, messages, seen_by)
+        appended = usage.keep_to_quota(self._home, lambda: delivery.append(self._home, name, messages, seen_by))
         reserved_space.ensure(self._home.settings.reserved_space_root)
         return appended
 
@@ -248,7 +151,7 @@ class MaildirAccount:
         """Sync the messages with an intent record. Raises: as `append`."""
         name = canonical(name)
         self._check(name)
-        return delivery.prepare(self._home, name, messages)
+        return usage.keep_to_quota(self._home, lambda: prepared.prepare(self._home, name, messages))
 
     def lock_maildrop(self) -> MaildropLock:
         """Acquire the account's lock for a POP3 session. Raises: InUse, NoSpace, StoreUnavailable."""
@@ -342,26 +245,12 @@ class MaildirAccount:
             folders.complete(home.root)
             staged_file.sweep(home.temporary, keep)
             for state in home.read(lambda index: index.mailboxes.all()):
-                home.update(lambda index, key=state.key: index.prune(key, HISTORY))  # type: ignore[misc]
+                home.update(lambda index, key=state.key: index.prune(key, index.history))  # type: ignore[misc]
 
     # --- small parts
 
     def _contents(self, state: MailboxState, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes]]:
         return MaildirMailbox(self._home, state).all_contents(uids)
-
-    def _check(self, name: str) -> None:
-        if not self._exists(name):
-            self._list.distrust()
-            raise folders.missing(name)
-
-    def _exists(self, name: str) -> bool:
-        try:
-            return folders.is_mailbox(self._home.paths(name).directory)
-        except BadMailboxName:
-            return False
-
-    def _children(self, name: str) -> list[str]:
-        return [other for other in self._home.layout.mailboxes() if other.startswith(name + "/")]
 
 
 def is_account(root: str) -> bool:

@@ -53,13 +53,21 @@ class MaildirStore:
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
         search_index: bool = True,
         root_seen: DirectoryId | None = None,
+        quota_warnings: Sequence[int] = (),
     ) -> None:
-        """`root_seen`: the root when the server started, if that is not now."""
+        """`root_seen`: the root when the server started, if that is not now. `quota_warnings`: percentages."""
         self._root = os.fspath(root)
         self._location = location
         uses = {use: (names,) if isinstance(names, str) else tuple(names) for use, names in special_use.items()}
         self._settings = Settings(
-            summarise, hostname or socket.gethostname(), self._root, encoding, bounds, search_index, uses
+            summarise,
+            hostname or socket.gethostname(),
+            self._root,
+            encoding,
+            bounds,
+            search_index,
+            uses,
+            tuple(quota_warnings),
         )
         self._tidied: set[str] = set()
         with safeio.boundary():

@@ -17,7 +17,9 @@ content. Any other one, of another host or unreadable, is removed when neither i
 for two minutes: Dovecot's own rule.
 
 Each holder of the account's lock leaves a stamp in the lock file. A holder that finds its own stamp knows that nobody
-else has changed the account meanwhile, and need not read again what it wrote to the index.
+else has changed the account meanwhile, and need not read again what it wrote to the index. The end of a stamp is KEEPS_SUMS
+if the sums of the index (`store.index.sums`) hold. A version of this program without these sums leaves another end: they
+are then removed before the mark is set again.
 
 After the stamp the file has room for `notes` to the next holder. These octets are allocated from the file's beginning,
 so a note needs neither space nor a sync; it need not outlive the machine.
@@ -57,7 +59,8 @@ _SIZE = 4096
 """Octets of the lock file: a block of the file system."""
 NOTES_ROOM = _SIZE - _NOTES_AT
 """Largest size of notes in octets."""
-_NO_STAMP = bytes(_STAMP_SIZE)
+KEEPS_SUMS = b"sums"
+_RANDOM = _STAMP_SIZE - len(KEEPS_SUMS)
 
 
 class AccountLock:
@@ -68,11 +71,13 @@ class AccountLock:
         self._path = os.path.join(root, FILE_NAME)
         self._wait = wait
         self._fd = -1
-        self._stamp = os.urandom(_STAMP_SIZE)
+        self._stamp = os.urandom(_RANDOM)
         self.alone = False
         """Once held: no other object has held it since this one did."""
         self.noted = False
         """Once held: there are notes."""
+        self.sums_hold = False
+        """Once held: all holders since the sums were last removed have kept them."""
 
     def __enter__(self) -> Self:
         """Acquire it. Raises: InUse after the wait, NoSpace, StoreUnavailable."""
@@ -81,7 +86,7 @@ class AccountLock:
         try:
             if not _try_flock(fd):
                 wait_for(lambda: _try_flock(fd), WAIT if self._wait is None else self._wait)
-            self.alone, self.noted = _leave_stamp(fd, self._stamp)
+            self.alone, self.noted, self.sums_hold = _leave_stamp(fd, self._stamp)
         except BaseException:
             os.close(fd)
             raise
@@ -97,6 +102,11 @@ class AccountLock:
             fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)
+
+    def mark_sums(self) -> None:
+        """Note that the sums of the index hold, after they were removed. Only while it is held. Repeated if it fails."""
+        with contextlib.suppress(OSError):
+            self.sums_hold = os.pwrite(self._fd, KEEPS_SUMS, _RANDOM) == len(KEEPS_SUMS)
 
     def notes(self) -> bytes:
         """Return the notes of an earlier holder; none if they cannot be read. Only while it is held."""
@@ -149,7 +159,7 @@ def disturb(root: str) -> None:
     with safeio.boundary(), contextlib.suppress(FileNotFoundError):
         fd = os.open(os.path.join(root, FILE_NAME), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            os.pwrite(fd, _NO_STAMP, 0)
+            os.pwrite(fd, bytes(_RANDOM), 0)
         finally:
             os.close(fd)
 
@@ -252,8 +262,8 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
-def _leave_stamp(fd: int, stamp: bytes) -> tuple[bool, bool]:
-    """Write the stamp. Return whether it was there already, and whether there are notes.
+def _leave_stamp(fd: int, stamp: bytes) -> tuple[bool, bool, bool]:
+    """Write the stamp. Return whether it was there already, whether there are notes, and whether the sums hold.
 
     If it cannot be written, the file has no stamp, so that every holder rereads everything. Raises: StoreUnavailable.
     """
@@ -261,23 +271,26 @@ def _leave_stamp(fd: int, stamp: bytes) -> tuple[bool, bool]:
         found = os.pread(fd, _NOTES_AT, 0)
     except OSError:
         # A directory in place of the file: the account is read-only.
-        return False, False
+        return False, False, False
     noted = found[_STAMP_SIZE : _STAMP_SIZE + 1] == b"1"
-    if found[:_STAMP_SIZE] == stamp:
-        return True, noted
+    sums_hold = found[_RANDOM:_STAMP_SIZE] == KEEPS_SUMS
+    if found[:_RANDOM] == stamp:
+        return True, noted, sums_hold
     # The first holder takes the room for notes.
-    data = stamp if len(found) == _NOTES_AT else stamp.ljust(_SIZE, b"\0")
+    data = stamp + (KEEPS_SUMS if sums_hold else bytes(len(KEEPS_SUMS)))
+    if len(found) != _NOTES_AT:
+        data = data.ljust(_SIZE, b"\0")
     try:
         if os.pwrite(fd, data, 0) == len(data):
-            return False, noted
+            return False, noted, sums_hold
     except OSError as error:
         if error.errno == errno.EBADF:
             # Opened for reading: a process that may not write here changes nothing either.
-            return False, noted
+            return False, noted, sums_hold
     # The disk is full. Another holder's stamp must not stay.
     with safeio.boundary():
         os.ftruncate(fd, 0)
-    return False, False
+    return False, False, False
 
 
 def _open_lock_file(path: str, stand_in: str) -> int:

@@ -74,11 +74,15 @@ def point(name: str) -> None:
 
 
 def failure(error: OSError) -> Exception:
-    """Return the exception for an error of the operating system: NoSpace, StoreUnavailable, or the error itself."""
+    """Return the exception for an error of the operating system: NoSpace, StoreUnavailable, or one that equals it.
+
+    It is never the error itself. As its own cause, that would be a cycle: until a full garbage collection, it would keep
+    the frames that it has passed, with all their values.
+    """
     if error.errno in _NO_SPACE:
         return NoSpace()
     if error.errno in _ANSWERS:
-        return error
+        return OSError(error.errno, error.strerror, error.filename, None, error.filename2)
     return StoreUnavailable()
 
 

@@ -3,7 +3,8 @@
 The base is the part before the first ":", as Dovecot reads it. It never changes while the message lives, and
 dovecot-uidlist lists it. After ":2," come the flag letters in ASCII order: D (draft), F (flagged), R (answered), S
 (seen), T (deleted), P (passed: kept, not shown), and a to z for the mailbox's keywords. Unknown letters, and everything
-after a ",", survive every change. These functions raise for no name.
+after a ",", survive every change. Behind that "," may be further keywords (`store.further_flags`). These functions raise for
+no name.
 
 Names are str as os.fsdecode makes them (surrogates for bytes that are not UTF-8); os.fsencode gives the bytes back.
 """
@@ -17,15 +18,19 @@ import re
 import time
 from typing import NamedTuple
 
-from mailserver.store.flags import ANSWERED, DELETED, DRAFT, FLAGGED, KEYWORD_BIT, MAX_KEYWORDS, SEEN
+from mailserver.errors import LimitReached
+from mailserver.store.flags import ANSWERED, DELETED, DRAFT, FLAGGED, KEYWORD_BIT, LETTERS, NARROW, SEEN
+from mailserver.store.further_flags import further_mask, further_part, without_further
 from mailserver.store.name_sizes import OWN_NAME
 
 _LETTER_BITS = {"D": DRAFT, "F": FLAGGED, "R": ANSWERED, "S": SEEN, "T": DELETED} | {
-    chr(ord("a") + n): 1 << (KEYWORD_BIT + n) for n in range(MAX_KEYWORDS)
+    chr(ord("a") + n): 1 << (KEYWORD_BIT + n) for n in range(LETTERS)
 }
 _SIZE = re.compile(r",S=([0-9]{1,18})(?=[,:]|$)", re.ASCII)
 _VIRTUAL_SIZE = re.compile(r",W=([0-9]{1,18})(?=[,:]|$)", re.ASCII)
 _counter = itertools.count(1)
+LONGEST_NAME = 255
+"""Octets of a file name (NAME_MAX)."""
 
 
 class MaildirName(NamedTuple):
@@ -50,7 +55,7 @@ class MaildirName(NamedTuple):
     @property
     def mask(self) -> int:
         """The flags as a mask of store.flags."""
-        return flags_mask(self.letters)
+        return info_mask(self.info)
 
     @property
     def size(self) -> int | None:
@@ -99,6 +104,27 @@ def flags_mask(letters: str) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
+def info_mask(info: str | None) -> int:
+    """Return the mask for the part after the first ":" of a name, with further keywords."""
+    if info is None or not info.startswith("2,"):
+        return 0
+    letters, comma, rest = info[2:].partition(",")
+    return flags_mask(letters) | (further_mask(rest) if comma else 0)
+
+
+def new_suffix(mask: int, others: str = "") -> str:
+    """Return the part after the base for a mask and unknown letters: ":2,FS"."""
+    letters = ":2," + flag_letters(mask & NARROW, others)
+    return letters + further_part(mask) if mask > NARROW else letters
+
+
+def check_length(name: str) -> None:
+    """Raise LimitReached for a file name that the system does not take, as of a message with very many keywords."""
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise LimitReached("the message has too many keywords")
+
+
+@functools.lru_cache(maxsize=4096)
 def flag_letters(mask: int, others: str = "") -> str:
     """Return the letters for a mask and the unknown letters `others` (such as P), in ASCII order, each once."""
     kept = {letter for letter in others if letter not in _LETTER_BITS}
@@ -111,15 +137,20 @@ def other_letters(letters: str) -> str:
     return "".join(letter for letter in letters if letter not in _LETTER_BITS)
 
 
-def new_base(host: str | None = None, *, size: int | None = None, virtual_size: int | None = None) -> str:
+def new_base(
+    host: str | None = None, *, email_id: str = "", size: int | None = None, virtual_size: int | None = None
+) -> str:
     """Make a base that is unique among processes, threads and calls, with `,S=` and `,W=` if they are known.
+
+    `email_id` is that of a message which is copied or moved (`format.email_id`).
 
     Sorted as text, bases of one process are in the order they were made. The pid is read at each call, as a process may
     fork. The random part covers a clock that was set back.
     """
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     unique = f"M{nanoseconds // 1000:06d}P{os.getpid()}Q{next(_counter)}R{os.urandom(4).hex()}"
-    return sized(f"{seconds}.{unique}.{escaped_host(host or os.uname().nodename)}", size, virtual_size)
+    claim = f",E={email_id}" if email_id else ""
+    return sized(f"{seconds}.{unique}.{escaped_host(host or os.uname().nodename)}{claim}", size, virtual_size)
 
 
 def is_own(name: str) -> bool:
@@ -146,9 +177,10 @@ def escaped_host(host: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def _changed_info(info: str | None, mask: int) -> str:
     if info is None or not info.startswith("2,"):
-        return f"2,{flag_letters(mask)}"
+        return new_suffix(mask)[1:]
     letters, comma, rest = info[2:].partition(",")
-    return f"2,{flag_letters(mask, other_letters(letters))}{comma}{rest}"
+    changed = f"2,{flag_letters(mask & NARROW, other_letters(letters))}"
+    return changed + further_part(mask) + (without_further(rest) if comma else "")
 
 
 def _number(pattern: re.Pattern[str], base: str) -> int | None:

@@ -10,7 +10,7 @@ from mailserver.store.maildir.format import keywords, uidlist
 class MailboxPaths:
     """Directories and files of one mailbox."""
 
-    __slots__ = ("cur", "directory", "encoded", "keywords", "new", "uidlist")
+    __slots__ = ("cur", "directory", "encoded", "further_keywords", "keywords", "new", "uidlist")
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -24,6 +24,8 @@ class MailboxPaths:
         """UIDs."""
         self.keywords = f"{directory}/{keywords.FILE_NAME}"
         """Keyword letters."""
+        self.further_keywords = f"{directory}/{keywords.FURTHER_FILE_NAME}"
+        """Keywords that have no letter."""
 
     def place(self, place: int) -> str:
         """Return new/ for 0, cur/ for 1."""

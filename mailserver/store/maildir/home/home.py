@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
-from mailserver.errors import LimitReached, MailboxFull, NoSpace, StoreUnavailable
+from mailserver.errors import LimitReached, MailboxFull, NoSpace, OverQuota, StoreUnavailable
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
@@ -35,6 +35,7 @@ from mailserver.store.maildir.home import unsynced
 from mailserver.store.maildir.home.folders import Layout
 from mailserver.store.maildir.home.local_changes import ExpectedNames, LocalChanges
 from mailserver.store.maildir.home.lock_context import LockContext
+from mailserver.store.maildir.home.quota_state import QuotaState
 from mailserver.store.maildir.home.recovery import recover
 from mailserver.store.maildir.home.settings import Settings
 from mailserver.store.maildir.home.text_search import TextSearch
@@ -62,6 +63,7 @@ class Home:
         self.counts: dict[MailboxId, tuple[ModSeq, tuple[int, int, int]]] = {}
         """Numbers of messages, unseen and deleted ones, as of a modseq."""
         self.expected_names = ExpectedNames()
+        self.quota = QuotaState(root)
         self.text_index: TextSearch | None = None
         """Set by the account, unless it is switched off."""
         self.something_due = False
@@ -89,6 +91,11 @@ class Home:
         self._damaged: tuple[int, int] | None = None
         self._depth = 0
         self._paths: dict[str, MailboxPaths] = {}
+
+    @property
+    def intents_left(self) -> bool:
+        """True if the account may have intents. Under the lock."""
+        return self._intents_left
 
     @property
     def temporary(self) -> str:
@@ -190,10 +197,15 @@ class Home:
     # --- bounds
 
     def check_mailboxes(self, more: int) -> None:
-        """Raise LimitReached if so many more would be too many."""
+        """Raise LimitReached or OverQuota if so many more would be too many."""
+        if not more:
+            return
         limit = self.settings.bounds.mailboxes
         if not self.layout.has_room(more, limit):
             raise LimitReached(f"an account can have {limit} mailboxes")
+        allowed = self.quota.limits.mailboxes
+        if allowed is not None and not self.layout.has_room(more, allowed):
+            raise OverQuota
 
     def check_messages(self, state: MailboxState, more: int) -> None:
         """Raise MailboxFull if so many more would be too many.
@@ -228,6 +240,7 @@ class Home:
             "slashes": settings.encoding.slashes,
             "mailboxes": settings.bounds.mailboxes,
             "messages": settings.bounds.messages,
+            "expunges": settings.bounds.expunges,
         }
         return ScanTooLarge(order)
 
@@ -252,6 +265,7 @@ class Home:
             elif known.is_current():
                 if self._depth:
                     self._is_current = known.mailboxes.alone = True
+                    self._check_sums(known)
                 return known
             else:
                 known.close()
@@ -267,8 +281,19 @@ class Home:
         elif known is not None:
             known.close()
             self.local_changes.forget()
+        opened.history = self.settings.bounds.expunges
         self._index = opened
+        if self._depth:
+            self._check_sums(opened)
         return opened
+
+    def _check_sums(self, index: Index) -> None:
+        """Remove the sums if another version has changed the account without them. Under the lock."""
+        if self._lock.sums_hold or index.in_memory:
+            return
+        with contextlib.suppress(*schema.Unusable, *schema.Broken):
+            index.forget_sums()
+            self._lock.mark_sums()
 
     def read(self, operation: Callable[[Index], T]) -> T:
         """Read from the index; once more from a new one if it turns out to be unusable."""
@@ -374,4 +399,5 @@ class Home:
         else:
             index.close()
             self._index = Index.make_in_memory(self._index_path)
+            self._index.history = self.settings.bounds.expunges
             self._disk_again = time.monotonic() + DISK_RETRY

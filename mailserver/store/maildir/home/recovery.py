@@ -5,6 +5,7 @@
 | publish | several messages, or prepared ones     | finished: each file still in tmp/ gets its name                 |
 | copy    | links into another mailbox             | undone: the new names are removed                               |
 | move    | renames into another mailbox           | finished: each file still at its old place is renamed           |
+| replace | a message in the place of another      | finished: as "publish"; then the old file is removed            |
 | rename  | directories of a mailbox and children  | finished: parents made, each directory at its old place renamed |
 | create  | mailboxes made to move INBOX's mail to | undone unless messages are there already                        |
 
@@ -38,6 +39,7 @@ _log = logging.getLogger(__name__)
 PUBLISH: Final = "publish"
 COPY: Final = "copy"
 MOVE: Final = "move"
+REPLACE: Final = "replace"
 RENAME: Final = "rename"
 CREATE: Final = "create"
 
@@ -147,6 +149,20 @@ def _finish_move(home: Home, payload: dict[str, Any]) -> list[str]:
     return [payload["source"], payload["target"]]
 
 
+def _finish_replace(home: Home, payload: dict[str, Any]) -> list[str]:
+    [name] = _publish(home, payload)
+    target, source = home.paths(name), home.paths(payload["source"])
+    place, old = payload["removed"]
+    directory = source.place(place)
+    # Where another program has renamed the new message, or removed it, the old one stays: both are better than none.
+    if all(os.path.lexists(os.path.join(target.place(at), file)) for _temporary, at, file in payload["files"]):
+        with contextlib.suppress(FileNotFoundError):
+            safeio.unlink(os.path.join(directory, old))
+        with contextlib.suppress(FileNotFoundError):
+            safeio.sync_directory(directory)
+    return [name, payload["source"]]
+
+
 def _finish_rename(home: Home, payload: dict[str, Any]) -> list[str]:
     touched = []
     for parent in payload["parents"]:
@@ -178,6 +194,7 @@ SETTLERS: Final[dict[str, Callable[[Home, dict[str, Any]], list[str]]]] = {
     PUBLISH: _publish,
     COPY: _undo_copy,
     MOVE: _finish_move,
+    REPLACE: _finish_replace,
     RENAME: _finish_rename,
     CREATE: undo_create,
 }

@@ -30,6 +30,8 @@ class Settings:
     """Make a text index of each mailbox whose text is searched."""
     special_use: Mapping[str, Sequence[str]] = field(factory=dict)
     """Names of mailboxes by special use, without its backslash. The first name is made with an account."""
+    quota_warnings: tuple[int, ...] = ()
+    """Percentages of a quota at which the user is warned."""
     many: int = MANY
     """Bound of `Account.bounded`."""
     file_names: FileNames = field(factory=FileNames)

@@ -157,7 +157,7 @@ def _everything(home: Home) -> list[str]:
     with contextlib.suppress(MailError):
         for name in home.layout.mailboxes():
             paths = home.paths(name)
-            files += [paths.uidlist, paths.keywords]
+            files += [paths.uidlist, paths.keywords, paths.further_keywords]
             found += [paths.directory, paths.cur, paths.new]
     return [path for path in [*files, *found] if os.path.lexists(path)]
 

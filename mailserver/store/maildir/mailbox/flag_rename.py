@@ -16,19 +16,19 @@ from typing import Final
 
 from mailserver.cancellation import is_change_cancelled
 from mailserver.errors import Cancelled, MailError
-from mailserver.store.flags import FlagChange
+from mailserver.store.flags import NARROW, FlagChange
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import FlagUpdate, MailboxState, MessageRecord
 from mailserver.store.interfaces import Stored
 from mailserver.store.maildir.disk import bulk, safeio
 from mailserver.store.maildir.disk.directories import sync_directories
-from mailserver.store.maildir.format.filename import MaildirName
+from mailserver.store.maildir.format.filename import MaildirName, check_length
 from mailserver.store.maildir.home.file_names import GROUP
 from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.home.local_changes import LocalChange
 from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, known_mask, make_keywords
 from mailserver.store.maildir.sync.reconcile import reconcile
-from mailserver.store.rows import MANY_CHANGES, MANY_ROWS, Row, Run, RunRows, cap_size
+from mailserver.store.rows import MANY_CHANGES, MANY_ROWS, Row, Run, RunRows, cap_size, flag_column
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 _AT_ONCE: Final = 256
@@ -133,6 +133,9 @@ class _FlagRename:
             (base + suffix, base + suffixes[flags, suffix])
             for _uid, _modseq, flags, _size, _date, base, suffix, _place in changing
         ]
+        if max(self._masks.values()) > NARROW:
+            # Only further keywords make names long.
+            check_length(os.fsdecode(max([new for _old, new in pairs], key=len)))
         places = {record[7] for record in changing}
         own = self._own = DirectoryUpdate(self._home, self._paths, self._state, (1, *places - {1}))
         if len(pairs) < MANY_CHANGES:
@@ -241,7 +244,7 @@ class _FlagRename:
                 )
                 for uid, _modseq, flags, size, date, _base, _suffix, _place in changed
             ]
-        flags = array("I", [masks[record[2]] for record in changed])
+        flags = flag_column([masks[record[2]] for record in changed])
         sizes = array("I", [UNKNOWN_SIZE if record[3] is None else cap_size(record[3]) for record in changed])
         dates = array("q", [UNKNOWN_DATE if record[4] is None else record[4] for record in changed])
         return RunRows(Run(array("I", uids), flags, array("Q", [self._modseq]) * len(uids), sizes, dates))

@@ -14,46 +14,50 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox
-from mailserver.message.summary import Summary
 from mailserver.store.flags import FlagChange
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.index.sums import Sum
 from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
-from mailserver.store.maildir.format import pop3_fields, uidlist
+from mailserver.store.maildir.format import keywords, pop3_fields, uidlist
 from mailserver.store.maildir.format.filename import is_own
 from mailserver.store.maildir.format.message_file import PlainFile, open_file
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import intent
+from mailserver.store.maildir.home.folders import canonical
 from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.mailbox.contents import FEW, LITTLE, READ_AHEAD, contents
 from mailserver.store.maildir.mailbox.expunge import expunge, tidy_uidlist
+from mailserver.store.maildir.mailbox.facts import MailboxFacts
 from mailserver.store.maildir.mailbox.flag_rename import store_flags
 from mailserver.store.maildir.mailbox.maildir_search_source import MaildirSearchSource
-from mailserver.store.maildir.mailbox.recent import claim
+from mailserver.store.maildir.mailbox.replacement import replace
 from mailserver.store.maildir.mailbox.small_reads import SmallReads
-from mailserver.store.maildir.mailbox.summary_reader import SummaryReader
 from mailserver.store.maildir.mailbox.transfer import transfer
 from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.directory_stamp import DirectoryStamp
+from mailserver.store.maildir.sync.recent import claim
 from mailserver.store.maildir.sync.reconcile import reconcile, sync_uidlist
 from mailserver.store.maildir.sync.renamed_mailbox import find_renamed
-from mailserver.store.maildir.sync.watched_names import is_up_to_date, take_up
+from mailserver.store.maildir.sync.usage import keep_to_quota
+from mailserver.store.maildir.sync.watched_names import are_deliveries, is_up_to_date, take_up
 from mailserver.store.memory_budget import SEARCHED, MemoryBudget
 from mailserver.store.query import Query
-from mailserver.store.rows import Changes, Row, Snapshot
+from mailserver.store.receiving import Appended, NewMessage
+from mailserver.store.recent_uids import NONE_CLAIMED
+from mailserver.store.rows import Changes, Snapshot
 from mailserver.store.search import Search, evaluate
-from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID, MailboxId, ModSeq
 
 T = TypeVar("T")
 
 
-class MaildirMailbox:
+class MaildirMailbox(MailboxFacts):
     """Implements `store.interfaces.Mailbox`."""
 
     def __init__(self, home: Home, state: MailboxState) -> None:
-        self._home = home
+        super().__init__(home)
         self._id = state.guid
         self._uid_validity = state.uid_validity
         self._name = state.name
@@ -92,32 +96,36 @@ class MaildirMailbox:
 
     is_own_name = staticmethod(is_own)
 
-    def refresh(self, names: Collection[str] | None = None) -> None:
+    def refresh(self, names: Collection[str] | None = None, *, claims: bool = False) -> range:
         """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
-        state = self._state()
         if names is not None:
             try:
-                if is_up_to_date(self._home, state, names):
-                    return
+                if not are_deliveries(names) and is_up_to_date(self._home, self._state(), names):
+                    return NONE_CLAIMED
                 with self._home.locked():
-                    state = self._state()
-                    if take_up(self._home, state, names):
-                        return
+                    claimed = take_up(self._home, self._state(), names, claims=claims)
+                    if claimed is not None:
+                        return claimed
             except schema.Broken:
                 self._home.index_is_damaged()
-        elif self._is_current(state):
-            return
+        elif self.is_current(self._state()):
+            return NONE_CLAIMED
         with self._home.locked():
             state = self._synced_state()
             # Another worker may have done it while we waited for the lock.
-            if names is not None or not self._is_current(state):
+            if names is not None or not self.is_current(state):
                 reconcile(self._home, state.name)
         self._state()
+        return NONE_CLAIMED
 
-    def _is_current(self, state: MailboxState) -> bool:
+    def is_current(self, state: MailboxState) -> bool:
         """Tell whether nothing on disk has changed since it was read."""
         home = self._home
-        if state.boot != home.boot or home.something_due or intent.any_due(home.root, home.unsettled):
+        return not (home.something_due or intent.any_due(home.root, home.unsettled)) and self.is_as_read(state)
+
+    def is_as_read(self, state: MailboxState) -> bool:
+        """Tell whether the directories and the uidlist are as they were read. Raises: StoreUnavailable."""
+        if state.boot != self._home.boot:
             return False
         paths = self._paths()
         try:
@@ -125,6 +133,7 @@ class MaildirMailbox:
                 scan.is_unchanged(paths.new, state.new_mtime, state.new_racy)
                 and scan.is_unchanged(paths.cur, state.cur_mtime, state.cur_racy)
                 and uidlist.signature(paths.uidlist) == state.uidlist_signature
+                and not keywords.is_partly_read(state.keywords, state.keywords_signature, paths.further_keywords)
             )
         except FileNotFoundError:
             return False
@@ -137,7 +146,17 @@ class MaildirMailbox:
         columns, is_worth_packing = self._read(lambda index: index.packed_columns.load(state))
         if is_worth_packing:
             self._home.index().pack(state.key, state.modseq, columns)
-        return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity, self._stamp(state))
+        flags = self._read(lambda index: index.messages.whole_flags(state.key, columns.uids, columns.flags))
+        return Snapshot(
+            columns.uids,
+            flags,
+            *columns[2:],
+            state.modseq,
+            state.keywords,
+            state.uid_next,
+            state.uid_validity,
+            self._stamp(state),
+        )
 
     def changes_since(self, modseq: ModSeq) -> Changes:
         """Return the changes after `modseq`. Before the history begins, the existing UIDs show what is expunged."""
@@ -159,12 +178,24 @@ class MaildirMailbox:
             modseq, state.modseq, rows, expunged, state.keywords, state.uid_next, present, self._stamp(state)
         )
 
+    def expunged_since(self, modseq: ModSeq) -> Sequence[UID] | None:
+        """Return the UIDs that were expunged after `modseq`, None before the history. Raises: MailboxChanged."""
+        state = self._state()
+        if not state.floor <= modseq <= state.modseq:
+            return None
+        expunged = self._read(lambda index: index.messages.expunged_since(state.key, modseq))
+        # Another process may have shortened the history meanwhile.
+        return expunged if self._state().floor <= modseq else None
+
     def _stamp(self, state: MailboxState) -> DirectoryStamp:
         return DirectoryStamp(self._home, self._paths(), state)
 
     def status(self) -> Status:
         """Return the counts of the index."""
-        state = self._state()
+        return self.status_of(self._state())
+
+    def status_of(self, state: MailboxState, octets: Sum | None = None) -> Status:
+        """Do `status` for the row that the index has now, and its sum, if that is at hand."""
         key = state.key
         counted_at, counts = self._home.counts.get(self._id, (0, (0, 0, 0)))
         if counted_at != state.modseq:
@@ -174,34 +205,24 @@ class MaildirMailbox:
         recent = 0
         if state.recent_from < state.uid_next:
             recent = self._read(lambda index: index.messages.count_from(key, state.recent_from))
+        if octets is None:
+            octets = self._read(lambda index: index.sum_of(key))
+        # Most mailboxes have none.
+        deleted_size = self._read(lambda index: index.messages.deleted_octets(key)) if deleted else 0
         return Status(
-            messages, recent, unseen, deleted, state.uid_next, state.uid_validity, state.modseq, self._stamp(state)
+            messages,
+            recent,
+            unseen,
+            deleted,
+            state.uid_next,
+            state.uid_validity,
+            state.modseq,
+            self._stamp(state),
+            size=octets.octets,
+            deleted_size=deleted_size,
+            unmeasured=octets.unmeasured,
+            mailbox=state.guid,
         )
-
-    def summaries(
-        self, uids: Sequence[UID], *, only_head: bool = False, time_slice: TimeSlice | None = None
-    ) -> Sequence[tuple[UID, Row, Summary]]:  # fmt: skip
-        """Return the pre-rendered facts of these messages, without messages that are gone or unreadable."""
-        return self._rendering(self._state()).answer(sorted(set(uids)), only_head=only_head, time_slice=time_slice)
-
-    def envelopes(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
-        """Return the ENVELOPE values that are kept."""
-        key = self._state().key
-        return self._read(lambda index: index.summaries.envelopes(key, sorted(uids), time_slice))
-
-    def kept_lines(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
-        """Return the header lines that are kept."""
-        key = self._state().key
-        return self._read(lambda index: index.summaries.lines(key, sorted(uids), time_slice))
-
-    def measure(
-        self, uids: Sequence[UID], *, only_dates: bool = False, time_slice: TimeSlice | None = None
-    ) -> Sequence[Row]:  # fmt: skip
-        """Return rows with sizes and dates, read where unknown, without messages that are gone or unreadable."""
-        state = self._state()
-        wanted = sorted(set(uids))
-        rows = self._read(lambda index: index.messages.rows_of(state.key, wanted))
-        return self._rendering(state).complete(rows, only_dates=only_dates, time_slice=time_slice)
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Return the candidates that match, rising."""
@@ -285,10 +306,14 @@ class MaildirMailbox:
         return entries[0] if entries else None
 
     def _facts(self) -> MaildirSearchSource:
-        return MaildirSearchSource(self._home, self._state, self.open_message, self.searched_contents)
-
-    def _rendering(self, state: MailboxState) -> SummaryReader:
-        return SummaryReader(self._home, state, self.open_message)
+        return MaildirSearchSource(
+            self._home,
+            self._state,
+            self.open_message,
+            self.searched_contents,
+            save_dates=self.save_dates,
+            email_ids=self.email_ids,
+        )
 
     # --- changing
 
@@ -333,11 +358,25 @@ class MaildirMailbox:
         """Move the messages that exist. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
         return self._transfer(uids, target, move=True, skip_expunged=True)
 
+    def replace(self, uid: UID, target: str, message: NewMessage) -> Appended:
+        """Publish a staged message in the place of one of this mailbox.
+
+        Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace, StoreUnavailable.
+        """
+        home = self._home
+        with home.changing():
+            appended = keep_to_quota(home, lambda: replace(home, self._synced_state(), uid, canonical(target), message))
+            tidy_uidlist(home, self._state())
+        return appended
+
     def _transfer(self, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool) -> Copied:
-        with self._home.changing():
-            return transfer(
-                self._home, self._synced_state(), sorted(set(uids)), target, move=move, skip_expunged=skip_expunged
-            )
+        home, chosen = self._home, sorted(set(uids))
+
+        def operation() -> Copied:
+            return transfer(home, self._synced_state(), chosen, target, move=move, skip_expunged=skip_expunged)
+
+        with home.changing():
+            return keep_to_quota(home, operation)
 
     # --- small parts
 

@@ -6,7 +6,7 @@ have been made anew meanwhile, with other keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
@@ -28,12 +28,17 @@ class MaildirSearchSource:
         state: Callable[[], MailboxState],
         open_message: Callable[[UID], PlainFile],
         contents: Callable[[Sequence[UID]], Iterator[tuple[UID, bytes | None]]],
+        *,
+        save_dates: Callable[[Sequence[UID]], Mapping[UID, int]],
+        email_ids: Callable[[Sequence[UID]], Mapping[UID, str]],
     ) -> None:
-        """`state`, `open_message` and `contents` are the mailbox's."""
+        """`state`, `open_message`, `contents`, `save_dates` and `email_ids` are the mailbox's."""
         self._home = home
         self._state = state
         self._open_message = open_message
         self._contents = contents
+        self.save_dates = save_dates
+        self.email_ids = email_ids
 
     def rows(self, uids: Sequence[UID]) -> list[Row]:
         """Return what the index knows of these messages."""

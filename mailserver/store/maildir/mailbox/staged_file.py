@@ -31,6 +31,9 @@ class StagedFile:
         """The base of its final name, without sizes."""
         self.path = os.path.join(directory, self.base)
         """Its file in tmp/."""
+        self.date: int | None = None
+        """Its mtime, once it is finished."""
+        self._made = False
         self._fd = -1
         self._pending: list[bytes] = []
         self._buffered = 0
@@ -52,6 +55,8 @@ class StagedFile:
         """Append bytes. Raises: NoSpace, StoreUnavailable."""
         if self._done:
             raise StoreUnavailable("the message was aborted")
+        if self.date is not None:
+            raise ValueError("the message is finished")
         if not data:
             return
         self._bare_lf += data.count(b"\n") - data.count(b"\r\n")
@@ -73,6 +78,17 @@ class StagedFile:
         self.size += count
         self._last = b"\n"
 
+    def content(self) -> bytes:
+        """Read all octets so far. Raises: NoSpace, StoreUnavailable."""
+        self._flush()
+        with safeio.boundary():
+            data = os.pread(self._fd, self.size, 0)
+            while len(data) < self.size and (more := os.pread(self._fd, self.size - len(data), len(data))):
+                data += more
+        if len(data) != self.size:
+            raise StoreUnavailable("a message file has changed while it was written")
+        return data
+
     def sync(self, date: int | None = None) -> None:
         """Sync the content, with mtime `date` (seconds since 1970). The name in tmp/ is not synced.
 
@@ -82,6 +98,14 @@ class StagedFile:
         if date is not None:
             safeio.set_mtime(self._fd, date * 1_000_000_000)
         safeio.sync(self._fd)
+
+    def finish(self, date: int | None) -> None:
+        """Do `sync` now, and close the file. Repeated, it does nothing. Raises: NoSpace, StoreUnavailable."""
+        if self.date is None:
+            date = int(time.time()) if date is None else date
+            self.sync(date)
+            self._close()
+            self.date = date
 
     def release(self) -> None:
         """Close the file and leave it: it has its final name, or an intent names it. `abort` then does nothing."""
@@ -93,9 +117,8 @@ class StagedFile:
         if self._done:
             return
         self._done = True
-        made = self._fd >= 0
         self._close()
-        if made:
+        if self._made:
             safeio.discard(self.path)
 
     def _flush(self) -> None:
@@ -103,6 +126,7 @@ class StagedFile:
             raise StoreUnavailable("the message was aborted")
         if self._fd < 0:
             self._fd = self._open()
+            self._made = True
         if self._pending:
             safeio.write(self._fd, b"".join(self._pending))
             self._pending.clear()

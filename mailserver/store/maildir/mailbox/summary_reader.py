@@ -19,6 +19,7 @@ from mailserver.errors import MessageExpunged, StoreUnavailable
 from mailserver.message.header_summary import NO_LINES, HeaderSummary, fields_text
 from mailserver.message.headers import header_end
 from mailserver.message.limits import SEEN
+from mailserver.message.sort_keys import ALL_GROUPS, Groups, SortKeys, sort_keys
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
@@ -134,6 +135,19 @@ class SummaryReader:
             self._keep([], texts=found, names=of_fields)
             yield from found
 
+    def sort_keys(self, uids: Sequence[UID], groups: Groups) -> list[tuple[UID, SortKeys]]:
+        """Make sort keys of these groups of these messages (rising), and keep them in the index."""
+        found: list[tuple[UID, SortKeys]] = []
+        for start in range(0, len(uids), BATCH):
+            part = uids[start : start + BATCH]
+            lines, _is_searched = self._home.read(partial(self._known_lines, part))
+            made = [(uid, sort_keys(kept, groups)) for uid, kept in lines.items()]
+            rest = [uid for uid in part if uid not in lines] if lines else part
+            made += [(uid, sort_keys(header, groups)) for uid, header, _is_whole in self._headers(rest)]
+            self._keep([], keys=(groups, made))
+            found += made
+        return found
+
     def _known_lines(self, uids: Sequence[UID], index: Index) -> tuple[dict[UID, bytes], bool]:
         """Return kept lines by UID, and whether a search has been here."""
         lines = index.summaries.lines(self._key, uids)
@@ -223,6 +237,7 @@ class SummaryReader:
         summaries: Sequence[tuple[UID, Summary]] = (),
         texts: Sequence[tuple[UID, str, int | None]] = (),
         names: Collection[str] | None = None,
+        keys: tuple[Groups, Sequence[tuple[UID, SortKeys]]] = (ALL_GROUPS, ()),
     ) -> None:
         """Write to the index, unless it was made anew while files were read: the key may be another mailbox's."""
 
@@ -230,12 +245,13 @@ class SummaryReader:
             if index.mailboxes.has(self._key, self._guid):
                 index.messages.learn(self._key, measured)
                 index.summaries.put(self._key, summaries)
+                index.sort_keys.put(self._key, *keys)
                 if names is None:
                     index.header_texts.put(self._key, texts)
                 else:
                     index.field_texts.put(self._key, names, [(uid, text) for uid, text, _sent in texts])
 
-        self._home.update(save, max(len(measured), len(summaries), len(texts)))
+        self._home.update(save, max(len(measured), len(summaries), len(texts), len(keys[1])))
 
     def _files(self, uids: Sequence[UID]) -> list[tuple[UID, str, int | None]]:
         """(uid, path, size)."""

@@ -6,7 +6,7 @@ of the target's uidlist may have the old one. An intent exists from before the f
 place: an interrupted COPY is undone, a MOVE is finished (`recovery`). The order of syncs is that of `delivery`; in a
 MOVE the target is synced before the source.
 
-The new message keeps date, size, flags (keywords by name) and its rendered facts.
+The new message keeps date, size, flags (keywords by name), its rendered facts, and the identifier of its content.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from attrs import define
 
 from mailserver.cancellation import check_change
 from mailserver.errors import MailError, MessageExpunged
+from mailserver.store.flags import NARROW
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Copied
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.format import uidlist
-from mailserver.store.maildir.format.filename import MaildirName, flag_letters, new_base, other_letters
+from mailserver.store.maildir.format.email_id import email_id
+from mailserver.store.maildir.format.filename import MaildirName, check_length, new_base, new_suffix, other_letters
 from mailserver.store.maildir.home import folders, intent, recovery
 from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.home.local_changes import LocalChange
-from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, flag_names, make_keywords
+from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, flag_names, known_mask, make_keywords
 from mailserver.store.maildir.sync.entries import next_uids
 from mailserver.store.maildir.sync.reconcile import reconcile, sync_uidlist
+from mailserver.store.maildir.sync.usage import Addition
 from mailserver.store.name_sizes import claims_conversion
 from mailserver.types import UID, ModSeq
 
@@ -55,7 +58,7 @@ def transfer(
 ) -> Copied:
     """Copy or move messages: all that exist with `skip_expunged`, else all or none. Under the account's lock.
 
-    The state is saved. Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace, StoreUnavailable,
+    The state is saved. Raises: NoSuchMailbox, MessageExpunged, LimitReached, OverQuota, InUse, NoSpace, StoreUnavailable,
     Cancelled.
     """
     for _ in range(_RETRIES if skip_expunged else 0):
@@ -82,8 +85,14 @@ def _transfer(
             return Copied(into.guid, into.uid_validity, [], [])
         if into is not state or not move:
             home.check_messages(into, len(found))
+        addition = None if move else Addition(home)
+        if addition is not None:
+            addition.check(sum(disk if entry.size is None else entry.size for entry, disk in found), len(found))
         pairs = _name_files(home, state, into, found)
-        return _carry_out(home, state, into, pairs, move=move)
+        copied = _carry_out(home, state, into, pairs, move=move)
+        if addition is not None:
+            addition.done()
+        return copied
 
 
 def present_entries(home: Home, state: MailboxState, uids: Sequence[UID]) -> tuple[MailboxState, list[Found]]:
@@ -105,11 +114,12 @@ def present_entries(home: Home, state: MailboxState, uids: Sequence[UID]) -> tup
 
 
 def _name_files(home: Home, state: MailboxState, into: MailboxState, found: Sequence[Found]) -> list[_Pair]:
-    """Choose new names and UIDs, with the target's letters for the keywords."""
+    """Choose new names and UIDs, with the target's numbers for the keywords. Raises: LimitReached."""
     used = 0
     for entry, _size in found:
         used |= entry.flags
     make_keywords(home, into, flag_names(state, used))
+    shifts = _shifts(state, into, used)
     masks: dict[int, int] = {}
     suffixes: dict[tuple[int, str], str] = {}
     modseq = next_modseq(max(into.modseq, state.modseq if into is state else 0))
@@ -118,16 +128,40 @@ def _name_files(home: Home, state: MailboxState, into: MailboxState, found: Sequ
     for uid, (entry, disk) in zip(next_uids(into, len(found)), found, strict=True):
         mask = masks.get(entry.flags)
         if mask is None:
-            mask = masks[entry.flags] = make_keywords(home, into, flag_names(state, entry.flags))
+            mask = masks[entry.flags] = _shifted(entry.flags, shifts)
         suffix = suffixes.get((mask, entry.suffix))
         if suffix is None:
             others = other_letters(MaildirName.parse(entry.suffix).letters)
-            suffix = suffixes[mask, entry.suffix] = ":2," + flag_letters(mask, others)
+            suffix = suffixes[mask, entry.suffix] = new_suffix(mask, others)
         # A size that its name wrongly claims is not copied into a name of this server, which is believed.
         size = None if entry.size == disk and claims_conversion(entry.base) else entry.size
-        base = new_base(host) if size is None else new_base(host, size=disk, virtual_size=size)
+        content = email_id(os.fsencode(entry.base))
+        on_disk = None if size is None else disk
+        base = new_base(host, email_id=content, size=on_disk, virtual_size=size)
+        if mask > NARROW:
+            check_length(base + suffix)
         pairs.append(_Pair(entry, Entry(uid, modseq, mask, size, entry.date, base, suffix, 1)))
     return pairs
+
+
+def _shifts(state: MailboxState, into: MailboxState, used: int) -> list[tuple[int, int]]:
+    """Return (shift, bits): those of the used flags that have a bit so much higher in the target's masks."""
+    found: dict[int, int] = {}
+    while used:
+        bit = used & -used
+        used ^= bit
+        if new := known_mask(into, flag_names(state, bit)):
+            shift = new.bit_length() - bit.bit_length()
+            found[shift] = found.get(shift, 0) | bit
+    return list(found.items())
+
+
+def _shifted(mask: int, shifts: Sequence[tuple[int, int]]) -> int:
+    """Return the target's mask for the same flags."""
+    new = 0
+    for shift, bits in shifts:
+        new |= (mask & bits) << shift if shift >= 0 else (mask & bits) >> -shift
+    return new
 
 
 def _carry_out(
@@ -239,6 +273,8 @@ def _save(
         uids = [(pair.old.uid, pair.new.uid) for pair in pairs]
         index.summaries.copy(state.key, into.key, uids)
         index.header_texts.copy(state.key, into.key, uids)
+        index.previews.copy(state.key, into.key, uids)
+        index.sort_keys.copy(state.key, into.key, uids)
         if move:
             index.expunge(state.key, gone, modseq)
 

@@ -206,25 +206,26 @@ class _Batches:
             if (self._postponed.is_new or was_claimed) and 1 in first.places:
                 # A session has seen what is no longer in new/.
                 state.recent_from = max(state.recent_from, first.first_recent)
-        columns = self._collect(first, modseq)
+        sizes = first.sizes()
+        columns = self._collect(first, modseq, sizes)
         if not self.left:
             self._settle(state)
 
         def save(index: Index) -> None:
             index.mailboxes.save(state)
-            index.messages.add_blocks(state.key, first.blocks(modseq))
+            index.messages.add_blocks(state.key, first.blocks(modseq), sizes)
             if columns is not None:
                 index.packed_columns.put(state.key, modseq, columns)
 
         self._home.update(save, len(first.uids))
         self._uid_next, self._modseq = state.uid_next, modseq
 
-    def _collect(self, first: FirstScan, modseq: ModSeq) -> Arrays | None:
+    def _collect(self, first: FirstScan, modseq: ModSeq, sizes: array[int]) -> Arrays | None:
         """Return the columns to store with this batch, if it is the last."""
         columns = self._columns
         if columns is None:
             return None
-        for column, more in zip(columns, first.columns(modseq), strict=True):
+        for column, more in zip(columns, first.columns(modseq, sizes), strict=True):
             column.extend(more)
         return None if self.left else columns
 

@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import os
 
-from mailserver.errors import StoreUnavailable
 from mailserver.store.index.records import SETTLED, MailboxState
-from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home.home import Home
 
@@ -50,11 +48,12 @@ class DirectoryStamp:
         if name != self._name or self._home.something_due:
             return False
         new, cur, listed = self._paths
+        stat = os.stat
         try:
-            return (
-                os.stat(new).st_mtime_ns == self._new
-                and os.stat(cur).st_mtime_ns == self._cur
-                and uidlist.signature(listed) == self._signature
-            )
-        except (OSError, StoreUnavailable):
+            if stat(new).st_mtime_ns != self._new or stat(cur).st_mtime_ns != self._cur:
+                return False
+            found = stat(listed)
+        except OSError:
             return False
+        # `uidlist.signature` takes as long as the stat itself.
+        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) == self._signature

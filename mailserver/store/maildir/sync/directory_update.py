@@ -10,10 +10,14 @@ prove nothing. It is read once, when the mtime is old enough.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Sequence
 
+from mailserver.errors import LimitReached
+from mailserver.store.further_flags import IN_NAME
 from mailserver.store.index.records import OWN, MailboxState
-from mailserver.store.maildir.format import keywords, uidlist
+from mailserver.store.maildir.format import keywords
+from mailserver.store.maildir.format.filename import info_mask
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import folders
 from mailserver.store.maildir.home.home import Home
@@ -73,7 +77,7 @@ def known_mask(state: MailboxState, names: Iterable[str]) -> int:
 
 
 def make_keywords(home: Home, state: MailboxState, names: Collection[str]) -> int:
-    """Return the bits of the flags. New keywords get letters, on disk before any file name has them.
+    """Return the bits of the flags. New keywords get numbers, on disk before any file name has them.
 
     Under the account's lock; takes Dovecot's to write. Raises: LimitReached, BadSyntax, InUse, NoSpace.
     """
@@ -83,16 +87,31 @@ def make_keywords(home: Home, state: MailboxState, names: Collection[str]) -> in
         # The file does not contain system flags.
         return known.mask(names)
     paths = home.paths(state.name)
-    level = (uidlist.signature(paths.keywords) or ()) == state.keywords_signature
+    files = paths.keywords, paths.further_keywords
+    level = keywords.signature(*files) == state.keywords_signature
     if not level or any(known.bit(name) is None for name in wanted):
         with home.dotlocked([paths.directory]):
-            current = keywords.read(paths.keywords)
-            known = current.including(wanted)
+            current = keywords.read(*files)
+            try:
+                known = current.including(wanted)
+            except LimitReached:
+                known = current.without_unused(_used(paths)).including(wanted)
             if known is not current:
-                keywords.write(paths.keywords, known)
-            state.keywords_signature = uidlist.signature(paths.keywords) or ()
+                keywords.write(paths.keywords, known, paths.further_keywords, before=current)
+            state.keywords_signature = keywords.signature(*files)
         state.keywords = known.names
     return known.mask(names)
+
+
+def _used(paths: MailboxPaths) -> int:
+    """Return the mask of all further keywords in file names: an interrupted STORE may have set some unknown to the index."""
+    mask = 0
+    for place in (0, 1):
+        with contextlib.suppress(FileNotFoundError):
+            names = scan.read_directory(paths.place(place)).names
+            for info in {name.partition(":")[2] for name in names if IN_NAME in name}:
+                mask |= info_mask(info)
+    return mask
 
 
 def flag_names(state: MailboxState, mask: int) -> list[str]:

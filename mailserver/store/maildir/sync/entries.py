@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from mailserver.errors import LimitReached
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.maildir.format import keywords, uidlist, uidlist_format
-from mailserver.store.maildir.format.filename import MaildirName, flags_mask, letters_of_info
+from mailserver.store.maildir.format import keywords, uidlist_format
+from mailserver.store.maildir.format.filename import MaildirName, info_mask
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.sync import scan
 from mailserver.store.name_sizes import claimed_size
@@ -19,11 +19,11 @@ _DELIVERED = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 def read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
-    """Read a changed keyword file. Return whether the names changed."""
-    signature = uidlist.signature(paths.keywords) or ()
+    """Read changed keyword files. Return whether the names changed."""
+    signature = keywords.signature(paths.keywords, paths.further_keywords)
     if signature == state.keywords_signature:
         return False
-    names = keywords.read(paths.keywords).names
+    names = keywords.read(paths.keywords, paths.further_keywords).names
     state.keywords_signature = signature
     if names == state.keywords:
         return False
@@ -49,7 +49,7 @@ def fresh_entries(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSe
         suffix = name[len(base) :]
         mask = masks.get(suffix)
         if mask is None:
-            mask = masks[suffix] = flags_mask(letters_of_info(suffix[1:]))
+            mask = masks[suffix] = info_mask(suffix[1:])
         size: int | None = claimed_size(os.fsencode(base))
         if size == UNKNOWN_SIZE:
             size = None

@@ -17,9 +17,10 @@ from typing import Final
 
 from attrs import frozen
 
+from mailserver.store.further_flags import narrowed
 from mailserver.store.index.message_blocks import BLOCK_MESSAGES, MessageBlock
 from mailserver.store.index.packed_columns import Arrays
-from mailserver.store.maildir.format.filename import flags_mask, letters_of_info
+from mailserver.store.maildir.format.filename import info_mask
 from mailserver.store.maildir.sync import scan
 from mailserver.store.name_sizes import claimed_sizes
 from mailserver.types import UID, UNKNOWN_DATE, ModSeq
@@ -131,12 +132,17 @@ class FirstScan:
             uids = array("I", self.uids[part])
             yield MessageBlock(modseq, uids, self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
 
-    def columns(self, modseq: ModSeq) -> Arrays:
+    def sizes(self) -> array[int]:
+        """Make the column of sizes."""
+        sizes = array("I")
+        for start in range(0, len(self.uids), _PART):
+            sizes += claimed_sizes(self.bases[start : start + _PART])
+        return sizes
+
+    def columns(self, modseq: ModSeq, sizes: array[int]) -> Arrays:
         """Make the columns with which the mailbox is loaded."""
         count = len(self.uids)
-        modseqs, sizes, dates = array("Q", [modseq]), array("I"), array("q", [UNKNOWN_DATE])
-        for start in range(0, count, _PART):
-            sizes += claimed_sizes(self.bases[start : start + _PART])
+        modseqs, dates = array("Q", [modseq]), array("q", [UNKNOWN_DATE])
         return Arrays(array("I", self.uids), self.masks, modseqs * count, sizes, dates * count)
 
     @property
@@ -147,10 +153,10 @@ class FirstScan:
 
 
 class _Masks(dict[bytes, int]):
-    """Flags by the part after the base."""
+    """Flags by the part after the base, as the index has them."""
 
     def __missing__(self, suffix: bytes) -> int:
-        mask = flags_mask(letters_of_info(suffix[1:].decode("utf-8", "surrogateescape")))
+        mask = narrowed(info_mask(suffix[1:].decode("utf-8", "surrogateescape")))
         self[suffix] = mask
         return mask
 

@@ -6,12 +6,15 @@ copied, if the old place still has it. Unchanged files are not read.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 
 from attrs import field, frozen
 
 from mailserver.store.index.database import next_modseq
 from mailserver.store.index.records import MailboxState
+from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.format.uid_validity import next_uid_validity
@@ -21,6 +24,8 @@ from mailserver.store.maildir.sync.differences import FEW
 from mailserver.store.maildir.sync.uidlist_repair import rebuild_uidlist
 from mailserver.types import UID
 
+_LATER_US = 60_000_000
+"""Microseconds by which a modseq may be above the mtime that its change left: syncs of a slow disk come between."""
 _USUAL_LINE = 48
 """Octets of a usual uidlist line, to estimate how much there is to read."""
 
@@ -77,9 +82,22 @@ def identify(home: Home, name: str, exclude_dovecot: Callable[[None], None]) -> 
         state = _by_guid(home, name, listed)
     if state is not None:
         return Identified(state, listed, is_written)
-    modseq = next_modseq(0)
+    modseq = next_modseq(earlier_modseqs(paths))
     state = MailboxState(0, listed.guid, name, listed.uid_validity, UID(1), modseq, modseq, recent_from=UID(1))
     return Identified(state, listed, is_written, is_new=True)
+
+
+def earlier_modseqs(paths: MailboxPaths) -> int:
+    """Return a number that no modseq given so far is above, whatever the clock says now.
+
+    Each change of a mailbox changes a directory, and its modseq is the time of the change (`next_modseq`). So where the index
+    is lost and the clock was set back, clients still get modseqs above all that they know.
+    """
+    newest = 0
+    for path in (paths.new, paths.cur, paths.uidlist):
+        with contextlib.suppress(FileNotFoundError), safeio.boundary():
+            newest = max(newest, os.stat(path).st_mtime_ns)
+    return newest // 1000 + _LATER_US
 
 
 def forget(home: Home, state: MailboxState) -> None:

@@ -9,6 +9,7 @@ The problems are listed in `scan`. The rules:
     the UIDNEXT reported last, else a new one: a client never sees a UID appear below UIDNEXT. A list that was cut back
     (its next UID is lower than the index's) is rebuilt from the index. Otherwise the list is right, and a message to
     which it gives another UID is expunged and comes again.
+*   Modseqs never go back: after a power cut, which may undo commits, the mailbox gets one above all that were given.
 *   A message is expunged only when a stable scan did not show it.
 *   Another GUID or UIDVALIDITY is another mailbox: the old one is removed from the index, and its sessions get
     MailboxChanged. A GUID that another mailbox has already was copied with its directory: the copy gets a new one.
@@ -18,8 +19,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from array import array
 
 from mailserver.errors import InUse, NoSpace, StoreUnavailable
+from mailserver.store.flags import LETTERS
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import RACY, SETTLED, Entry, MailboxState
@@ -30,7 +33,7 @@ from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.differences import differences
 from mailserver.store.maildir.sync.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
 from mailserver.store.maildir.sync.first_scan import FirstScan, Postponed, UnlistedMessages, first_scan
-from mailserver.store.maildir.sync.identification import forget, identify
+from mailserver.store.maildir.sync.identification import earlier_modseqs, forget, identify
 from mailserver.store.maildir.sync.uidlist_repair import rebuild_uidlist
 from mailserver.types import UID, ModSeq
 
@@ -102,7 +105,7 @@ class _Reconciliation:
         self.listed: uidlist.UidList | None = None
         self.is_written = True
         self.tail: dict[str, UID] = {}
-        self.is_new = False
+        self.is_new = self.names_changed = False
         self.changed: list[Entry] = []
         self.new: list[Entry] = []
         self.gone: list[UID] = []
@@ -125,18 +128,21 @@ class _Reconciliation:
                 state.uid_next = UID(max(state.uid_next, self.listed.uid_next))
             if self.tail:
                 state.uid_next = UID(max(self.tail.values()) + 1)
-            modseq = next_modseq(state.modseq)
+            # Commits may be lost, and with them modseqs that clients know.
+            is_behind = not self.is_new and state.boot != self.home.boot
+            modseq = next_modseq(max(state.modseq, earlier_modseqs(self.paths)) if is_behind else state.modseq)
             scans = self._scan(state, uid_next)
             self.scans = [each for each in scans if each is not None]
             if not self._try_first_scan(state, scans):
                 self._compare(state, scans, modseq, uid_next, mended=mended)
             self._postpone(state, scans)
             self._give_uids(state, modseq, mended=mended)
-            names_changed = read_keywords(self.paths, state)
+            names_changed = self.names_changed = read_keywords(self.paths, state)
             if self.is_new:
                 state.recent_from = self._first_recent(state)
             if (
-                names_changed
+                is_behind
+                or names_changed
                 or self.new
                 or self.first
                 or self.listed_messages
@@ -364,6 +370,7 @@ class _Reconciliation:
 
     def _save(self, state: MailboxState, modseq: ModSeq) -> None:
         first = self.first or self.listed_messages
+        sizes = array("I") if first is None else first.sizes()
         self.gone.sort()
         self.new.sort()
 
@@ -371,11 +378,13 @@ class _Reconciliation:
             index.mailboxes.save(state)
             index.expunge(state.key, self.gone, modseq)
             index.messages.change(state.key, self.changed)
-            index.messages.add(state.key, self.new)
+            index.messages.add(state.key, self.new, foreign=True)
+            if self.names_changed and not self.is_new and len(state.keywords) > LETTERS:
+                index.messages.mark_further(state.key, modseq)
             if first is not None:
-                index.messages.add_blocks(state.key, first.blocks(modseq))
+                index.messages.add_blocks(state.key, first.blocks(modseq), sizes)
                 if not self.new:
-                    index.packed_columns.put(state.key, modseq, first.columns(modseq))
+                    index.packed_columns.put(state.key, modseq, first.columns(modseq, sizes))
 
         count = len(self.gone) + len(self.changed) + len(self.new)
         self.home.update(save, count + (len(first.uids) if first is not None else 0))

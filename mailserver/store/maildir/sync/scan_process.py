@@ -53,7 +53,7 @@ def carry_out(
             order["hostname"],
             order["reserved_space_root"],
             LevelEncoding(order["utf8_names"], order["escape"], order["slashes"]),
-            Bounds(order["mailboxes"], order["messages"]),
+            Bounds(order["mailboxes"], order["messages"], order["expunges"]),
         ),
     )
     scan_lock = None

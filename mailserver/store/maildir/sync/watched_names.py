@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection
 
 from mailserver.errors import NoSpace, StoreUnavailable
+from mailserver.store.flags import LETTERS
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir.disk import safeio
-from mailserver.store.maildir.format import uidlist, uidlist_format
-from mailserver.store.maildir.format.filename import base_of
+from mailserver.store.maildir.format import keywords, uidlist, uidlist_format
+from mailserver.store.maildir.format.filename import base_of, is_own
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.home.local_changes import LocalChange
 from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.differences import FEW
 from mailserver.store.maildir.sync.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
+from mailserver.store.maildir.sync.recent import leave_new
+from mailserver.store.recent_uids import NONE_CLAIMED
 from mailserver.types import UID
 
 
@@ -44,18 +49,28 @@ def is_up_to_date(home: Home, state: MailboxState, names: Collection[str]) -> bo
     return True
 
 
-def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
-    """Take up the changes of these file names alone. False if a `reconcile` is needed.
+def are_deliveries(names: Collection[str]) -> bool:
+    """Tell whether these are the names of new messages that other programs have delivered: the index lacks them.
 
+    Another worker's delivery has a name of this server's form, and its renames have one with flags.
+    """
+    return not any(":" in name or is_own(name) for name in names)
+
+
+def take_up(home: Home, state: MailboxState, names: Collection[str], *, claims: bool = False) -> range | None:
+    """Take up the changes of these file names alone. None if a `reconcile` is needed.
+
+    With `claims` new messages are claimed in the same transaction, unless earlier ones are unclaimed. Return their UIDs.
     Under the account's lock. Raises: as `reconcile`.
     """
     paths = home.paths(state.name)
     if uidlist.signature(paths.uidlist) != state.uidlist_signature or state.boot != home.boot:
-        return False
+        return None
     bases = _by_base(names)
     if len(bases) > FEW:
-        return False
+        return None
     index = home.index()
+    before = state.modseq
     changed: list[Entry] = []
     fresh: list[tuple[str, scan.Found]] = []
     modseq = next_modseq(state.modseq)
@@ -64,49 +79,60 @@ def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
         found = _find(paths, its_names)
         if found is None:
             if known is not None and not _exists(paths.place(known.place), known.file_name):
-                return False
+                return None
         elif known is None:
             fresh.append((base, found))
         elif not _exists(paths.place(known.place), known.file_name):
             changed.append(moved_entry(known, found, modseq))
         elif known.file_name != found.name or known.place != (found.place == "cur"):
             # Under two names at once: a scan decides.
-            return False
+            return None
     names_changed = read_keywords(paths, state)
+    if names_changed and len(state.keywords) > LETTERS:
+        return None
     if not changed and not fresh and not names_changed:
-        return True
+        return NONE_CLAIMED
     sort_by_delivery(fresh)
     if state.uid_next + len(fresh) - 1 > uidlist_format.HIGHEST_UID:
-        return False
+        return None
     given = next_uids(state, len(fresh))
     new = fresh_entries([(uid, base, found) for uid, (base, found) in zip(given, fresh, strict=True)], modseq)
+    claimed = NONE_CLAIMED
     if new:
         try:
             with home.dotlocked([paths.directory], must=True):
                 if uidlist.signature(paths.uidlist) != state.uidlist_signature:
-                    return False
+                    return None
                 lines = [(entry.uid, entry.base) for entry in new]
                 state.uidlist_signature = home.with_room(lambda: uidlist.append(paths.uidlist, lines))
         except (NoSpace, StoreUnavailable):
-            return False
-        state.uid_next = UID(new[-1].uid + 1)
-    if new or names_changed or any(entry.modseq == modseq for entry in changed):
+            return None
+        first, state.uid_next = state.uid_next, UID(new[-1].uid + 1)
+        if claims and state.recent_from == first:
+            claimed = range(first, state.uid_next)
+            state.recent_from = state.uid_next
+            moved = {entry.uid: entry for entry in leave_new(home, state, [entry for entry in new if not entry.place])}
+            new = [moved.get(entry.uid, entry) for entry in new]
+    reported = sorted([*new, *(entry for entry in changed if entry.modseq == modseq)])
+    if reported or names_changed:
         state.modseq = modseq
 
     def save(index: Index) -> None:
         index.mailboxes.save(state)
         index.messages.change(state.key, changed)
-        index.messages.add(state.key, new)
+        index.messages.add(state.key, new, foreign=True)
 
     home.update(save, len(new) + len(changed))
-    return True
+    if state.modseq != before:
+        home.local_changes.keep(state.key, LocalChange(before, modseq, [entry.row() for entry in reported], []))
+    return claimed
 
 
 def _lists_unchanged(home: Home, state: MailboxState, paths: MailboxPaths) -> bool:
     return (
         state.boot == home.boot
         and uidlist.signature(paths.uidlist) == state.uidlist_signature
-        and (uidlist.signature(paths.keywords) or ()) == state.keywords_signature
+        and keywords.signature(paths.keywords, paths.further_keywords) == state.keywords_signature
     )
 
 
@@ -128,6 +154,11 @@ def _find(paths: MailboxPaths, names: Collection[str]) -> scan.Found | None:
 
 
 def _exists(directory: str, name: str) -> bool:
-    path = os.path.join(directory, name)
-    with safeio.boundary():
-        return "/" not in name and os.path.isfile(path) and not os.path.islink(path)
+    if "/" in name:
+        return False
+    try:
+        return stat.S_ISREG(os.lstat(f"{directory}/{name}").st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise safeio.failure(error) from error

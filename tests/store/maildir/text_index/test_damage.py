@@ -22,6 +22,8 @@ from tests.store.disk import USER, account_root, open_store
 from tests.store.maildir.text_index.searches import WORDS, build, indexed, read, search
 from tests.store.samples import message, put
 
+MESSAGES = sweeps.choose(80, whole=200)
+
 
 def garbage(path: str) -> None:
     with open(path, "r+b") as stream:
@@ -62,7 +64,7 @@ def gone(path: str) -> None:
 @pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize("damage", [garbage, shorter, empty, zeros, other_version, no_table, gone])
 def test_damage(root, account, damage, is_open):
-    for number in range(200):
+    for number in range(MESSAGES):
         put(account, data=message(body=f"needle {number} " + " ".join(random.Random(number).choices(WORDS, k=200))))
     search(account, Body("needle"))
     build(account)
@@ -80,7 +82,7 @@ def test_damage(root, account, damage, is_open):
     for _ in range(2):
         search(account, Body("needle"))
         build(account)
-    assert indexed(account) == [200], "it is made anew"
+    assert indexed(account) == [MESSAGES], "it is made anew"
     put(account, data=message(body="needle too"))
     assert search(account, Body("needle 7")) == read(account, Body("needle 7"))
     account.close()

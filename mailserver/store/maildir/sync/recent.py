@@ -6,6 +6,8 @@ connected. A later change of one of them syncs a directory that this rename belo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
@@ -20,7 +22,9 @@ def claim(home: Home, state: MailboxState, below: UID | None, *, read_only: bool
     """Claim the messages (below `below`) for one session. Return the range of their UIDs. Under the account's lock."""
     start, end = state.recent_from, state.uid_next if below is None else min(below, state.uid_next)
     state.recent_from = max(start, end)
-    moved = [] if read_only else _leave_new(home, state)
+    moved = (
+        [] if read_only else leave_new(home, state, home.read(lambda index: index.messages.entries_in_new(state.key)))
+    )
 
     def save(index: Index) -> None:
         index.mailboxes.save(state)
@@ -30,12 +34,15 @@ def claim(home: Home, state: MailboxState, below: UID | None, *, read_only: bool
     return range(start, end)
 
 
-def _leave_new(home: Home, state: MailboxState) -> list[Entry]:
-    """Move files from new/ to cur/, as a Maildir reader does once it has seen the messages."""
+def leave_new(home: Home, state: MailboxState, entries: Iterable[Entry]) -> list[Entry]:
+    """Move the claimed ones of these files from new/ to cur/, as a Maildir reader does once it has seen the messages.
+
+    Return the entries of those that were moved. Under the account's lock.
+    """
     paths = home.paths(state.name)
     own = DirectoryUpdate(home, paths, state)
     moved = []
-    for entry in home.read(lambda index: index.messages.entries_in_new(state.key)):
+    for entry in entries:
         if entry.uid >= state.recent_from:
             continue
         target = MaildirName.parse(entry.file_name).with_mask(entry.flags).format()

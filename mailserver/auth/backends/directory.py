@@ -1,0 +1,439 @@
+"""The back end `directory:PATH`: accounts of a directory, an SQLite file that `mailserver user` and `mailserver directory` change.
+
+It is asked on the reactor's thread: a look-up takes some ten microseconds, whatever the number of accounts. A change is
+seen by the next look-up. If the file cannot be read, or another one was moved over it, logins are unavailable until it is
+opened again, at most once a second; nobody is called unknown or wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from attrs import frozen
+from zope.interface import implementer
+
+from mailserver.auth.backends.directory_changes import concerned, sessions_over
+from mailserver.auth.backends.directory_credentials import DirectoryCredentials
+from mailserver.auth.backends.directory_scram import scram_keys
+from mailserver.auth.backends.directory_survey import typical_hash, typical_scram
+from mailserver.auth.credential_store import IStoresCredentials
+from mailserver.auth.interfaces import (
+    ChangedUsers,
+    DomainEntry,
+    Entry,
+    FoundAppPassword,
+    Hasher,
+    IAddresses,
+    IAppPasswords,
+    IAuthBackend,
+    IChanges,
+    IDelegates,
+    IHashedPasswords,
+    IReadsAhead,
+    IScramKeys,
+    ITrustsCertificates,
+    Limits,
+    SessionsOf,
+    TypicalScram,
+    User,
+)
+from mailserver.config.model import Problem
+from mailserver.directory import addresses, credentials, delegates, reading
+from mailserver.directory.credentials import AppPassword
+from mailserver.directory.model import (
+    NO_LIMITS,
+    Account,
+    AccountLimits,
+    DirectoryUnavailable,
+    Refused,
+    State,
+    StoredDomain,
+)
+from mailserver.directory.sqlite import SQLiteDatabase
+from mailserver.errors import AuthUnavailable
+from mailserver.sasl.scram_keys import BadKeys, ScramKeys
+from mailserver.types import Quota, Secret
+
+T = TypeVar("T")
+
+_LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at the file's name, and between two attempts to open it."""
+_SURVEY_EVERY: Final = 5.0
+"""Seconds between two looks at what is typical, where the directory changes."""
+_MAX_RECENT: Final = 512
+"""Accounts, addresses and domains of each that are remembered until the next change of anybody."""
+_MAX_EXPIRING: Final = 10_000
+"""App passwords whose sessions end by themselves."""
+_FEW: Final = 20
+"""Targets of an address that is remembered."""
+_MAX_TARGETS: Final = 1001
+"""Targets of one address that are read: more than one message may have."""
+
+_log = logging.getLogger(__name__)
+
+
+@frozen
+class _Login:
+    """An account, as it was looked up, and what the login service gets of it."""
+
+    account: Account
+    user: User
+
+
+@implementer(
+    IAuthBackend,
+    IAddresses,
+    IAppPasswords,
+    IHashedPasswords,
+    IScramKeys,
+    ITrustsCertificates,
+    IReadsAhead,
+    IChanges,
+    IStoresCredentials,
+    IDelegates,
+)
+class DirectoryBackend:
+    """The accounts of one directory. Not thread-safe."""
+
+    def __init__(
+        self,
+        path: Path,
+        hasher: Hasher,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.credentials = DirectoryCredentials(path)
+        """See IStoresCredentials."""
+        self._path = path
+        self._hasher = hasher
+        self._clock = clock
+        self._wall = wall
+        self._expired_until = int(wall())
+        """Delegates that expired until then have been reported."""
+        self._next_expiry: int | None = None
+        self._expiry_due = True
+        """The next expiry is to be read: the directory has changed."""
+        self._database: SQLiteDatabase | None = None
+        self._looked = -_LOOK_EVERY
+        self._state = -1
+        self._recent: dict[str, _Login | None] = {}
+        self._entries: dict[str, Entry | None] = {}
+        """Recent ones of few targets, and names that are no address."""
+        self._domains: dict[str, StoredDomain | None] = {}
+        self._expiring: dict[str, tuple[int, str]] = {}
+        """App passwords that have let somebody in: when they expire, and of whom they are."""
+        self._survey_due = True
+        self._surveyed = -_SURVEY_EVERY
+        self._typical: str | None = None
+        self._scram: dict[str, TypicalScram | None] = {}
+        self._replaced = False
+        """Another file has taken the place of the one that was open."""
+        self._seen: tuple[str, int] | None = None
+        self._problem = ""
+
+    def find_user(self, name: str) -> User | None:
+        """The user of that name. Raises: AuthUnavailable."""
+        login = self._login(name)
+        return None if login is None else login.user
+
+    def find_app_password(self, probe: str) -> FoundAppPassword | None:
+        """See IAppPasswords. Raises: AuthUnavailable."""
+
+        def question(database: SQLiteDatabase) -> FoundAppPassword | None:
+            found = credentials.find_app_password(database, probe)
+            return None if found is None else self._usable(database, *found)
+
+        return self._ask_of("an app password", question)
+
+    def app_password(self, credential: str, user: User) -> FoundAppPassword | None:
+        """See IAppPasswords. Raises: AuthUnavailable."""
+
+        def question(database: SQLiteDatabase) -> FoundAppPassword | None:
+            login = self._look_up(database, user.name)
+            those = [] if login is None else credentials.app_passwords(database, user.name)
+            found = next((each for each in those if each.id == credential), None)
+            return None if found is None or login is None else self._usable(database, found, login.account)
+
+        return self._ask_of(user.name, question)
+
+    def _usable(self, database: SQLiteDatabase, found: AppPassword, account: Account) -> FoundAppPassword | None:
+        if not found.is_active or (found.expires is not None and found.expires <= self._wall()):
+            return None
+        if found.expires is not None and len(self._expiring) < _MAX_EXPIRING:
+            self._expiring[found.id] = found.expires, found.account
+        return FoundAppPassword(self._user(database, account, found.id), found.label, found.protocols)
+
+    def find_address(self, name: str) -> Entry | None:
+        """See IAddresses. Raises: AuthUnavailable."""
+
+        def question(database: SQLiteDatabase) -> Entry | None:
+            # No address has the name of an account, and that of most recipients is remembered.
+            return None if self._recent.get(name) is not None else self._entry(database, name)
+
+        return self._ask(question)
+
+    def find_domain(self, name: str) -> DomainEntry | None:
+        """See IAddresses. Raises: AuthUnavailable."""
+        stored = self._ask(lambda database: self._domain(database, name))
+        return None if stored is None else DomainEntry(stored.alias_of, stored.detail, stored.enabled)
+
+    async def verify_password(self, user: User, password: Secret) -> bool:
+        """Check the password in the hash pool. Raises: AuthUnavailable."""
+        stored = self.password_hash(user)
+        return bool(stored) and await self._hasher.verify(stored or "", password)
+
+    def password_hash(self, user: User) -> str | None:
+        """The stored entry; None for a disabled user. Raises: AuthUnavailable."""
+        account = self._active(user)
+        return None if account is None else account.password.secret
+
+    def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
+        """The keys of the main password and the app passwords; None for a disabled user. Raises: AuthUnavailable."""
+        account = self._active(user)
+        if account is None:
+            return None
+        those = self._ask(lambda database: credentials.app_passwords(database, user.name))
+        now = self._wall()
+        try:
+            return scram_keys(
+                account, [each for each in those if each.expires is None or each.expires > now], hash_name
+            )
+        except (BadKeys, ValueError) as error:
+            _log.error("%s: user %s cannot log in by SCRAM: %s", self._path, user.name, error)
+            return None
+
+    def may_act_for(self, delegate: str, user: str, domain: str) -> bool:
+        """See IDelegates. Raises: AuthUnavailable."""
+        now = int(self._wall())
+        return self._ask(lambda database: delegates.may_act_for(database, delegate, user, domain, now))
+
+    def may_log_in(self, user: User) -> bool:
+        """Does the user exist, and is it not disabled? Raises: AuthUnavailable."""
+        return self._active(user) is not None
+
+    def typical_hash(self) -> str | None:
+        """A dummy of the scheme and cost that most passwords have. Raises: AuthUnavailable."""
+        self._ask(_nothing)
+        return self._typical
+
+    def typical_scram(self, hash_name: str) -> TypicalScram | None:
+        """The typical keys; None while the directory cannot be read."""
+        try:
+            self._ask(_nothing)
+        except AuthUnavailable:
+            return None
+        return self._scram.get(hash_name)
+
+    def changed_users(self) -> ChangedUsers | None:
+        """See IChanges."""
+        changed = self._changed()
+        return None if changed is None else changed | self._expired()
+
+    def _changed(self) -> ChangedUsers | None:
+        before = self._seen
+        try:
+            identity = self._ask(reading.identity)
+            self._seen = identity
+            if before is None or (identity == before and not self._replaced):
+                return frozenset()
+            (old_id, since), (new_id, serial) = before, identity
+            replaced, self._replaced = self._replaced, False
+            if replaced or old_id != new_id or serial < since:
+                _log.warning("%s is another directory, or a restored copy: all sessions end", self._path)
+                return None
+            return self._ask(lambda database: concerned(database, since))
+        except AuthUnavailable:
+            self._seen = before
+            return frozenset()
+
+    def _expired(self) -> set[SessionsOf]:
+        """The sessions of app passwords and delegates that have expired since the last look."""
+        try:
+            delegates_over = self._ask(self._expired_delegates)
+        except AuthUnavailable:
+            delegates_over = set()
+        now = self._wall()
+        over = {credential: user for credential, (until, user) in self._expiring.items() if until <= now}
+        for credential in over:
+            del self._expiring[credential]
+        return {SessionsOf(user, credential) for credential, user in over.items()} | delegates_over
+
+    def _expired_delegates(self, database: SQLiteDatabase) -> set[SessionsOf]:
+        now, since = int(self._wall()), self._expired_until
+        if self._expiry_due or now < since:
+            # A clock that was set back: what expires again is reported again.
+            self._expired_until = since = min(now, since)
+            self._next_expiry, self._expiry_due = delegates.next_expiry(database, since), False
+        if self._next_expiry is None or self._next_expiry > now:
+            return set()
+        self._expired_until, self._expiry_due = now, True
+        expired = [each for each in delegates.delegates(database) if since < (each.expires or 0) <= now]
+        return {part for each in expired for part in sessions_over(each.account, each.over)}
+
+    def reload(self) -> None:
+        """Look at the file again at the next question."""
+        self._looked = -_LOOK_EVERY
+
+    def read_ahead(self) -> None:
+        """Have the kernel read the file into its cache."""
+        with contextlib.suppress(OSError):  # the next question meets the same error, and logs it
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(descriptor)
+
+    def _active(self, user: User) -> Account | None:
+        login = self._login(user.name)
+        return login.account if login is not None and login.account.state is State.ACTIVE else None
+
+    def _login(self, name: str) -> _Login | None:
+        return self._ask_of(name, lambda database: self._look_up(database, name))
+
+    def _ask_of(self, name: str, question: Callable[[SQLiteDatabase], T]) -> T:
+        """Ask for what a row of the account of that name may make unusable. Raises: AuthUnavailable."""
+        try:
+            return self._ask(question)
+        except ValueError as error:
+            # This account's row alone, or that of its domain.
+            _log.error("%s: the account %s cannot be used: %s", self._path, name, error)
+            raise AuthUnavailable from error
+
+    def _look_up(self, database: SQLiteDatabase, name: str) -> _Login | None:
+        """Raises: ValueError for a row that cannot be used."""
+        if name not in self._recent:
+            if len(self._recent) >= _MAX_RECENT:
+                self._recent.clear()
+            account = reading.find_login(database, name)
+            self._recent[name] = None if account is None else _Login(account, self._user(database, account))
+        return self._recent[name]
+
+    def _user(self, database: SQLiteDatabase, account: Account, credential: str = "") -> User:
+        domain = self._domain(database, account.name.rpartition("@")[2])
+        own, of_domain = account.limits, NO_LIMITS if domain is None else AccountLimits.parse(domain.limits)
+        protocols = of_domain.protocols if own.protocols is None else own.protocols
+        limits = Limits(
+            of_domain.networks if own.networks is None else own.networks,
+            Quota(own.storage, own.messages, own.mailboxes),
+            None if protocols is None else frozenset(protocols),
+            account.password.protocols,
+        )
+        return User(account.name, account.home or None, limits=limits, credential=credential)
+
+    def _entry(self, database: SQLiteDatabase, name: str) -> Entry | None:
+        if name in self._entries:
+            return self._entries[name]
+        targets = addresses.find_targets(database, name, _MAX_TARGETS)
+        senders = frozenset(each.name for each in targets if each.is_account and each.may_send)
+        entry = Entry(tuple(each.name for each in targets), senders) if targets else None
+        if len(targets) <= _FEW:
+            if len(self._entries) >= _MAX_RECENT:
+                self._entries.clear()
+            self._entries[name] = entry
+        return entry
+
+    def _domain(self, database: SQLiteDatabase, name: str) -> StoredDomain | None:
+        if name not in self._domains:
+            if len(self._domains) >= _MAX_RECENT:
+                self._domains.clear()
+            self._domains[name] = addresses.find_stored_domain(database, name)
+        return self._domains[name]
+
+    def _forget(self) -> None:
+        """Forget all that was looked up: somebody has changed the directory."""
+        self._recent.clear()
+        self._entries.clear()
+        self._domains.clear()
+
+    def _ask(self, question: Callable[[SQLiteDatabase], T]) -> T:
+        """Ask the open database, once its state is known. Raises: AuthUnavailable."""
+        try:
+            database = self._opened()
+            state = database.state()
+            if state != self._state:
+                self._forget()
+                self._state = state
+                self._survey_due = self._expiry_due = True
+            if self._survey_due and self._clock() - self._surveyed >= _SURVEY_EVERY:
+                self._survey(database)
+            answer = question(database)
+        except (DirectoryUnavailable, Refused) as error:
+            self._close()
+            self._log_problem(str(error))
+            raise AuthUnavailable from error
+        self._problem = ""
+        return answer
+
+    def _opened(self) -> SQLiteDatabase:
+        now = self._clock()
+        if now - self._looked >= _LOOK_EVERY:
+            self._looked = now
+            if self._database is not None and self._database.is_replaced():
+                self._close()
+                self._replaced = True
+            if self._database is None:
+                self._database = SQLiteDatabase.open(self._path)
+        if self._database is None:
+            raise DirectoryUnavailable(self._problem or f"{self._path} cannot be opened")
+        return self._database
+
+    def _close(self) -> None:
+        # First: if closing fails, the next question must not meet a closed database.
+        database, self._database = self._database, None
+        self._state = -1
+        self._forget()
+        if database is not None:
+            database.close()
+
+    def _survey(self, database: SQLiteDatabase) -> None:
+        """What is typical, for the dummies of unknown users."""
+        self._survey_due, self._surveyed = False, self._clock()
+        self._typical = typical_hash(reading.sample_of_secrets(database))
+        self._scram = {
+            name: typical_scram(
+                reading.sample_of_scram(database, name), everybody=reading.everybody_has_scram(database, name)
+            )
+            for name in ("SHA-256", "SHA-1")
+        }
+
+    def _log_problem(self, problem: str) -> None:
+        """Log each problem once, not with every login."""
+        if problem != self._problem:
+            self._problem = problem
+            _log.error("%s; nobody can log in until it can be read", problem)
+
+
+def make_backend(argument: str, hasher: Hasher) -> DirectoryBackend:
+    """The back end of `directory:PATH`. Raises: ValueError for a path that is not absolute."""
+    return DirectoryBackend(path_of(argument), hasher)
+
+
+def check_backend(argument: str) -> list[Problem]:
+    """Check that the file is a directory of a version that this release knows. Raises: ValueError for a bad argument."""
+    path = path_of(argument)
+    try:
+        SQLiteDatabase.open(path).close()
+    except (DirectoryUnavailable, Refused) as error:
+        return [Problem(str(path), "", "", f"the directory cannot be used: {error}")]
+    if path.stat().st_mode & 0o077:
+        return [Problem(str(path), "", "", "others may open this directory: chmod go= it", warning=True)]
+    return []
+
+
+def path_of(argument: str) -> Path:
+    """The path in an argument. Raises: ValueError if it is not absolute."""
+    if not argument.startswith("/"):
+        raise ValueError(
+            "directory: needs the absolute path of a file, as in directory:/var/lib/mailserver-accounts/directory.db"
+        )
+    return Path(argument)
+
+
+def _nothing(_database: SQLiteDatabase) -> None:
+    """Ask nothing: what is typical is looked up where the state has changed."""

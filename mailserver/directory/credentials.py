@@ -1,0 +1,166 @@
+"""App passwords of accounts: found by their probe, added, listed and revoked."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Final, cast
+
+from attrs import field, frozen
+
+from mailserver.directory import reading, statements
+from mailserver.directory.changing import Author, account_id, recording
+from mailserver.directory.database import Database, Row
+from mailserver.directory.model import SCRAM_HASHES, Account, Refused, State, StoredKeys
+
+MOST: Final = 32
+"""App passwords of one account."""
+_OF_APP: Final = 6
+"""Columns of the app password itself in APP_PASSWORD."""
+ADDED: Final = "app password added"
+REVOKED: Final = "app password revoked"
+_TAKEN: Final = "{} has an app password with the label {} already: choose another label, or revoke that one"
+
+
+@frozen
+class AppPassword:
+    """One app password, without what would let anybody log in."""
+
+    id: str
+    account: str
+    """The name of the account."""
+    label: str
+    protocols: frozenset[str] | None = None
+    """Where it may be used; None: everywhere."""
+    expires: int | None = None
+    """Seconds since 1970; None: never."""
+    created: int = 0
+    made_by: str = ""
+    is_active: bool = True
+    """Is the account not disabled?"""
+    scram: Mapping[str, StoredKeys] = field(factory=dict, repr=False)
+    """By hash."""
+
+
+def find_app_password(database: Database, probe: str) -> tuple[AppPassword, Account] | None:
+    """The app password of that SHA-256, expired or not, without keys, and its account. Raises: DirectoryUnavailable."""
+    for row in database.rows(statements.APP_PASSWORD, probe=probe):
+        identifier, label, protocols, expires, created, made_by = row[-_OF_APP:]
+        account = reading.account_of([(*row[:-_OF_APP], None)])
+        found = AppPassword(
+            str(identifier),
+            account.name,
+            str(label),
+            _protocols(protocols),
+            cast("int | None", expires),
+            cast("int", created),
+            str(made_by),
+            account.state is State.ACTIVE,
+        )
+        return found, account
+    return None
+
+
+def app_passwords(database: Database, account: str) -> list[AppPassword]:
+    """Those of an account, the oldest first. Raises: DirectoryUnavailable."""
+    return [_app_password(row) for row in database.rows(statements.APP_PASSWORDS, name=account)]
+
+
+def add_app_password(
+    database: Database, author: Author, new: AppPassword, probe: str, parameters: Mapping[str, str]
+) -> None:
+    """Add one to an account. `parameters`: "rounds,salt" of its SCRAM keys, by hash, for an account that has none yet.
+
+    Raises: Missing, Refused if the label is in use or the account has MOST of them, DirectoryUnavailable.
+    """
+    with recording(database, author) as record:
+        identifier = account_id(database, new.account)
+        present = app_passwords(database, new.account)
+        if any(each.label == new.label for each in present):
+            raise Refused(_TAKEN.format(new.account, new.label))
+        if len(present) >= MOST:
+            raise Refused(f"{new.account} has {MOST} app passwords, and there can be no more: revoke one")
+        shared = _shared(database, identifier)
+        for hash_name, text in parameters.items():
+            if hash_name in new.scram and shared[hash_name] not in {"", text}:
+                raise Refused("the SCRAM parameters of the account were changed meanwhile: try again")
+            shared[hash_name] = shared[hash_name] or text
+        database.change(
+            statements.SET_SCRAM,
+            id=identifier,
+            serial=record.serial,
+            scram_sha256=shared["SHA-256"],
+            scram_sha1=shared["SHA-1"],
+        )
+        database.change(
+            statements.ADD_APP_PASSWORD,
+            id=new.id,
+            account=identifier,
+            label=new.label,
+            probe=probe,
+            scram_sha256=new.scram["SHA-256"].keys if "SHA-256" in new.scram else None,
+            scram_sha1=new.scram["SHA-1"].keys if "SHA-1" in new.scram else None,
+            protocols=protocols_text(new.protocols),
+            expires=new.expires,
+            at=author.at,
+            who=author.who,
+        )
+        record.add(ADDED, new.account, credential=new.id, label=new.label)
+
+
+def revoke(database: Database, author: Author, account: str, label: str) -> AppPassword:
+    """Remove the app password with that label, or id. Return it. Raises: Missing, Refused, DirectoryUnavailable."""
+    with recording(database, author) as record:
+        account_id(database, account)
+        present = app_passwords(database, account)
+        found = next((each for each in present if label in {each.label, each.id}), None)
+        if found is None:
+            names = ", ".join(each.label for each in present)
+            raise Refused(f"{account} has no app password with the label {label}; it has: {names or 'none'}")
+        database.change(statements.REMOVE_CREDENTIAL, id=found.id)
+        record.add(REVOKED, account, credential=found.id, label=found.label)
+    return found
+
+
+def shared_parameters(database: Database, account: str) -> dict[str, str]:
+    """The "rounds,salt" of an account's SCRAM keys, by hash; empty where it has none. Raises: Missing, DirectoryUnavailable."""
+    return _shared(database, account_id(database, account))
+
+
+def new_id() -> str:
+    """An identifier for a new app password."""
+    return secrets.token_hex(8)
+
+
+def _shared(database: Database, identifier: str) -> dict[str, str]:
+    [row] = database.rows(statements.SCRAM_PARAMETERS, id=identifier)
+    return {name: str(text) for name, text in zip(SCRAM_HASHES, row, strict=True)}
+
+
+def _app_password(row: Row) -> AppPassword:
+    identifier, account, state, label, protocols, expires, created, made_by, *scram = row
+    shared, keys = scram[:2], scram[2:]
+    return AppPassword(
+        str(identifier),
+        str(account),
+        str(label),
+        _protocols(protocols),
+        cast("int | None", expires),
+        cast("int", created),
+        str(made_by),
+        state == State.ACTIVE.value,
+        {
+            hash_name: StoredKeys(str(parameters), str(own))
+            for hash_name, parameters, own in zip(SCRAM_HASHES, shared, keys, strict=True)
+            if parameters and own
+        },
+    )
+
+
+def _protocols(text: object) -> frozenset[str] | None:
+    return None if text is None else frozenset(filter(None, str(text).split(",")))
+
+
+def protocols_text(protocols: Iterable[str] | None) -> str | None:
+    """As the table has them."""
+    return None if protocols is None else ",".join(sorted(protocols))

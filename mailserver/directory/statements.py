@@ -1,0 +1,206 @@
+"""All SQL of the directory, by name. Each statement runs on SQLite and on PostgreSQL; values are `:name`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# meta
+META: Final = "SELECT id, version, oldest, serial FROM meta"
+ADD_META: Final = "INSERT INTO meta (one, id, version, oldest, serial) VALUES (1, :id, 0, 0, 0)"
+SET_VERSION: Final = "UPDATE meta SET version = :version, oldest = :oldest"
+SET_ID: Final = "UPDATE meta SET id = :id"
+RAISE_SERIAL: Final = "UPDATE meta SET serial = :above WHERE serial < :above"
+NEXT_SERIAL: Final = "UPDATE meta SET serial = serial + 1 RETURNING serial"
+
+# accounts
+_COLUMNS: Final = """
+SELECT a.id, n.name, a.home, a.full_name, a.state, a.limits, a.serial, a.created,
+       a.scram_sha256, a.scram_sha1, c.protocols, c.secret, c.scram_sha256, c.scram_sha1"""
+_ACCOUNT: Final = """
+JOIN target t ON t.address = n.name
+JOIN account a ON a.id = t.account
+LEFT JOIN credential c ON c.account = a.id AND c.kind = 'password'"""
+_SENDERS: Final = """
+LEFT JOIN target s ON s.account = a.id AND s.may_send = 1 AND s.address <> n.name
+LEFT JOIN address sender ON sender.name = s.address AND sender.enabled = 1"""
+ACCOUNT: Final = f"""{_COLUMNS}, sender.name
+FROM address n {_ACCOUNT} {_SENDERS}
+WHERE n.kind = 'user' AND n.name = :name"""
+"""A row for each address that the account may send as, at least one."""
+LOGIN: Final = f"""{_COLUMNS}, NULL
+FROM address n {_ACCOUNT}
+WHERE n.kind = 'user' AND n.name = :name"""
+"""The same without these addresses."""
+ACCOUNTS: Final = f"""{_COLUMNS}, sender.name
+FROM (SELECT name FROM address WHERE kind = 'user' AND name > :after ORDER BY name LIMIT :count) n {_ACCOUNT} {_SENDERS}
+ORDER BY n.name"""  # noqa: S608 - constants
+COUNT: Final = "SELECT count(*) FROM address WHERE kind = 'user'"
+ADD_ACCOUNT: Final = """
+INSERT INTO account (id, home, full_name, state, limits, scram_sha256, scram_sha1, serial, created)
+VALUES (:id, :home, :full_name, :state, :limits, :scram_sha256, :scram_sha1, :serial, :at)"""
+SET_STATE: Final = "UPDATE account SET state = :state, serial = :serial WHERE id = :id"
+SET_LIMITS: Final = "UPDATE account SET limits = :limits, serial = :serial WHERE id = :id"
+SET_SCRAM: Final = """
+UPDATE account SET scram_sha256 = :scram_sha256, scram_sha1 = :scram_sha1, serial = :serial WHERE id = :id"""
+SET_SERIAL: Final = "UPDATE account SET serial = :serial WHERE id = :id"
+SET_ACCOUNT: Final = """
+UPDATE account SET home = :home, full_name = :full_name, state = :state, limits = :limits, serial = :serial
+WHERE id = :id"""
+DELETE_ACCOUNT: Final = "DELETE FROM account WHERE id = :id"
+
+# addresses
+ADDRESS: Final = "SELECT kind FROM address WHERE name = :name"
+ADD_ADDRESS: Final = "INSERT INTO address (name, kind, enabled, note) VALUES (:name, :kind, 1, '')"
+RENAME_ADDRESS: Final = "UPDATE address SET name = :new WHERE name = :old"
+DELETE_ADDRESS: Final = "DELETE FROM address WHERE name = :name"
+ADD_TARGET: Final = """
+INSERT INTO target (address, place, account, elsewhere, may_send) VALUES (:address, :place, :account, NULL, 1)"""
+ADDRESSES: Final = """
+SELECT n.name, n.kind, n.enabled, n.note, t.elsewhere, own.name, t.may_send
+FROM (SELECT name, kind, enabled, note FROM address
+      WHERE kind = :kind AND name > :after ORDER BY name LIMIT :count) n
+LEFT JOIN target t ON t.address = n.name
+LEFT JOIN target o ON o.account = t.account AND o.place = 0
+LEFT JOIN address own ON own.name = o.address AND own.kind = 'user'
+WHERE t.account IS NULL OR own.name IS NOT NULL
+ORDER BY n.name, t.place"""
+"""A row for each target, at least one for each address."""
+ONE_ADDRESS: Final = """
+SELECT n.name, n.kind, n.enabled, n.note, t.elsewhere, own.name, t.may_send
+FROM (SELECT name, kind, enabled, note FROM address WHERE name = :name AND kind <> 'user') n
+LEFT JOIN target t ON t.address = n.name
+LEFT JOIN target o ON o.account = t.account AND o.place = 0
+LEFT JOIN address own ON own.name = o.address AND own.kind = 'user'
+WHERE t.account IS NULL OR own.name IS NOT NULL
+ORDER BY t.place"""
+ENTRY: Final = """
+SELECT COALESCE(own.name, t.elsewhere), t.may_send, own.name IS NOT NULL
+FROM address n
+JOIN target t ON t.address = n.name
+LEFT JOIN target o ON o.account = t.account AND o.place = 0
+LEFT JOIN address own ON own.name = o.address AND own.kind = 'user'
+WHERE n.name = :name AND n.kind <> 'user' AND n.enabled = 1 AND (t.account IS NULL OR own.name IS NOT NULL)
+ORDER BY t.place LIMIT :count"""
+ADDRESSES_OF: Final = """
+SELECT n.name, n.kind
+FROM target own
+JOIN target t ON t.account = own.account
+JOIN address n ON n.name = t.address AND n.kind <> 'user'
+WHERE own.address = :name AND own.place = 0
+ORDER BY n.name"""
+ADDRESSES_TO: Final = """
+SELECT n.name, n.kind FROM target t JOIN address n ON n.name = t.address WHERE t.elsewhere = :name ORDER BY n.name"""
+ADDRESSES_ONLY_TO: Final = """
+SELECT n.name, n.kind
+FROM target own
+JOIN target t ON t.account = own.account
+JOIN address n ON n.name = t.address AND n.kind <> 'user'
+WHERE own.address = :name AND own.place = 0
+      AND NOT EXISTS (SELECT 1 FROM target other WHERE other.address = n.name AND other.place <> t.place)
+ORDER BY n.name"""
+LAST_PLACE: Final = "SELECT max(place) FROM target WHERE address = :address"
+ACCOUNT_ID: Final = """
+SELECT t.account FROM address n JOIN target t ON t.address = n.name WHERE n.name = :name AND n.kind = 'user'"""
+ADD_TARGET_ROW: Final = """
+INSERT INTO target (address, place, account, elsewhere, may_send)
+VALUES (:address, :place, :account, :elsewhere, :may_send)"""
+REMOVE_TARGET_ACCOUNT: Final = "DELETE FROM target WHERE address = :address AND account = :account"
+REMOVE_TARGET_ELSEWHERE: Final = "DELETE FROM target WHERE address = :address AND elsewhere = :elsewhere"
+SET_ADDRESS_ENABLED: Final = "UPDATE address SET enabled = :enabled WHERE name = :name"
+SET_NOTE: Final = "UPDATE address SET note = :note WHERE name = :name"
+ALL_ADDRESSES: Final = "SELECT name, kind, enabled, note FROM address WHERE kind <> 'user' ORDER BY name"
+ALL_TARGETS: Final = """
+SELECT t.address, t.account, t.elsewhere, t.may_send
+FROM target t JOIN address n ON n.name = t.address AND n.kind <> 'user' ORDER BY t.address, t.place"""
+OWN_NAMES: Final = "SELECT t.account, n.name FROM address n JOIN target t ON t.address = n.name WHERE n.kind = 'user'"
+
+# domains
+DOMAIN: Final = "SELECT name, alias_of, detail, limits, enabled FROM domain WHERE name = :name"
+DOMAINS: Final = "SELECT name, alias_of, detail, limits, enabled FROM domain ORDER BY name"
+ADD_DOMAIN: Final = """
+INSERT INTO domain (name, alias_of, detail, limits, enabled) VALUES (:name, :alias_of, :detail, :limits, :enabled)"""
+SET_DOMAIN: Final = """
+UPDATE domain SET alias_of = :alias_of, detail = :detail, limits = :limits, enabled = :enabled WHERE name = :name"""
+REMOVE_DOMAIN: Final = "DELETE FROM domain WHERE name = :name"
+DOMAIN_ALIASES: Final = "SELECT name FROM domain WHERE alias_of = :name ORDER BY name"
+
+# delegates
+DELEGATES: Final = """
+SELECT n.name, d.over, d.expires, d.why
+FROM delegate d
+JOIN target t ON t.account = d.account
+JOIN address n ON n.name = t.address AND n.kind = 'user'
+ORDER BY n.name, d.over"""
+ADD_DELEGATE: Final = """
+INSERT INTO delegate (account, over, expires, why) VALUES (:account, :over, :expires, :why)"""
+MAY_ACT_FOR: Final = """
+SELECT d.over
+FROM address n
+JOIN target t ON t.address = n.name
+JOIN delegate d ON d.account = t.account
+WHERE n.name = :account AND n.kind = 'user' AND d.over IN (:user, :domain) AND (d.expires IS NULL OR d.expires > :now)"""
+NEXT_DELEGATE_EXPIRY: Final = "SELECT min(expires) FROM delegate WHERE expires > :after"
+RENAME_OVER: Final = "UPDATE delegate SET over = :new WHERE over = :old"
+DELETE_OVER: Final = "DELETE FROM delegate WHERE over = :name"
+DELETE_DELEGATE: Final = "DELETE FROM delegate WHERE account = :account AND over = :over"
+
+# credentials
+SET_MAIN_CREDENTIAL: Final = """
+UPDATE credential SET secret = :secret, scram_sha256 = :scram_sha256, scram_sha1 = :scram_sha1, created = :at,
+       made_by = :who
+WHERE account = :account AND kind = 'password'"""
+RENEW_MAIN_CREDENTIAL: Final = """
+UPDATE credential SET secret = :secret, scram_sha256 = :scram_sha256, scram_sha1 = :scram_sha1
+WHERE account = :account AND kind = 'password'"""
+ADD_MAIN_CREDENTIAL: Final = """
+INSERT INTO credential (id, account, kind, label, secret, scram_sha256, scram_sha1, created, made_by)
+VALUES (:id, :account, 'password', '', :secret, :scram_sha256, :scram_sha1, :at, :who)"""
+_APP: Final = """
+SELECT c.id, n.name, a.state, c.label, c.protocols, c.expires, c.created, c.made_by,
+       a.scram_sha256, a.scram_sha1, c.scram_sha256, c.scram_sha1
+FROM {}
+JOIN account a ON a.id = c.account
+JOIN target t ON t.account = a.id
+JOIN address n ON n.name = t.address AND n.kind = 'user'"""
+APP_PASSWORD: Final = f"""{_COLUMNS}, p.id, p.label, p.protocols, p.expires, p.created, p.made_by
+FROM credential p
+JOIN account a ON a.id = p.account
+JOIN target t ON t.account = a.id
+JOIN address n ON n.name = t.address AND n.kind = 'user'
+LEFT JOIN credential c ON c.account = a.id AND c.kind = 'password'
+WHERE p.probe = :probe"""
+"""The account's row as of LOGIN, with the app password in place of the address."""
+APP_PASSWORDS: Final = (
+    _APP.format("address o JOIN target u ON u.address = o.name JOIN credential c ON c.account = u.account")
+    + " WHERE o.name = :name AND o.kind = 'user' AND c.kind = 'app' ORDER BY c.created, c.id"
+)
+ADD_APP_PASSWORD: Final = """
+INSERT INTO credential (id, account, kind, label, secret, probe, scram_sha256, scram_sha1, protocols, expires, created,
+                        made_by)
+VALUES (:id, :account, 'app', :label, '', :probe, :scram_sha256, :scram_sha1, :protocols, :expires, :at, :who)"""  # noqa: S105 - SQL
+REMOVE_CREDENTIAL: Final = "DELETE FROM credential WHERE id = :id"
+SCRAM_PARAMETERS: Final = "SELECT scram_sha256, scram_sha1 FROM account WHERE id = :id"
+SET_MAIN_PROTOCOLS: Final = (
+    "UPDATE credential SET protocols = :protocols WHERE account = :account AND kind = 'password'"
+)
+DROP_APP_SCRAM: Final = (
+    "UPDATE credential SET scram_sha256 = NULL, scram_sha1 = NULL WHERE account = :account AND kind = 'app'"
+)
+SECRETS: Final = "SELECT secret FROM credential WHERE kind = 'password' AND secret <> '' LIMIT :count"
+SCRAM_SHA256: Final = "SELECT scram_sha256 FROM account WHERE scram_sha256 <> '' LIMIT :count"
+SCRAM_SHA1: Final = "SELECT scram_sha1 FROM account WHERE scram_sha1 <> '' LIMIT :count"
+_WITHOUT: Final = """
+SELECT a.state
+FROM (SELECT account FROM credential WHERE kind = 'password' AND secret <> '' AND {} IS NULL LIMIT :count) c
+JOIN account a ON a.id = c.account"""
+NO_SHA256: Final = _WITHOUT.format("scram_sha256")
+NO_SHA1: Final = _WITHOUT.format("scram_sha1")
+
+# the record of changes
+ADD_CHANGE: Final = """
+INSERT INTO change (serial, place, at, who, what, account, facts)
+VALUES (:serial, :place, :at, :who, :what, :account, :facts)"""
+FORGET_CHANGES: Final = "DELETE FROM change WHERE serial <= :serial"
+CHANGES: Final = """
+SELECT serial, at, who, what, account, facts FROM change WHERE serial > :since ORDER BY serial, place LIMIT :count"""
+OLDEST_CHANGE: Final = "SELECT min(serial) FROM change"
