@@ -6,13 +6,31 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from attrs import frozen
+
 from mailserver.auth import resolution
 from mailserver.auth.interfaces import DomainEntry, Entry, IAddresses, IOwnAddresses, Resolution, User
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.auth.sources import Source
-from mailserver.errors import NoSuchUser
+from mailserver.errors import AddressLoop, NoSuchUser, TooManyEnds
 
 T = TypeVar("T")
+
+
+@frozen
+class _Place:
+    """An address that somebody may want to send as."""
+
+    name: str
+    meant: str
+    """The same in the domain that its own stands for."""
+    known: DomainEntry | None
+    """What is known of that domain."""
+    is_local: bool
+
+    @property
+    def is_disabled(self) -> bool:
+        return self.known is not None and not self.known.enabled
 
 
 class Addresses:
@@ -25,13 +43,19 @@ class Addresses:
         is_local_domain: Callable[[str], bool],
         pause: Callable[[], Awaitable[object]],
         default_domain: str = "",
+        *,
+        detail_separator: str = "+",
     ) -> None:
-        """`find` returns the user of a name. `pause` gives the reactor a turn. Bare names are of `default_domain`."""
+        """`find` returns the user of a name. `pause` gives the reactor a turn. Bare names are of `default_domain`.
+
+        `detail_separator`: of details in targets, where the domain has none of its own.
+        """
         self._with_addresses = [each for each in sources if IAddresses.providedBy(each.backend)]
         self._with_owners = [each for each in sources if IOwnAddresses.providedBy(each.backend)]
         self._find = find
         self._pause = pause
         self._default_domain = default_domain
+        self._detail_separator = detail_separator
         self.is_local_domain = is_local_domain
 
     async def find_user(self, name: str) -> User | None:
@@ -76,47 +100,60 @@ class Addresses:
         """See Authenticator."""
         try:
             name = normalise(address)
-        except BadName:
+            place = await self._follow(name)
+        except (BadName, AddressLoop):
+            return False
+        if place.is_disabled:
             return False
         if name == user.name or name in user.addresses:
             return True
-        return self._whole(user.name) in map(self._whole, await self._senders_of(name))
-
-    def _whole(self, name: str) -> str:
-        """The name with its domain: a bare one is of the default domain."""
-        return name if "@" in name or not self._default_domain else f"{name}@{self._default_domain}"
+        return user.name in await self._senders_at(place, self._whole(user.name))
 
     async def senders_of(self, address: str) -> frozenset[str]:
         """See Authenticator."""
         try:
             name = normalise(address)
-        except BadName:
+            place = await self._follow(name)
+        except (BadName, AddressLoop):
             return frozenset()
-        senders = set(await self._senders_of(name))
-        if await self.serves_domain(name.rpartition("@")[2]):
-            own = await self._find(name)
-            senders |= set() if own is None else {own.name}
+        if place.is_disabled:
+            return frozenset()
+        senders = set(await self._senders_at(place))
         for source in self._with_owners:
             owners: frozenset[str] = await _answer(source.backend.find_owners(name))
             senders |= {each for each in owners if source.serves((each,))}
         return frozenset(senders)
 
-    async def _senders_of(self, name: str) -> frozenset[str]:
-        """The users of an entry, or of its own name. The domain must be one here, and not be disabled."""
-        local, at, domain = name.rpartition("@")
-        if not at:
+    async def _follow(self, name: str) -> _Place:
+        """The place of a normalised address. Raises: AddressLoop, AuthUnavailable."""
+        if "@" not in name:
+            return _Place(name, name, None, is_local=False)
+        meant, known = await resolution.follow_domains(self.find_domain, name, [])
+        return _Place(name, meant, known, known is not None or self.is_local_domain(meant.rpartition("@")[2]))
+
+    async def _senders_at(self, place: _Place, whole: str = "") -> frozenset[str]:
+        """The user of that name, or else the users of the entry. `whole`: only this user is asked for."""
+        if not place.is_local:
             return frozenset()
-        known = await self.find_domain(domain)
-        if known is not None and known.alias_of is not None:
-            name, domain = f"{local}@{known.alias_of}", known.alias_of
-            known = await self.find_domain(domain)
-        if (known is None and not self.is_local_domain(domain)) or (known is not None and not known.enabled):
+        for name in dict.fromkeys((place.name, place.meant)):
+            own = await self._find(name)
+            if own is not None:
+                # Whoever gets a copy of a user's mail must not write in the user's name.
+                return frozenset({own.name})
+        entry = await self.find_address(place.meant)
+        senders = set() if entry is None else set(map(self._whole, entry.senders))
+        if not senders or (whole and whole not in senders):
             return frozenset()
-        entry = await self.find_address(name)
-        if entry is not None:
-            return entry.senders
-        found = await self._find(name)
-        return frozenset() if found is None else frozenset({found.name})
+        try:
+            found = await resolution.resolve(self, place.meant, self._detail_separator, self._pause)
+        except (NoSuchUser, AddressLoop, TooManyEnds):
+            # Nobody gets the answers to such an address.
+            return frozenset()
+        return frozenset(user.name for user, _detail in found.local if self._whole(user.name) in senders)
+
+    def _whole(self, name: str) -> str:
+        """The name with its domain: a bare one is of the default domain."""
+        return name if "@" in name or not self._default_domain else f"{name}@{self._default_domain}"
 
     async def separator_of(self, domain: str, separator: str) -> str:
         """See Authenticator."""

@@ -255,7 +255,7 @@ class Entry:
     targets: tuple[str, ...]
     """Addresses, lower case, in their order. A name of a user here, of another entry, or of an address elsewhere."""
     senders: frozenset[str] = frozenset()
-    """Names of the users that may send as it."""
+    """Names of the users that may send as it; none of them may if it is another user's own name."""
 
 
 @frozen
@@ -267,7 +267,7 @@ class DomainEntry:
     detail: str | None = None
     """The separator of details in its addresses; empty: there are none; None: that of the configuration."""
     enabled: bool = True
-    """A disabled domain gets no mail."""
+    """A disabled domain gets no mail, and nobody may send as an address of it."""
 
 
 @frozen

@@ -87,7 +87,8 @@ async def resolve(
 ) -> Resolution:
     """The ends of a normalised address. `separator`: of details, where the domain has none of its own.
 
-    `written`: the address with the case of its detail. `pause` is awaited between the targets of a large group. Raises: NoSuchUser, AddressLoop, TooManyEnds, AuthUnavailable.
+    `written`: the address with the case of its detail. `pause` is awaited between the targets of a large group.
+    Raises: NoSuchUser, AddressLoop, TooManyEnds, AuthUnavailable.
     """
     found = _Found()
     seen: set[tuple[str, str]] = set()
@@ -122,17 +123,10 @@ async def _follow(sources: Sources, step: _Step, separator: str, found: _Found) 
     if step.depth > MAX_DEPTH:
         raise AddressLoop
     name, domain = step.name, step.name.rpartition("@")[2] if "@" in step.name else ""
-    known = await _find_domain(sources, domain, found) if domain else None
-    passed = {domain}
-    while known is not None and known.alias_of is not None and known.enabled:
-        before, domain = domain, known.alias_of
-        if domain in passed or len(passed) > MAX_DEPTH:
-            raise AddressLoop
-        passed.add(domain)
-        meant = f"{name.rpartition('@')[0]}@{domain}"
-        found.path.append(f"{name} is {meant}, as {before} stands for {domain}")
-        name = meant
-        known = await _find_domain(sources, domain, found)
+    known = None
+    if domain:
+        name, known = await follow_domains(lambda each: _find_domain(sources, each, found), name, found.path)
+        domain = name.rpartition("@")[2]
     if known is not None and not known.enabled:
         found.path.append(f"the domain {domain} is disabled")
         return []
@@ -159,6 +153,28 @@ async def _follow(sources: Sources, step: _Step, separator: str, found: _Found) 
     if followed is None:
         found.path.append(f"{name} is unknown")
     return followed or []
+
+
+async def follow_domains(
+    find: Callable[[str], Awaitable[DomainEntry | None]], name: str, path: list[str]
+) -> tuple[str, DomainEntry | None]:
+    """The address in the domain that its own stands for, and what `find` knows of that; `path` gets a sentence a step.
+
+    A disabled domain stands for none: it ends the way. Raises: AddressLoop, AuthUnavailable.
+    """
+    domain = name.rpartition("@")[2]
+    known = await find(domain)
+    passed = {domain}
+    while known is not None and known.alias_of is not None and known.enabled:
+        before, domain = domain, known.alias_of
+        if domain in passed or len(passed) > MAX_DEPTH:
+            raise AddressLoop
+        passed.add(domain)
+        meant = f"{name.rpartition('@')[0]}@{domain}"
+        path.append(f"{name} is {meant}, as {before} stands for {domain}")
+        name = meant
+        known = await find(domain)
+    return name, known
 
 
 async def _find_domain(sources: Sources, name: str, found: _Found) -> DomainEntry | None:

@@ -33,6 +33,8 @@ class Names:
     """(domain): must clients of users of that mail domain present a certificate; of any, if empty?"""
     names_user: Callable[[str], bool] = lambda _domain: True
     """(domain): must that certificate name the user that logs in?"""
+    detail_separator: str = "+"
+    """Of details in addresses, in domains that have none of their own; empty: there are none."""
 
     def candidates(self, name: str, host: str | None) -> list[str]:
         """The accounts that a normalised name may mean, in the order of lookup: the name itself; then the name with the

@@ -126,7 +126,12 @@ class LoginService:
         self._names = names
         self._throttle = throttle
         self._addresses = Addresses(
-            sources, self.find, self.is_local_domain, lambda: throttle.sleep(0), names.default_domain
+            sources,
+            self.find,
+            self.is_local_domain,
+            lambda: throttle.sleep(0),
+            names.default_domain,
+            detail_separator=names.detail_separator,
         )
         self._separator = delegate_separator
         self._secret = secret or secrets.token_bytes(32)

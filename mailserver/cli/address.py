@@ -44,7 +44,14 @@ class _Directory:
         ]
         self._domains = frozenset(domain.name.lower() for domain in config.domains)
         self._default_domain = config.auth.default_domain
-        self._addresses = Addresses(sources, self.find, self.is_local_domain, _no_pause, self._default_domain)
+        self._addresses = Addresses(
+            sources,
+            self.find,
+            self.is_local_domain,
+            _no_pause,
+            self._default_domain,
+            detail_separator=config.lmtp.detail_separator,
+        )
         self.resolve = self._addresses.resolve
         self.serves_domain = self._addresses.serves_domain
 

@@ -136,11 +136,11 @@ def detail(accounts: Accounts, name: str, separator: str | None, *, no_details: 
 @_DOMAIN
 @on_accounts
 def disable(accounts: Accounts, name: str) -> None:
-    """Refuse mail to DOMAIN, until it is enabled. Its users can log in."""
+    """Refuse mail to DOMAIN, and mail from it, until it is enabled. Its users can log in."""
     with opened(accounts) as database:
         domain = domain_name(accounts, database, name)
         _change(database, domain, enabled=False, detail=detail_of(accounts, database, domain))
-    click.echo(f"disabled {domain}: mail to it is refused")
+    click.echo(f"disabled {domain}: mail to it and from it is refused")
 
 
 @click.command("enable")

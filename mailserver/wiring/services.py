@@ -205,6 +205,7 @@ class Services:
                 self.tls.accepts_certificate,
                 self.tls.requires_certificate,
                 self.tls.requires_named_user,
+                config.lmtp.detail_separator,
             ),
         )
         self._notices.hostname = config.server.hostname
