@@ -11,6 +11,7 @@ from mailserver.config.model import Lmtp
 from mailserver.errors import LeadsElsewhere, MailError, OverQuota, StoreUnavailable
 from mailserver.session.channel import Channel
 from mailserver.smtp.address import Address
+from mailserver.smtp.announced_size import check_announced_size
 from mailserver.smtp.concurrency import gather_limited
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.incoming import Incoming
@@ -85,6 +86,7 @@ class LmtpTransaction(Transaction):
             raise LeadsElsewhere
         copies = sum(len(ends) for _recipient, ends in self._recipients) + len(found.local)
         check_copies(copies, self._session.max_recipients)
+        await check_announced_size(self._session.channel, services, found.local, self.parameters.get("SIZE"))
         self._recipients.append((recipient, found.local))
         return reply(250, "2.1.5", "recipient accepted")
 

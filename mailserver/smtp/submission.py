@@ -19,6 +19,7 @@ from mailserver.message.limits import MAX_HEADER
 from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
 from mailserver.smtp.address import Address, parse_address
+from mailserver.smtp.announced_size import check_announced_size
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.header import Field, parse_header
 from mailserver.smtp.hop import HopSession, HopTransaction, NextHop
@@ -156,6 +157,8 @@ class SubmissionTransaction(Transaction):
         found = await find_recipients(services.authenticator, recipient, services.detail_separator, services.postmaster)
         copies = self._local.keys() | {(user.name, detail) for user, detail in found.local}
         check_copies(len(copies), self._session.max_recipients)
+        if not found.elsewhere:
+            await check_announced_size(self._session.channel, services, found.local, self._declared_size)
         answer = await self._look_up_elsewhere([parse_address(each) for each in found.elsewhere])
         if answer.code // 100 == 2:
             for user, detail in found.local:

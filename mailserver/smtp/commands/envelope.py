@@ -69,6 +69,11 @@ async def rset(session: Session, argument: bytes) -> None:
 
 COMMANDS = (
     CommandSpec(b"MAIL", mail, "RFC 5321 4.1.1.2", cost=CONSTANT),
-    CommandSpec(b"RCPT", rcpt, "RFC 5321 4.1.1.3", cost=Cost("", "reactor; submission waits for the next hop, too")),
+    CommandSpec(
+        b"RCPT",
+        rcpt,
+        "RFC 5321 4.1.1.3",
+        cost=Cost("", "reactor; account's thread for a quota; submission waits for the next hop, too"),
+    ),
     CommandSpec(b"RSET", rset, "RFC 5321 4.1.1.5", cost=CONSTANT),
 )
