@@ -23,6 +23,7 @@ from mailserver.directory.model import (
     Target,
 )
 
+DOMAIN_ADDED: Final = "domain added"
 DOMAIN_CHANGED: Final = "domain changed"
 DOMAIN_REMOVED: Final = "domain removed"
 _LISTED: Final = 20
@@ -109,7 +110,7 @@ def add_domain(database: Database, author: Author, new: StoredDomain) -> None:
             raise Taken(new.name, "domain")
         _check_alias(database, new)
         database.change(statements.ADD_DOMAIN, **domain_columns(new))
-        record.add("domain added", "", domain=new.name, alias_of=new.alias_of)
+        record.add(DOMAIN_ADDED, "", domain=new.name, alias_of=new.alias_of)
 
 
 def change_domain(database: Database, author: Author, name: str, **values: Any) -> StoredDomain:
@@ -124,8 +125,7 @@ def change_domain(database: Database, author: Author, name: str, **values: Any) 
         after = attrs.evolve(before, **values)
         _check_alias(database, after)
         database.change(statements.SET_DOMAIN, **domain_columns(after))
-        facts = {key: [getattr(before, key), value] for key, value in values.items() if getattr(before, key) != value}
-        record.add(DOMAIN_CHANGED, "", domain=name, changed=facts)
+        record.add(DOMAIN_CHANGED, "", domain=name, changed=domain_differences(before, after))
     return after
 
 
@@ -156,6 +156,12 @@ def _check_alias(database: Database, domain: StoredDomain) -> None:
         raise Refused(f"{domain.name} cannot stand for itself")
     if aliases := addresses.aliases_of_domain(database, domain.name):
         raise Refused(f"{', '.join(aliases)} stands for {domain.name}, so this cannot stand for another")
+
+
+def domain_differences(before: StoredDomain, after: StoredDomain) -> dict[str, list[Any]]:
+    """The values that differ, each as it was and as it is."""
+    old, new = attrs.asdict(before), attrs.asdict(after)
+    return {key: [value, new[key]] for key, value in old.items() if new[key] != value}
 
 
 def domain_columns(domain: StoredDomain) -> dict[str, str | int | None]:

@@ -193,10 +193,20 @@ def _record(record: Record, steps: Sequence[Step]) -> None:
                 # What an account may log in to is looked at anew.
                 record.add(f"delegate {_PAST[step.action.value]}", either.account, over=either.over)
             case _:
-                record.add(f"domain {_PAST[step.action.value]}", "", domain=step.name, changed=step.words())
+                record.add(f"domain {_PAST[step.action.value]}", "", domain=step.name, **_domain_facts(step))
 
 
 _PAST: Final = {"add": "added", "change": "changed", "remove": "removed"}
+
+
+def _domain_facts(step: Step) -> dict[str, object]:
+    """As `address_changes` records them."""
+    match step.before, step.after:
+        case StoredDomain() as before, StoredDomain() as after:
+            return {"changed": address_changes.domain_differences(before, after)}
+        case None, StoredDomain() as added:
+            return {"alias_of": added.alias_of}
+    return {}
 
 
 def _record_user(record: Record, before: User, after: User) -> None:
@@ -219,7 +229,7 @@ def _record_user(record: Record, before: User, after: User) -> None:
         record.add(changing.HOME, after.name, before=before.home, after=after.home)
     if before.full_name != after.full_name:
         # Of no account: its sessions go on.
-        record.add("full name changed", "", address=after.name)
+        record.add(changing.FULL_NAME, "", address=after.name)
 
 
 def _record_address(record: Record, step: Step) -> None:

@@ -42,6 +42,7 @@ RESTORED: Final = "directory restored"
 IMPORTED: Final = "accounts imported"
 HOME: Final = "home changed"
 APPLIED: Final = "document applied"
+FULL_NAME: Final = "full name changed"
 
 
 @frozen

@@ -122,6 +122,19 @@ def revoke(database: Database, author: Author, account: str, label: str) -> AppP
     return found
 
 
+def next_expiry(database: Database, after: int) -> int | None:
+    """The time at which the first app password after `after` expires; None if none does. Raises: DirectoryUnavailable."""
+    return cast("int | None", database.rows(statements.NEXT_APP_PASSWORD_EXPIRY, after=after)[0][0])
+
+
+def expired(database: Database, after: int, now: int) -> list[tuple[str, str]]:
+    """The app passwords that have expired after `after` until `now`: each with its account. Raises: DirectoryUnavailable."""
+    return [
+        (str(identifier), str(name))
+        for identifier, name in database.rows(statements.EXPIRED_APP_PASSWORDS, after=after, now=now)
+    ]
+
+
 def shared_parameters(database: Database, account: str) -> dict[str, str]:
     """The "rounds,salt" of an account's SCRAM keys, by hash; empty where it has none. Raises: Missing, DirectoryUnavailable."""
     return _shared(database, account_id(database, account))

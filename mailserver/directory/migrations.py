@@ -13,9 +13,9 @@ from typing import Final
 
 from mailserver.directory import statements
 from mailserver.directory.database import Database
-from mailserver.directory.model import Refused
+from mailserver.directory.model import DirectoryUnavailable, Refused
 
-NEWEST: Final = 1
+NEWEST: Final = 2
 """The number of the last file."""
 OLDEST: Final = 1
 """The oldest schema whose programs can use the tables of the last file."""
@@ -45,12 +45,20 @@ def upgrade(database: Database) -> int:
 
 def version_of(database: Database) -> int:
     """The number of the last file that was applied. Raises: Refused if these tables are too new."""
-    [(_id, version, oldest, _serial)] = database.rows(statements.META)
-    if int(oldest or 0) > NEWEST:
+    version, oldest = _versions(database)
+    if oldest > NEWEST:
         raise Refused(
             f"the directory has tables of version {version}, and this release knows {NEWEST}: use a newer one"
         )
-    return int(version or 0)
+    return version
+
+
+def _versions(database: Database) -> tuple[int, int]:
+    """Version and oldest of `meta`. Raises: DirectoryUnavailable for a row that cannot be used."""
+    match database.rows(statements.META):
+        case [(_id, int(version), int(oldest), _serial)]:
+            return version, oldest
+    raise DirectoryUnavailable("the row of the table meta cannot be used: the directory is damaged")
 
 
 def _apply(database: Database, version: int) -> None:

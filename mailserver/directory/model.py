@@ -209,6 +209,8 @@ class Change:
     account: str
     """The name of the account at that time; empty: no single account is concerned."""
     facts: Mapping[str, Any]
+    is_readable: bool = True
+    """False: its facts are no JSON object, and nothing of them is known."""
 
 
 class DirectoryUnavailable(Exception):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from mailserver.directory import statements
 from mailserver.directory.database import Database, Row
@@ -15,6 +15,7 @@ from mailserver.directory.model import (
     Account,
     AccountLimits,
     Change,
+    DirectoryUnavailable,
     Password,
     State,
     StoredKeys,
@@ -22,6 +23,8 @@ from mailserver.directory.model import (
 
 _BATCH: Final = 500
 """Accounts or changes in one statement."""
+_LAST_PLACE: Final = 2**31 - 1
+"""No row of a change has a higher place."""
 _WITHOUT_KEYS: Final = 1000
 """Accounts without SCRAM keys that are looked at."""
 _SAMPLE: Final = 500
@@ -56,22 +59,48 @@ def count(database: Database) -> int:
 
 def identity(database: Database) -> tuple[str, int]:
     """The identifier of the directory, and the number of its last change. Raises: DirectoryUnavailable."""
-    [(identifier, _version, _oldest, serial)] = database.rows(statements.META)
-    return str(identifier), cast("int", serial)
+    match database.rows(statements.META):
+        case [(str(identifier), _version, _oldest, int(serial))]:
+            return identifier, serial
+    raise DirectoryUnavailable("the row of the table meta cannot be used: the directory is damaged")
 
 
 def changes(database: Database, since: int) -> Iterator[Change]:
-    """The recorded changes after `since`, oldest first. Raises: DirectoryUnavailable."""
-    while batch := database.rows(statements.CHANGES, since=since, count=_BATCH):
-        # The rows of one change may go on in the next batch.
-        last = cast("int", batch[-1][0])
-        if len(batch) == _BATCH and batch[0][0] != last:
-            batch = [row for row in batch if row[0] != last]
-        for serial, at, who, what, account, facts in batch:
+    """The recorded changes after `since`, oldest first, read in batches. Raises: DirectoryUnavailable."""
+    place = _LAST_PLACE
+    while batch := database.rows(statements.CHANGES, serial=since, place=place, count=_BATCH):
+        for serial, _place, at, who, what, account, text in batch:
+            facts = _facts(str(text))
             yield Change(
-                cast("int", serial), cast("int", at), str(who), str(what), str(account), json.loads(str(facts))
+                cast("int", serial),
+                cast("int", at),
+                str(who),
+                str(what),
+                str(account),
+                facts or {},
+                is_readable=facts is not None,
             )
-        since = cast("int", batch[-1][0])
+        # One change may have more rows than a batch.
+        since, place = cast("int", batch[-1][0]), cast("int", batch[-1][1])
+
+
+def _facts(text: str) -> dict[str, Any] | None:
+    """The facts of a row; None if they are no JSON object."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def change_head(database: Database, serial: int) -> tuple[str, ...] | None:
+    """The first row of a recorded change, which another history has not; None if it is not recorded.
+
+    Raises: DirectoryUnavailable.
+    """
+    for row in database.rows(statements.CHANGE_HEAD, serial=serial):
+        return tuple(map(str, row))
+    return None
 
 
 def oldest_change(database: Database) -> int | None:

@@ -179,6 +179,13 @@ INSERT INTO credential (id, account, kind, label, secret, probe, scram_sha256, s
                         made_by)
 VALUES (:id, :account, 'app', :label, '', :probe, :scram_sha256, :scram_sha1, :protocols, :expires, :at, :who)"""  # noqa: S105 - SQL
 REMOVE_CREDENTIAL: Final = "DELETE FROM credential WHERE id = :id"
+NEXT_APP_PASSWORD_EXPIRY: Final = "SELECT min(expires) FROM credential WHERE expires > :after"  # noqa: S105 - SQL
+EXPIRED_APP_PASSWORDS: Final = """
+SELECT c.id, n.name
+FROM credential c
+JOIN target t ON t.account = c.account
+JOIN address n ON n.name = t.address AND n.kind = 'user'
+WHERE c.expires > :after AND c.expires <= :now"""
 SCRAM_PARAMETERS: Final = "SELECT scram_sha256, scram_sha1 FROM account WHERE id = :id"
 SET_MAIN_PROTOCOLS: Final = (
     "UPDATE credential SET protocols = :protocols WHERE account = :account AND kind = 'password'"
@@ -202,5 +209,8 @@ INSERT INTO change (serial, place, at, who, what, account, facts)
 VALUES (:serial, :place, :at, :who, :what, :account, :facts)"""
 FORGET_CHANGES: Final = "DELETE FROM change WHERE serial <= :serial"
 CHANGES: Final = """
-SELECT serial, at, who, what, account, facts FROM change WHERE serial > :since ORDER BY serial, place LIMIT :count"""
+SELECT serial, place, at, who, what, account, facts FROM change
+WHERE (serial, place) > (:serial, :place) ORDER BY serial, place LIMIT :count"""
+CHANGE_HEAD: Final = """
+SELECT at, who, what, account, facts FROM change WHERE serial = :serial ORDER BY place LIMIT 1"""
 OLDEST_CHANGE: Final = "SELECT min(serial) FROM change"

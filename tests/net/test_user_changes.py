@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
+from zope.interface import alsoProvides
 
-from mailserver.auth.interfaces import Limits, SessionsOf
-from mailserver.net.admin.sessions import Sessions
+from mailserver.auth.backends.backends import Backends
+from mailserver.auth.conformance import DirectHasher
+from mailserver.auth.interfaces import IChanges, Limits, SessionsOf
+from mailserver.config.model import BackendUse
+from mailserver.net.admin.sessions import CUT_AFTER, Sessions
 from mailserver.net.admin.user_changes import EVERY, REASON, UserChanges
 
 
@@ -22,7 +27,7 @@ class _Info:
     tls: None = None
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class _Connection:
     name: str
     info: _Info = field(factory=_Info)
@@ -135,3 +140,55 @@ def test_parts_of_sessions_end_alone() -> None:
     assert world.which() == [0]
     world.changed = frozenset({"ben@a.test"})
     assert world.which() == [2, 4]
+
+
+def test_what_could_not_be_ended_is_ended_at_the_next_look(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world = World("anna", "ben", "anna")
+
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("broken")
+
+    for changed, expected in ((frozenset({"anna"}), [0, 2]), (None, [0, 1, 2])):
+        world.changed = changed
+        with monkeypatch.context() as broken:
+            broken.setattr(Sessions, "end_of_users", fail)
+            assert world.which() == []
+        world.changed = RuntimeError("and the next answer is an exception")
+        assert world.which() == expected
+        assert world.which() == []
+
+
+def test_a_session_that_cannot_be_asked_is_cut_and_keeps_no_other_from_ending() -> None:
+    world = World("anna", "anna", "anna")
+    cut: list[_Connection] = []
+
+    def fail(*_arguments: object, **_facts: object) -> None:
+        raise RuntimeError("broken")
+
+    world.connections[0].stop = fail  # type: ignore[method-assign]
+    world.connections[1].cut = fail  # type: ignore[method-assign]
+    for connection in (world.connections[0], world.connections[2]):
+        connection.cut = partial(cut.append, connection)  # type: ignore[method-assign]
+    world.changed = frozenset({"anna"})
+    assert world.which() == [1, 2]
+    world.clock.advance(CUT_AFTER)
+    assert cut == [world.connections[0], world.connections[2]]
+
+
+def test_a_back_end_that_raises_takes_no_answer_of_another_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def changed_users(self) -> None:
+            raise RuntimeError("broken")
+
+    class Answers:
+        def changed_users(self) -> frozenset[str]:
+            return frozenset({"anna"})
+
+    backends = Backends(DirectHasher(), cast("Any", None))
+    for number, backend in enumerate((Answers(), Broken(), Answers())):
+        alsoProvides(backend, IChanges)
+        backends._made[BackendUse(f"{number}:")] = backend
+    assert backends.changed_users() == {"anna"}
+    assert "RuntimeError: broken" in caplog.text, "logged whole"

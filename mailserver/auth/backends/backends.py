@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,8 @@ from mailserver.auth.backends.guard import UNGUARDED, Guard, GuardedBackend, Gua
 from mailserver.auth.interfaces import ChangedUsers, Hasher, IChanges, IReadsAhead, IReloadable, SessionsOf
 from mailserver.auth.plugins import find_backend
 from mailserver.config.model import BackendUse
+
+_log = logging.getLogger(__name__)
 
 
 class Backends:
@@ -52,7 +55,12 @@ class Backends:
         anybody = False
         for backend in self._made.values():
             if IChanges.providedBy(backend):
-                users = backend.changed_users()
+                try:
+                    users = backend.changed_users()
+                except Exception:
+                    # The answers of others are given once, and must not be lost.
+                    _log.exception("a back end raised an exception in changed_users(): it is asked again")
+                    continue
                 anybody = anybody or users is None
                 changed |= users or set()
         # Each is asked, as an answer is given once.

@@ -18,8 +18,9 @@ from typing import Final, TypeVar
 from attrs import frozen
 from zope.interface import implementer
 
-from mailserver.auth.backends.directory_changes import concerned, sessions_over
 from mailserver.auth.backends.directory_credentials import DirectoryCredentials
+from mailserver.auth.backends.directory_feed import DirectoryFeed
+from mailserver.auth.backends.directory_limits import limits_of
 from mailserver.auth.backends.directory_scram import scram_keys
 from mailserver.auth.backends.directory_survey import typical_hash, typical_scram
 from mailserver.auth.credential_store import IStoresCredentials
@@ -38,8 +39,6 @@ from mailserver.auth.interfaces import (
     IReadsAhead,
     IScramKeys,
     ITrustsCertificates,
-    Limits,
-    SessionsOf,
     TypicalScram,
     User,
 )
@@ -47,9 +46,7 @@ from mailserver.config.model import Problem
 from mailserver.directory import addresses, credentials, delegates, reading
 from mailserver.directory.credentials import AppPassword
 from mailserver.directory.model import (
-    NO_LIMITS,
     Account,
-    AccountLimits,
     DirectoryUnavailable,
     Refused,
     State,
@@ -58,7 +55,7 @@ from mailserver.directory.model import (
 from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.errors import AuthUnavailable
 from mailserver.sasl.scram_keys import BadKeys, ScramKeys
-from mailserver.types import Quota, Secret
+from mailserver.types import Secret
 
 T = TypeVar("T")
 
@@ -68,8 +65,6 @@ _SURVEY_EVERY: Final = 5.0
 """Seconds between two looks at what is typical, where the directory changes."""
 _MAX_RECENT: Final = 512
 """Accounts, addresses and domains of each that are remembered until the next change of anybody."""
-_MAX_EXPIRING: Final = 10_000
-"""App passwords whose sessions end by themselves."""
 _FEW: Final = 20
 """Targets of an address that is remembered."""
 _MAX_TARGETS: Final = 1001
@@ -114,11 +109,7 @@ class DirectoryBackend:
         self._hasher = hasher
         self._clock = clock
         self._wall = wall
-        self._expired_until = int(wall())
-        """Delegates that expired until then have been reported."""
-        self._next_expiry: int | None = None
-        self._expiry_due = True
-        """The next expiry is to be read: the directory has changed."""
+        self._feed = DirectoryFeed(path, self._ask, wall)
         self._database: SQLiteDatabase | None = None
         self._looked = -_LOOK_EVERY
         self._state = -1
@@ -126,15 +117,10 @@ class DirectoryBackend:
         self._entries: dict[str, Entry | None] = {}
         """Recent ones of few targets, and names that are no address."""
         self._domains: dict[str, StoredDomain | None] = {}
-        self._expiring: dict[str, tuple[int, str]] = {}
-        """App passwords that have let somebody in: when they expire, and of whom they are."""
         self._survey_due = True
         self._surveyed = -_SURVEY_EVERY
         self._typical: str | None = None
         self._scram: dict[str, TypicalScram | None] = {}
-        self._replaced = False
-        """Another file has taken the place of the one that was open."""
-        self._seen: tuple[str, int] | None = None
         self._problem = ""
 
     def find_user(self, name: str) -> User | None:
@@ -165,8 +151,6 @@ class DirectoryBackend:
     def _usable(self, database: SQLiteDatabase, found: AppPassword, account: Account) -> FoundAppPassword | None:
         if not found.is_active or (found.expires is not None and found.expires <= self._wall()):
             return None
-        if found.expires is not None and len(self._expiring) < _MAX_EXPIRING:
-            self._expiring[found.id] = found.expires, found.account
         return FoundAppPassword(self._user(database, account, found.id), found.label, found.protocols)
 
     def find_address(self, name: str) -> Entry | None:
@@ -232,49 +216,7 @@ class DirectoryBackend:
 
     def changed_users(self) -> ChangedUsers | None:
         """See IChanges."""
-        changed = self._changed()
-        return None if changed is None else changed | self._expired()
-
-    def _changed(self) -> ChangedUsers | None:
-        before = self._seen
-        try:
-            identity = self._ask(reading.identity)
-            self._seen = identity
-            if before is None or (identity == before and not self._replaced):
-                return frozenset()
-            (old_id, since), (new_id, serial) = before, identity
-            replaced, self._replaced = self._replaced, False
-            if replaced or old_id != new_id or serial < since:
-                _log.warning("%s is another directory, or a restored copy: all sessions end", self._path)
-                return None
-            return self._ask(lambda database: concerned(database, since))
-        except AuthUnavailable:
-            self._seen = before
-            return frozenset()
-
-    def _expired(self) -> set[SessionsOf]:
-        """The sessions of app passwords and delegates that have expired since the last look."""
-        try:
-            delegates_over = self._ask(self._expired_delegates)
-        except AuthUnavailable:
-            delegates_over = set()
-        now = self._wall()
-        over = {credential: user for credential, (until, user) in self._expiring.items() if until <= now}
-        for credential in over:
-            del self._expiring[credential]
-        return {SessionsOf(user, credential) for credential, user in over.items()} | delegates_over
-
-    def _expired_delegates(self, database: SQLiteDatabase) -> set[SessionsOf]:
-        now, since = int(self._wall()), self._expired_until
-        if self._expiry_due or now < since:
-            # A clock that was set back: what expires again is reported again.
-            self._expired_until = since = min(now, since)
-            self._next_expiry, self._expiry_due = delegates.next_expiry(database, since), False
-        if self._next_expiry is None or self._next_expiry > now:
-            return set()
-        self._expired_until, self._expiry_due = now, True
-        expired = [each for each in delegates.delegates(database) if since < (each.expires or 0) <= now]
-        return {part for each in expired for part in sessions_over(each.account, each.over)}
+        return self._feed.changed_users()
 
     def reload(self) -> None:
         """Look at the file again at the next question."""
@@ -316,15 +258,7 @@ class DirectoryBackend:
 
     def _user(self, database: SQLiteDatabase, account: Account, credential: str = "") -> User:
         domain = self._domain(database, account.name.rpartition("@")[2])
-        own, of_domain = account.limits, NO_LIMITS if domain is None else AccountLimits.parse(domain.limits)
-        protocols = of_domain.protocols if own.protocols is None else own.protocols
-        limits = Limits(
-            of_domain.networks if own.networks is None else own.networks,
-            Quota(own.storage, own.messages, own.mailboxes),
-            None if protocols is None else frozenset(protocols),
-            account.password.protocols,
-        )
-        return User(account.name, account.home or None, limits=limits, credential=credential)
+        return User(account.name, account.home or None, limits=limits_of(account, domain), credential=credential)
 
     def _entry(self, database: SQLiteDatabase, name: str) -> Entry | None:
         if name in self._entries:
@@ -350,6 +284,7 @@ class DirectoryBackend:
         self._recent.clear()
         self._entries.clear()
         self._domains.clear()
+        self._feed.changed()
 
     def _ask(self, question: Callable[[SQLiteDatabase], T]) -> T:
         """Ask the open database, once its state is known. Raises: AuthUnavailable."""
@@ -359,7 +294,7 @@ class DirectoryBackend:
             if state != self._state:
                 self._forget()
                 self._state = state
-                self._survey_due = self._expiry_due = True
+                self._survey_due = True
             if self._survey_due and self._clock() - self._surveyed >= _SURVEY_EVERY:
                 self._survey(database)
             answer = question(database)
@@ -376,9 +311,10 @@ class DirectoryBackend:
             self._looked = now
             if self._database is not None and self._database.is_replaced():
                 self._close()
-                self._replaced = True
+                self._feed.replaced()
             if self._database is None:
                 self._database = SQLiteDatabase.open(self._path)
+                self._feed.opened(self._database)
         if self._database is None:
             raise DirectoryUnavailable(self._problem or f"{self._path} cannot be opened")
         return self._database

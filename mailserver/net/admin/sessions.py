@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from mailserver.auth.interfaces import ChangedUsers, SessionsOf
+from mailserver.auth.ended_sessions import EndedSessions, OpenSession
+from mailserver.auth.interfaces import ChangedUsers
 from mailserver.net.connection.connection import Connection
 from mailserver.net.ipc.message_schema import Json, unstructure
 from mailserver.net.ipc.worker_messages import SessionRow
 from mailserver.net.listeners.binding import Port
+from mailserver.net.log.events import log
 
 CUT_AFTER = 1.5
 """Seconds until a session that was asked to end and still goes on is cut; see `connection.COMMAND_TIME`."""
@@ -65,39 +67,41 @@ class Sessions:
 
     def end_of_users(self, users: ChangedUsers | None, reason: str) -> None:
         """End the sessions of these users, with None those of all, as `kick` does."""
-        if users is None:
-            self._end(lambda connection, _protocol: bool(connection.user), reason)
-            return
-        parts: dict[str, list[SessionsOf]] = {}
-        for each in users:
-            if isinstance(each, SessionsOf):
-                parts.setdefault(each.user, []).append(each)
+        ended = EndedSessions(users)
 
         def is_meant(connection: Connection, protocol: str) -> bool:
-            name = connection.user
-            if not name:
+            user = connection.user
+            if not user:
                 return False
-            owner = connection.delegate or name
-            if name in users or owner in users:
-                return True
-            some = [each for one in {name, owner} for each in _parts_of(parts, one)] if parts else ()
-            return any(_concerns(each, connection, protocol) for each in some)
+            session = OpenSession(user, protocol, connection.info.peer, connection.credential, connection.delegate)
+            return ended.includes(session)
 
         self._end(is_meant, reason)
 
     def _end(self, is_meant: Callable[[Connection, str], bool], reason: str) -> list[SessionRow]:
         """End the sessions that are meant, and return their rows."""
-        kicked, rows = [], []
-        for port, connection in self._all():
-            if is_meant(connection, port.listener.family):
-                connection.log("kicked", reason=reason)
-                kicked.append(connection)
-                rows.append(_row(connection))
-                farewell = FAREWELLS.get(port.listener.family)
-                connection.stop(farewell % reason.encode("ascii") if farewell else b"")
-        if kicked:
-            self._clock.callLater(CUT_AFTER, _cut, kicked)
+        kicked: list[Connection] = []
+        rows = []
+        try:
+            for port, connection in self._all():
+                if is_meant(connection, port.listener.family):
+                    # First: one that cannot be asked to end is cut.
+                    kicked.append(connection)
+                    rows.append(_row(connection))
+                    self._ask_to_end(connection, FAREWELLS.get(port.listener.family, b""), reason)
+        finally:
+            if kicked:
+                self._clock.callLater(CUT_AFTER, _cut, kicked)
         return rows
+
+    @staticmethod
+    def _ask_to_end(connection: Connection, farewell: bytes, reason: str) -> None:
+        """Say the farewell. A fault of one session keeps no other from ending."""
+        try:
+            connection.log("kicked", reason=reason)
+            connection.stop(farewell % reason.encode("ascii") if farewell else b"")
+        except Exception:
+            log.failure("a session could not be asked to end", event="bug")
 
     def _all(self) -> Iterator[tuple[Port, Connection]]:
         for port in self._ports():
@@ -106,34 +110,12 @@ class Sessions:
                 yield port, connection
 
 
-def _parts_of(parts: Mapping[str, list[SessionsOf]], name: str) -> Iterator[SessionsOf]:
-    yield from parts.get(name, ())
-    yield from parts.get(f"@{name.rpartition('@')[2]}", ())
-
-
-def _concerns(part: SessionsOf, connection: Connection, protocol: str) -> bool:
-    """Is it one of these sessions? Passwords and limits are those of the account that has logged in."""
-    if part.delegate:
-        return part.delegate == connection.delegate and _is_in(connection.user, part.user)
-    if not _is_in(connection.delegate or connection.user, part.user):
-        return False
-    if part.credential is not None and connection.credential != part.credential:
-        return False
-    limits = part.limits
-    if limits is None:
-        return True
-    by_password = not connection.credential
-    return not (limits.allows(connection.info.peer) and limits.allow_protocol(protocol, by_password=by_password))
-
-
-def _is_in(name: str | None, user: str) -> bool:
-    """Is it that user, or one of that "@domain"?"""
-    return name is not None and (name == user or (user.startswith("@") and name.endswith(user)))
-
-
 def _cut(connections: list[Connection]) -> None:
     for connection in connections:
-        connection.cut()
+        try:
+            connection.cut()
+        except Exception:
+            log.failure("a session could not be cut", event="bug")
 
 
 def _row(connection: Connection) -> SessionRow:

@@ -26,6 +26,8 @@ class UserChanges:
         """`changed_users` returns the users that changed since the last call; None: it may be anybody."""
         self._changed_users = changed_users
         self._sessions = sessions
+        self._due: ChangedUsers | None = frozenset()
+        """Users whose sessions are still to be ended."""
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
 
@@ -42,9 +44,18 @@ class UserChanges:
     def _look(self) -> None:
         try:
             users = self._changed_users()
+            self._due = None if users is None or self._due is None else self._due | users
         except Exception:
             # A fault of a back end must not end the looks.
-            log.failure("changed users could not be looked up", event="bug")
-            return
-        if users is None or users:
-            self._sessions.end_of_users(users, REASON)
+            log.failure("changed users could not be looked up: they are asked for again", event="bug")
+        if self._due is None or self._due:
+            self._end_due()
+
+    def _end_due(self) -> None:
+        try:
+            self._sessions.end_of_users(self._due, REASON)
+        except Exception:
+            # A back end reports a change once: it stays due.
+            log.failure("sessions of changed users could not be ended: it is tried again", event="bug")
+        else:
+            self._due = frozenset()
