@@ -34,10 +34,16 @@ def received_field(
     message: str,
     recipient: Address | None,
     now: float,
+    hide_client: bool = False,
 ) -> bytes:
-    """The Received field, in UTF-8 (RFC 6531 3.7.3); `recipient` is given only where no other recipient sees it."""
+    """The Received field, in UTF-8 (RFC 6531 3.7.3); `recipient` is given only where no other recipient sees it.
+
+    `hide_client`: neither the client's address nor the name that it gave is in it.
+    """
     peer = ""
-    if info.peer is not None:
+    if hide_client:
+        hello = "localhost"  # the clause must be there (RFC 5321 4.4)
+    elif info.peer is not None:
         peer = f" ([{'IPv6:' if isinstance(info.peer, IPv6Address) else ''}{info.peer}])"
     recipient_clause = f"\r\n\tfor <{recipient}>" if recipient else ""
     return (

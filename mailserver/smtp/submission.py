@@ -213,7 +213,7 @@ class SubmissionTransaction(Transaction):
             return [self._refusal]
         fields = parse_header(await incoming.read(0, MAX_HEADER + 2), FIELDS)
         has_from = await check_header(fields, self.sender, self._session.owned)
-        await check_trace(incoming, self._session.verifies_here)
+        await check_trace(incoming, self._session.verifies_here, submitted=True)
         name = self._session.new_message_name()
         prefix = self._prefix(fields, name, has_from=has_from)
         hop = self._hop if self._hop is not None and self._hop.accepted else None
@@ -267,7 +267,7 @@ class SubmissionTransaction(Transaction):
         ]
 
     def _prefix(self, fields: Sequence[Field], name: str, *, has_from: bool) -> bytes:
-        """Received, and the fields that the message lacks (RFC 6409 8). Bcc stays: removing it is up to the client."""
+        """Received, and the fields that the message lacks (RFC 6409 8)."""
         session, services = self._session, self._session.services
         info, now = session.channel.info, services.clock()
         present = {field.name for field in fields}
@@ -280,6 +280,7 @@ class SubmissionTransaction(Transaction):
             message=name,
             recipient=only,
             now=now,
+            hide_client=services.config.hide_client,
         )
         if not has_from:
             author = (

@@ -1,7 +1,8 @@
-"""Trace fields of an incoming message: Received is counted, forged fields are removed.
+"""Fields of an incoming message that are not passed on: Received is counted, forged and private fields are removed.
 
 *   Too many Received fields are a loop (RFC 5321 6.3).
 *   A Return-Path is removed: final delivery writes it, and there is exactly one (RFC 5321 4.4).
+*   Bcc of a submitted message is removed, as its recipients are in the envelope (RFC 5322 3.6.3).
 *   Authentication-Results and Received-SPF in the name of this server or of a domain here are removed (RFC 8601 5,
     RFC 7208 9.1), as the author of the message may have forged them. By LMTP they stay if the listener's configuration
     says that the transfer agent removes forged ones; the others are then the agent's own.
@@ -23,8 +24,9 @@ MAX_RECEIVED: Final = 100
 """The lowest limit that RFC 5321 6.3 suggests."""
 
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_FORGEABLE = re.compile(
-    rb"^(return-path|authentication-results|received-spf)[ \t]*:(.*\n(?:[ \t].*\n)*)", re.IGNORECASE | re.MULTILINE
+_REMOVABLE = re.compile(
+    rb"^(return-path|authentication-results|received-spf|(?:resent-)?bcc)[ \t]*:(.*\n(?:[ \t].*\n)*)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _FORGEABLE_NAMES: Final = (b"return-path", b"authentication-results", b"received-spf")
 _SPF_RECEIVER = re.compile(r'(?i)(?:^|[\s;(])receiver[ \t]*=[ \t]*"?([^\s;()"]+)')
@@ -33,10 +35,14 @@ _COMMENTS = re.compile(r"[ \t\r\n]+|\([^()\\]*+\)|\(+|\)+|\\[\s\S]?|[^ \t\r\n()\
 _VERIFIER = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s;()"]+)')
 
 
-async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None = None) -> bytes:
-    """Remove the fields that only this server may write. `is_ours` recognises this server's authserv-ids; None keeps all results.
+async def check_trace(
+    incoming: Incoming, is_ours: Callable[[str], bool] | None = None, *, submitted: bool = False
+) -> bytes:
+    """Remove the fields that only this server may write, and Bcc of a submitted message.
 
-    Returns the header, as far as it was examined. Raises: MailLoop, StoreUnavailable.
+    `is_ours` recognises this server's authserv-ids; None keeps all results. Returns the header, as far as it was examined.
+
+    Raises: MailLoop, StoreUnavailable.
     """
     start = await incoming.read(0, MAX_HEADER)
     end = -2 if start.startswith(b"\r\n") else start.find(b"\r\n\r\n")
@@ -45,6 +51,8 @@ async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None 
     if lower.count(b"received") > MAX_RECEIVED and len(_RECEIVED.findall(header)) > MAX_RECEIVED:
         raise MailLoop
     names = (b"return-path",) if is_ours is None else _FORGEABLE_NAMES
+    if submitted:
+        names = (*names, b"bcc")
     if not any(name in lower for name in names):
         return header
 
@@ -52,12 +60,14 @@ async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None 
         name = field[1].lower()
         if name == b"return-path":
             return b""
+        if name.endswith(b"bcc"):
+            return b"" if submitted else field[0]
         if is_ours is None:
             return field[0]
         verifiers = _receivers(field[2]) if name == b"received-spf" else [_verifier(field[2])]
         return b"" if any(map(is_ours, verifiers)) else field[0]
 
-    kept = _FORGEABLE.sub(judge, header)
+    kept = _REMOVABLE.sub(judge, header)
     if len(kept) != len(header):
         incoming.replace_start(len(header), kept)
     return kept

@@ -318,3 +318,40 @@ def test_what_the_next_hop_refuses_is_logged_in_its_words(at: bytes, tmp_path: P
     assert facts["reply"].startswith("554 5.7.1 spam x")
     assert len(facts["reply"]) == 250
     assert facts["to"] == "x@example.net"
+
+
+BLIND = {
+    "one": (b"To: x@example.net\r\nBcc: secret@example.net\r\nSubject: x\r\n", b"To: x@example.net\r\nSubject: x\r\n"),
+    "folded, odd case": (b"bCC :\r\n secret@example.net,\r\n\tsecret@example.org\r\nTo: y\r\n", b"To: y\r\n"),
+    "two, one resent": (b"Bcc: secret@example.net\r\nResent-Bcc: secret@example.org\r\nA: b\r\n", b"A: b\r\n"),
+    "other fields": (b"X-Bcc: a\r\nBcc-X: b\r\nSubject: bcc: c\r\n Bcc: d\r\n", None),
+}
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_blind_copies_stay_blind(name: str, tmp_path: Path) -> None:
+    """RFC 5322 3.6.3, for the copies here and for the next hop; what the body says is no field."""
+    before, after = BLIND[name]
+    hop = FakeHop()
+    world = World(tmp_path, hop)
+    body = b"\r\nBcc: in@the.body\r\n"
+    assert world.submit(HEADER + before + body, b"bert@example.org", b"secret@example.net").startswith(b"250")
+    expected = HEADER + (before if after is None else after) + body
+    assert world.kept("bert@example.org")[0].endswith(expected)
+    assert hop.messages[0].endswith(expected)
+
+
+def test_blind_copies_of_other_servers_are_theirs(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    text = b"From: x@example.net\r\nBcc: anna@example.test\r\n\r\nBody\r\n"
+    assert world.deliver(text).startswith(b"250")
+    assert world.kept()[0].endswith(text)
+
+
+def test_a_hidden_client(tmp_path: Path) -> None:
+    world = World(tmp_path, submission={"hide_client": True})
+    assert world.submit(b"From: anna@example.test\r\n\r\nBody\r\n").startswith(b"250")
+    (text,) = world.kept("bert@example.org")
+    assert b"\r\nReceived: from localhost\r\n\tby mail.example.test with ESMTPSA id " in text
+    assert b"192.0.2.7" not in text
+    assert b"client.example.net" not in text

@@ -149,6 +149,10 @@ class Submission:
 
     max_recipients: Count = setting("Recipients of one message; at least 100 (RFC 5321 4.5.3.1.8).", default=1000)
     timeout: Seconds = setting("Seconds without a command; at least 300 (RFC 5321 4.5.3.2.7).", default=300.0)
+    hide_client: bool = setting(
+        "Leave the address and the name of the sender's machine out of the Received field. The log has them.",
+        default=False,
+    )
     relay: Relay | None = setting("Next hop for mail to other domains.", default=None)
 
 
