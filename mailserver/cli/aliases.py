@@ -13,7 +13,7 @@ from mailserver.cli.accounts import Accounts, on_accounts
 from mailserver.cli.address_names import address_name, opened, targets_of
 from mailserver.cli.columns import plain, print_table
 from mailserver.cli.options import FullHelpGroup
-from mailserver.directory import address_changes, addresses
+from mailserver.directory import address_changes, addresses, field_rules
 from mailserver.directory.model import AddressKind, StoredAddress, Target
 
 _SHOWN = 5
@@ -50,11 +50,18 @@ def _command(name: str, words: Mapping[AddressKind, str], *parameters: Callable[
     return decorate
 
 
+def _checked_note(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    try:
+        return field_rules.note(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 _ADDRESS = click.argument("address")
 _TARGETS = click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 _SOME_TARGETS = click.argument("targets", nargs=-1, metavar="[TARGET]...")
 _FORCE = click.option("--force", is_flag=True, help="Add targets in domains of this server that do not exist, too.")
-_NOTE = click.option("--note", default="", help="Words for the administrator.")
+_NOTE = click.option("--note", default="", callback=_checked_note, help="Words for the administrator.")
 _NO_SEND = click.option("--no-send", is_flag=True, help="These targets may not send as the address.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 _USER = click.option("--user", "of_user", metavar="NAME", help="Only those that lead to this user directly.")

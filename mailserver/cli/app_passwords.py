@@ -19,7 +19,7 @@ from mailserver.cli.address_names import opened
 from mailserver.cli.columns import plain, print_table
 from mailserver.cli.options import FullHelpGroup
 from mailserver.cli.user_mail import reload_users
-from mailserver.directory import credentials
+from mailserver.directory import credentials, field_rules
 from mailserver.directory.credentials import AppPassword
 from mailserver.directory.model import StoredKeys
 from mailserver.ledger.database import Ledger, LedgerUnavailable
@@ -29,7 +29,6 @@ from mailserver.sasl.scram_keys import ROUNDS, SALT, derive
 PROTOCOLS: Final = ("imap", "pop3", "submission")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dwmy])")
 _DAYS: Final = {"d": 1, "w": 7, "m": 30, "y": 365}
-_LONGEST_LABEL: Final = 60
 
 
 @click.group("app-password", cls=FullHelpGroup)
@@ -38,9 +37,10 @@ def app_password() -> None:
 
 
 def _label(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    if not value.strip() or len(value) > _LONGEST_LABEL or not value.isprintable():
-        raise click.BadParameter(f"a label has 1 to {_LONGEST_LABEL} printable characters, such as phone")
-    return value.strip()
+    try:
+        return field_rules.label(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _expiry(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:

@@ -16,13 +16,12 @@ from mailserver.cli.accounts import Accounts, on_accounts
 from mailserver.cli.address_names import local_domains, opened
 from mailserver.cli.columns import plain, print_table
 from mailserver.cli.options import FullHelpGroup
-from mailserver.directory import delegates, reading
+from mailserver.directory import delegates, field_rules, reading
 from mailserver.directory.database import Database
 from mailserver.directory.delegates import StoredDelegate
 
 _TIME: Final = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _SECONDS: Final = {"h": 3600, "d": 86400, "w": 7 * 86400}
-_LONGEST_WHY: Final = 200
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 _ACCOUNT = click.argument("account", metavar="DELEGATE")
@@ -53,9 +52,10 @@ def _expiry(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 
 
 def _why(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    if not value.strip() or not value.isprintable() or len(value) > _LONGEST_WHY:
-        raise click.BadParameter(f"the reason must be 1 to {_LONGEST_WHY} printable characters")
-    return value.strip()
+    try:
+        return field_rules.why(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @delegate.command("add")
@@ -71,9 +71,7 @@ def add(accounts: Accounts, account: str, over: str, *, expires: int | None, why
     """
     with opened(accounts) as database:
         name = _account_name(database, account)
-        target = _over_name(accounts, database, over)
-        if name == target:
-            raise click.ClickException(f"{name} logs in as itself without this")
+        target = _over_name(accounts, database, over, name)
         delegates.put_delegate(database, author(), StoredDelegate(name, target, expires, why))
     config = accounts.config
     separator = "" if config is None else config.auth.master_separator
@@ -144,21 +142,18 @@ def _account_name(database: Database, written: str) -> str:
     return name
 
 
-def _over_name(accounts: Accounts, database: Database, written: str) -> str:
+def _over_name(accounts: Accounts, database: Database, written: str, account: str) -> str:
     """A user or a domain; users of other back ends are not known here. Raises: click.ClickException."""
-    name = _name(written)
-    domains = local_domains(accounts, database)
-    if name in domains or reading.find_account(database, name) is not None:
-        return name
-    local, _at, domain = name.rpartition("@")
-    if not local or (accounts.domains is not None and domain not in domains):
-        raise click.ClickException(
-            f"{written!r} is neither a user nor a domain here: `mailserver domain list` lists them"
-        )
-    backends = () if accounts.config is None else accounts.config.auth.backends
-    if len(backends) == 1:
-        raise click.ClickException(f"there is no user {name}: `mailserver user list` lists them")
-    return name
+    name = written.lower() if written.startswith("@") else _name(written)
+    domains = {*local_domains(accounts, database)}
+    if accounts.domains is None:
+        domains.add(name.partition("@")[2])
+    users = {name} if reading.find_account(database, name) is not None else set()
+    others = accounts.config is None or len(accounts.config.auth.backends) > 1
+    try:
+        return field_rules.over(name, account, domains, users, others=others)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _until(expires: int | None) -> Any:

@@ -23,13 +23,15 @@ from mailserver.cli.user_mail import reload_users
 from mailserver.config import values
 from mailserver.config.model import Config
 from mailserver.directory import applying, document, document_parse, plan, reading
-from mailserver.directory.document_parse import Checks
+from mailserver.directory.document_tables import Checks
 from mailserver.directory.plan import Plan, Surroundings
 from mailserver.idn import ascii_name
 from mailserver.sasl.scram_keys import ScramKeys
 
 _MOST_FAULTS: Final = 50
 """Faults that are printed."""
+_LARGEST: Final = 256 * 1024 * 1024
+"""Octets of a file."""
 _MOST_STEPS: Final = 200
 """Steps that `apply` prints before it asks."""
 
@@ -123,7 +125,7 @@ def _plan(
     store: DirectoryStore, config: Config | None, file: Path, *, delete: bool, force: bool
 ) -> tuple[document.Document, Plan]:
     """The directory now, and the way from it to the file. Raises: click.ClickException for any fault."""
-    parsed = document_parse.parse(_text(file), _CHECKS)
+    parsed = document_parse.parse(_text(file), CHECKS)
     with store.opened() as database:
         before = applying.load(database)
     made = plan.make(before, parsed, surroundings(store, config), delete=delete, force=force)
@@ -157,6 +159,7 @@ def surroundings(store: DirectoryStore, config: Config | None) -> Surroundings:
         others,
         [domain.name.lower() for domain in config.domains],
         separator=config.lmtp.detail_separator,
+        has_other_users=len(config.auth.backends) > 1,
         mail_leaves=config.submission.relay is not None,
     )
 
@@ -165,7 +168,10 @@ def _text(file: Path) -> str:
     """The file's text, or that of standard input. Raises: click.ClickException."""
     try:
         with click.open_file(str(file), "rb") as opened:
-            return bytes(opened.read()).decode("utf-8")
+            data = bytes(opened.read(_LARGEST + 1))
+        if len(data) > _LARGEST:
+            raise click.ClickException(f"{file} is larger than {_LARGEST} octets")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{file} is no UTF-8: {error}") from error
     except OSError as error:
@@ -207,4 +213,4 @@ def _protocol(written: str) -> None:
         raise ValueError(f"{written!r} is not one of {', '.join(PROTOCOLS)}")
 
 
-_CHECKS: Final = Checks(normalise, _domain, schemes.parse, ScramKeys.parse, _network, _protocol)
+CHECKS: Final = Checks(normalise, _domain, schemes.parse, ScramKeys.parse, _network, _protocol)

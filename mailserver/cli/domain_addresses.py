@@ -12,7 +12,7 @@ from mailserver.cli.account_stores import author
 from mailserver.cli.accounts import Accounts, on_accounts
 from mailserver.cli.address_names import detail_of, domain_name, opened, targets_of
 from mailserver.cli.columns import print_table
-from mailserver.directory import address_changes, addresses
+from mailserver.directory import address_changes, addresses, field_rules
 from mailserver.directory.database import Database
 from mailserver.directory.model import AddressKind, StoredAddress, StoredDomain
 
@@ -124,8 +124,8 @@ def detail(accounts: Accounts, name: str, separator: str | None, *, no_details: 
     """Set the separator of details in addresses of DOMAIN: with "+", user+detail is user."""
     if no_details is (separator is not None):
         raise click.UsageError("give the separator, or --none")
-    if separator is not None and (len(separator) != 1 or not separator.isascii() or separator not in "+-=_#!$%&*~|^"):
-        raise click.BadParameter(f"{separator!r} is not one of + - = _ # ! $ % & * ~ | ^", param_hint="SEPARATOR")
+    if separator is not None and separator not in {*field_rules.DETAILS}:
+        raise click.BadParameter(f"{separator!r} is not one of {' '.join(field_rules.DETAILS)}", param_hint="SEPARATOR")
     with opened(accounts) as database:
         domain = domain_name(accounts, database, name)
         _change(database, domain, detail=separator or "")

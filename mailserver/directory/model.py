@@ -9,8 +9,14 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from mailserver.types import UNLIMITED
+
 SCRAM_HASHES: Final = ("SHA-256", "SHA-1")
 """Hashes of the SCRAM keys that a directory can hold."""
+
+
+LIMITS: Final = ("networks", "storage", "messages", "mailboxes", "protocols")
+"""The names of an account's limits."""
 
 
 class State(enum.Enum):
@@ -59,8 +65,11 @@ class AccountLimits:
         for name, value in (("networks", networks), ("protocols", protocols)):
             if not (value is None or (isinstance(value, list) and all(isinstance(each, str) for each in value))):
                 raise ValueError(f"the {name} are no list of texts")
-        if not all(number is None or isinstance(number, int) for number in numbers):
-            raise ValueError("a limit is no number")
+        for number in numbers:
+            if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+                raise ValueError("a limit is no number")
+            if number is not None and not 0 <= number <= UNLIMITED:
+                raise ValueError(f"a limit is a number from 0 to {UNLIMITED}")
         storage, messages, mailboxes = numbers
         return cls(_tuple(networks), storage, messages, mailboxes, _tuple(protocols))
 

@@ -9,9 +9,11 @@ from typing import Final, TypeVar
 import attrs
 from attrs import frozen
 
+from mailserver.directory import field_rules
 from mailserver.directory.address_check import Names, Sort, find_faults
 from mailserver.directory.document import Delegate, Document, User
-from mailserver.directory.document_parse import Fault, Parsed, domain_key
+from mailserver.directory.document_parse import Parsed
+from mailserver.directory.document_tables import Fault, delegate_key, domain_key
 from mailserver.directory.model import State, StoredAddress, StoredDomain
 
 Item = StoredDomain | User | StoredAddress | Delegate
@@ -74,6 +76,8 @@ class Surroundings:
     """Names of the accounts of other back ends."""
     domains: Collection[str] = ()
     """Those of the configuration."""
+    has_other_users: bool = True
+    """A back end may have users besides these."""
     any_domain: bool = False
     """The configuration is unknown: each domain may be one of it."""
     separator: str = "+"
@@ -110,11 +114,7 @@ def make(before: Document, parsed: Parsed, around: Surroundings, *, delete: bool
     after = given if delete else _merged(before, given)
     after = attrs.evolve(after, addresses=_with_accounts(after))
     faults = [*parsed.faults, *_collisions(before, given, lines, delete=delete), *_domain_faults(after, lines)]
-    faults += [
-        Fault(f"the delegate {each.account} is no user", None)
-        for each in after.delegates.values()
-        if each.account not in after.users
-    ]
+    faults += _delegate_faults(given, after, around, lines)
     notes: list[str] = []
     for finding in find_faults(names_of(after, around)):
         if finding.address not in given.addresses:
@@ -190,6 +190,24 @@ def _domain_faults(after: Document, lines: Mapping[str, int]) -> Iterator[Fault]
             yield Fault(f"{domain.name} stands for {domain.alias_of}, which is no [[domain]] of the directory", line)
         elif meant.alias_of is not None:
             yield Fault(f"{domain.name} stands for {meant.name}, which itself stands for {meant.alias_of}", line)
+
+
+def _delegate_faults(
+    given: Document, after: Document, around: Surroundings, lines: Mapping[str, int]
+) -> Iterator[Fault]:
+    domains = {*after.domains, *around.domains}
+    if around.any_domain:
+        domains.update(each.rpartition("@")[2] for each in (*after.users, *after.addresses))
+    users = _Users(after.users, around.users)
+    for delegate in given.delegates.values():
+        line = lines.get(delegate_key(delegate.account, delegate.over)) or None
+        if delegate.account not in after.users:
+            yield Fault(f"the delegate {delegate.account} is no user", line)
+        here = {*domains, delegate.over.partition("@")[2]} if around.any_domain else domains
+        try:
+            field_rules.over(delegate.over, delegate.account, here, users, others=around.has_other_users)
+        except ValueError as error:
+            yield Fault(f"the delegate {delegate.account}: {error}", line)
 
 
 def _steps(before: Document, after: Document) -> Iterator[Step]:

@@ -14,7 +14,8 @@ from mailserver.directory import address_changes, applying, changing, plan, read
 from mailserver.directory.address_check import Finding, Names, Sort, find_faults
 from mailserver.directory.changing import Author
 from mailserver.directory.document import Delegate, Document, User, write
-from mailserver.directory.document_parse import Checks, Parsed, parse
+from mailserver.directory.document_parse import Parsed, parse
+from mailserver.directory.document_tables import Checks
 from mailserver.directory.model import (
     AccountLimits,
     AddressKind,
@@ -237,7 +238,7 @@ def test_names_change_places(database: SQLiteDatabase) -> None:
         ('[[alias]]\naddress = "y"\ntargets = [1]\n', "line 1: targets must be a list of texts"),
         (f'[[alias]]\naddress = "{INFO}"\ntargets = ["q@example.test"]\n', "there is no user or address q@example.test"),
         ('[[alias]]\naddress = "y"\ntargets = ["y"]\n', "line 1: mail to y would go round in a loop: y to y"),
-        ('[[delegate]]\nuser = "nobody"\nover = "example.test"\n', "the delegate nobody is no user"),
+        ('[[delegate]]\nuser = "nobody"\nover = "example.test"\nwhy = "x"\n', "line 1: the delegate nobody is no user"),
         ('[directory]\nserial = "x"\n', "[directory] has id, a text, and serial, a whole number"),
     ],
 )  # fmt: skip
@@ -255,7 +256,7 @@ def test_all_faults_are_found_at_once(database: SQLiteDatabase) -> None:
 
 def test_a_head_within_a_text_brings_no_wrong_line(database: SQLiteDatabase) -> None:
     text = '[[alias]]\naddress = "x"\nnote = """\n[[alias]]\n"""\n[[alias]]\naddress = "y"\nnot = ""\n'
-    assert faults_of(database, text) == ["[[alias]] has no key 'not'; did you mean note?"]
+    assert faults_of(database, text) == ["[[alias]] number 2: [[alias]] has no key 'not'; did you mean note?"]
 
 
 def test_targets_elsewhere_where_mail_cannot_leave(database: SQLiteDatabase) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mailserver.auth.schemes.passwd import PasswdEntry, parse_line
+from mailserver.auth.schemes.passwd import BadLine, PasswdEntry, parse_line
 from mailserver.auth.schemes.quota_fields import MAILBOXES, MESSAGES, STORAGE, quota_of
 from mailserver.auth.schemes.scram_fields import FIELDS as SCRAM_FIELDS
 from mailserver.auth.schemes.scram_fields import field_of, keys_of
+from mailserver.directory import field_rules
 from mailserver.directory.model import (
     SCRAM_HASHES,
     Account,
@@ -31,11 +32,15 @@ def new_account(line: str) -> tuple[NewAccount, frozenset[str]]:
     entry = parse_line(line)
     gecos = (line.split(":", 5) + [""] * 5)[4]
     quota = quota_of(entry)
+    try:
+        home, full_name = field_rules.home(entry.home), field_rules.full_name(gecos)
+    except ValueError as error:
+        raise BadLine(str(error)) from error
     account = NewAccount(
         entry.name,
         password_of(entry),
-        entry.home,
-        gecos,
+        home,
+        full_name,
         State.DISABLED if entry.disabled else State.ACTIVE,
         AccountLimits(entry.networks, quota.storage, quota.messages, quota.mailboxes),
         entry.addresses - {entry.name},
