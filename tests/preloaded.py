@@ -1,11 +1,13 @@
-"""Servers forked from a process that has loaded their modules, which saves most of what a start costs.
+"""Servers and commands forked from a process that has loaded their modules, which saves most of what a start costs.
 
 A process of pytest starts one of these and sends it each command line of `twistd`. The fork becomes a child of pytest,
 and runs twistd from its first line. A server with workers has a second fork beside it that becomes the zygote. Processes
 that check passwords are forks of the server. Nothing else differs from a start by exec, which `tests.server.Server` does
 for those that must be started so.
 
-python -m tests.preloaded DESCRIPTOR PADDING
+A second one forks the administrator's commands that have to be processes (`tests.command`).
+
+python -m tests.preloaded DESCRIPTOR KIND PADDING
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+PRELOADED = os.environ.get("TEST_PRELOADED", "1") != "0"
+"""Whether servers and commands are forked from a process that has loaded their modules; "0" starts each by exec."""
 MODULES = (
     "mailserver.auth.schemes.hash_process",
     "mailserver.tap",
@@ -46,6 +50,18 @@ MODULES = (
     "twisted.scripts._twistd_unix",
 )
 """What the master, the zygote and a server without workers load at their start."""
+COMMAND = "mailserver.cli"
+COMMAND_MODULES = (
+    COMMAND,
+    "mailserver.auth.plugins",
+    "mailserver.cli.address",
+    "mailserver.cli.auth_trial",
+    "mailserver.cli.directory_document",
+    "mailserver.cli.user_mail",
+    "mailserver.problems",
+    "twisted.internet.task",
+)
+"""What the commands load that tests run most often."""
 PADDING = "." * 1000
 """Room in the command line, for those of the forks."""
 PR_SET_DUMPABLE = 4
@@ -97,11 +113,12 @@ class ForkedProcess:
 class Preloaded:
     """A running process that forks servers, for as long as this one lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "twistd") -> None:
+        """`kind`: what is loaded and run, "twistd" or COMMAND."""
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "tests.preloaded", str(theirs.fileno()), PADDING]
+            command = [sys.executable, "-m", "tests.preloaded", str(theirs.fileno()), kind, PADDING]
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT)
 
@@ -110,18 +127,18 @@ class Preloaded:
         command: Sequence[str],
         directory: Path,
         environment: Mapping[str, str],
-        output: int,
+        files: Sequence[int],
         *,
-        zygote: bool,
+        zygote: bool = False,
         before: Sequence[str] = (),
     ) -> ForkedProcess:
-        """Fork a server; `zygote`: with a process beside it that it uses as its zygote.
+        """Fork a server or command with these files as its standard input, output and errors.
 
-        `before`: what stands before the command, and `can_do`.
+        `zygote`: with a process beside it that it uses as its zygote. `before`: what stands before the command, and `can_do`.
         """
         request = [list(before), command, str(directory), dict(environment), zygote]
         with self._lock, adopting():
-            send(self._connection, request, [output])
+            send(self._connection, request, files)
             return ForkedProcess(int.from_bytes(read(self._connection, 4), "big"))
 
 
@@ -196,8 +213,8 @@ def set_command_line(words: Sequence[str]) -> None:
 
 def serve(connection: socket.socket) -> Any:
     """Fork at each request; the request, in the process that is to run it. None when pytest has ended."""
-    while received := receive(connection, 1):
-        request, (output,) = received
+    while received := receive(connection, 3):
+        request, files = received
         (reading, writing), (waiting, held) = os.pipe(), os.pipe()
         middle = os.fork()
         if not middle:
@@ -210,11 +227,11 @@ def serve(connection: socket.socket) -> Any:
             # The end of the process between makes this one a child of pytest, and closes the pipe.
             os.read(waiting, 1)
             os.close(waiting)
-            for number in (1, 2):
-                os.dup2(output, number)
-            os.close(output)
+            for place, number in enumerate(files):
+                os.dup2(number, place)
+                os.close(number)
             return request
-        for number in (held, waiting, writing, output):
+        for number in (held, waiting, writing, *files):
             os.close(number)
         os.waitpid(middle, 0)
         connection.sendall(os.read(reading, 4))
@@ -313,11 +330,20 @@ def become_hash_process(
     importlib.import_module(HASH_PROCESS).main()
 
 
+def run_command(words: Sequence[str]) -> None:
+    """Do as `python -m mailserver.cli` does with these words."""
+    set_command_line([sys.executable, "-m", COMMAND, *words])
+    sys.argv = [COMMAND, *words]
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", 1)
+    runpy.run_module(COMMAND, run_name="__main__", alter_sys=True)
+
+
 def main() -> None:
-    """Load the modules and serve; in each fork, run twistd."""
+    """Load the modules and serve; in each fork, run twistd or the command."""
+    kind = sys.argv[2]
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)
-    for module in MODULES:
+    for module in COMMAND_MODULES if kind == COMMAND else MODULES:
         importlib.import_module(module)
     assert "twisted.internet.reactor" not in sys.modules, "all forks would share its descriptors"
     fork_hash_processes()
@@ -331,6 +357,9 @@ def main() -> None:
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
+    if kind == COMMAND:
+        run_command(command)
+        return
     # The working directory, which neither twistd nor the zygote has.
     del sys.path[0]
     if zygote:

@@ -24,7 +24,8 @@ from click.testing import CliRunner
 
 from mailserver.auth.schemes import schemes
 from mailserver.cli import main
-from tests.preloaded import ForkedProcess, Preloaded, can_do
+from tests.command import run_process
+from tests.preloaded import PRELOADED, ForkedProcess, Preloaded, can_do
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFSETS = {
@@ -46,8 +47,6 @@ WORKERS = int(os.environ.get("TEST_WORKERS", "0"))
 TRANSPORT = os.environ.get("MAILSERVER_TRANSPORT", "auto")
 """`[server] transport` of every server: "stock" has all tests of whole servers hold on Twisted's own transports."""
 TWISTD = str(Path(sys.executable).parent / "twistd")
-PRELOADED = os.environ.get("TEST_PRELOADED", "1") != "0"
-"""Whether servers are forked from a process that has loaded their modules; "0" starts each by exec."""
 
 HAND_OVER = """
 import fcntl, os, sys
@@ -251,17 +250,7 @@ class Server:
                 raise result.exception
             assert not check or result.exit_code == 0, result.output
             return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
-        command = [sys.executable, "-m", "mailserver.cli", *arguments]
-        done = subprocess.run(
-            command,
-            cwd=self.dir,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            input=text,
-            timeout=120,
-            check=False,
-        )
+        done = run_process(*arguments, text=text or "", directory=self.dir, extra=self.extra)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -313,9 +302,12 @@ class Server:
             before = command[:start]
             if self._preloaded and can_do(before) and "PYTHONPATH" not in self.extra:
                 single = re.search(r"^workers = 0$", self.config.read_text(), re.MULTILINE) is not None
-                return preloaded().start(
-                    command[start:], self.dir, self.environment(), log.fileno(), zygote=not single, before=before
-                )
+                with open(os.devnull) as nothing:
+                    files = [nothing.fileno(), log.fileno(), log.fileno()]
+                    environment = self.environment()
+                    return preloaded().start(
+                        command[start:], self.dir, environment, files, zygote=not single, before=before
+                    )
             return subprocess.Popen(
                 command,
                 cwd=self.dir,

@@ -16,6 +16,7 @@ from mailserver.config.model import Config
 from mailserver.problems import find_problems
 from tests.config.test_load import SOUND
 from tests.dovecot import away, need
+from tests.server import make_demonstration
 
 ANNA, BERT = "anna@example.org", "bert@example.org"
 DOVECOT = """
@@ -157,8 +158,7 @@ def test_homes_of_the_users_file(mail: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_says_it_and_finds_no_error(tmp_path: Path) -> None:
-    made = CliRunner().invoke(main, ["demo", "--dir", str(tmp_path), "--port-base", "21000"])
-    assert made.exit_code == 0, made.output
+    make_demonstration(tmp_path, 21000, in_directory=True)
     words = ["check", "--config", str(tmp_path / "mailserver.toml")]
     assert "Dovecot" not in CliRunner().invoke(main, words).output
     maildir = next((tmp_path / "mail").rglob("Maildir"))

@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from mailserver.directory import address_changes, addresses, changing
 from mailserver.directory.changing import Author
 from mailserver.directory.model import AddressKind, NewAccount, StoredAddress, Target
 from mailserver.directory.sqlite import SQLiteDatabase
+from tests.command import run_process
 from tests.server import make_demonstration
 
 ANNA, BEN, INFO, ALL = "anna@example.org", "ben@example.org", "info@example.org", "all@example.org"
@@ -226,12 +226,7 @@ def test_a_group_of_very_many(site: Site) -> None:
 
 
 def whither(site: Site, address: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mailserver.cli", "address", address, "--json", "--config", str(site.file)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    return run_process("address", address, "--json", "--config", str(site.file))
 
 
 def test_what_an_address_leads_to(site: Site) -> None:
@@ -277,12 +272,7 @@ def test_where_to_begin_is_true(site: Site, monkeypatch: pytest.MonkeyPatch) -> 
             Path("accounts.toml").write_text("\n".join(kept) + "\n")
         if words[:2] == ["auth", "test"]:
             # It ends the process.
-            done = subprocess.run(
-                [sys.executable, "-m", "mailserver.cli", *words, "--config", str(site.file)],
-                check=False,
-                capture_output=True,
-                text=True,
-            )
+            done = run_process(*words, "--config", str(site.file))
             assert done.returncode == 0, done.stdout + done.stderr
             continue
         done = CliRunner().invoke(main, [*given, "--config", str(site.file)], input="geheim\n")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import run_process
+
 PROMISES = {
     "IAuthBackend": "it has the methods of the interfaces that it provides",
     "find_user": "it finds an existing user, under the requested name",
@@ -34,16 +36,8 @@ def lines_of(*not_offered: str) -> list[str]:
 
 def run(*words: str, password: str = "secret", path: Path | None = None) -> subprocess.CompletedProcess[str]:
     """`path`: where further modules and plugins are."""
-    paths = [str(path), *sys.path] if path is not None else sys.path
-    return subprocess.run(
-        [sys.executable, "-m", "mailserver.cli", "auth", *words],
-        input=f"{password}\n",
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
+    extra = {} if path is None else {"PYTHONPATH": os.pathsep.join([str(path), *sys.path])}
+    return run_process("auth", *words, text=f"{password}\n", extra=extra)
 
 
 def test_list_names_ours_and_what_the_configuration_names(tmp_path: Path) -> None:

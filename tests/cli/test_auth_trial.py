@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command import run_process
 
 USERS = """\
 anna@example.test:{PLAIN}secret
@@ -52,15 +52,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(config: Path, *words: str, password: str = "secret") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mailserver.cli", "auth", "test", *words, "--config", str(config)],
-        input=f"{password}\n",
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    return run_process("auth", "test", *words, "--config", str(config), text=f"{password}\n")
 
 
 def tried(config: Path, *words: str, password: str = "secret") -> dict[str, object]:

@@ -25,6 +25,7 @@ from mailserver.tls.ca import private_ca
 from mailserver.tls.context.client_certificates import user_of
 from mailserver.tls.serving import validation
 from mailserver.tls.serving.policy import TlsPolicy
+from tests.server import make_demonstration
 from tests.tls.site import Client, Site, quiet
 
 HOST = b"mail.example.test"
@@ -325,7 +326,7 @@ def test_elsewhere_without_a_configuration(tmp_path: Path) -> None:
 
 
 def test_the_guide_knows_the_page_and_the_hosts(tmp_path: Path) -> None:
-    CliRunner().invoke(main, ["demo", "--dir", str(tmp_path), "--port-base", "21000"], catch_exceptions=False)
+    make_demonstration(tmp_path, 21000, in_directory=True)
     config = ["--config", str(tmp_path / "mailserver.toml")]
     done = CliRunner().invoke(main, ["ca", "guide", *config], catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -17,6 +17,7 @@ from mailserver.directory.changing import Author
 from mailserver.directory.model import Account, NewAccount, Target
 from mailserver.directory.sqlite import SQLiteDatabase
 from tests.cli.test_aliases import ALL, ANNA, BEN, INFO, Site
+from tests.command import run_process
 
 ROOT = Author("root", 1_790_000_000)
 ZOE = "zoe@example.org"
@@ -142,11 +143,11 @@ def test_names_are_normalised(site: Site) -> None:
 
 
 def test_standard_input_and_other_encodings(site: Site) -> None:
-    command = [sys.executable, "-m", "mailserver.cli", "directory", "plan", "-", "--config", str(site.file)]
-    done = subprocess.run(command, input=NEW.encode(), capture_output=True, check=False)
-    assert (done.returncode, ZOE.encode() in done.stdout) == (0, True), done.stderr
-    done = subprocess.run(command, input=b"\xff", capture_output=True, check=False)
-    assert (done.returncode, b"is no UTF-8" in done.stderr) == (1, True)
+    words = ("directory", "plan", "-", "--config", str(site.file))
+    done = run_process(*words, text=NEW)
+    assert (done.returncode, ZOE in done.stdout) == (0, True), done.stderr
+    done = run_process(*words, text="\udcff")
+    assert (done.returncode, "is no UTF-8" in done.stderr) == (1, True)
 
 
 def test_a_document_without_secrets_keeps_passwords(site: Site) -> None:
@@ -245,12 +246,11 @@ def test_two_administrators_at_once(site: Site) -> None:
 def test_of_two_that_apply_at_once_one_is_refused(site: Site) -> None:
     file = written(site, NEW)
     at = json.loads(site.ok("directory", "plan", file, "--json"))["at"]
-    command = [sys.executable, "-m", "mailserver.cli", "directory", "apply", file, "--at", str(at), "--yes"]
+    words = ("directory", "apply", file, "--at", str(at), "--yes", "--config", str(site.file))
     results: list[int] = []
 
     def run() -> None:
-        done = subprocess.run([*command, "--config", str(site.file)], capture_output=True, check=False)
-        results.append(done.returncode)
+        results.append(run_process(*words).returncode)
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from mailserver.cli import control, main
 from mailserver.cli.columns import duration, octets
 from mailserver.cli.control import Answer
+from tests.server import make_demonstration
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, *words:
         asked.append((request, arguments))
         return answer
 
-    CliRunner().invoke(main, ["demo", "--dir", str(tmp_path)], catch_exceptions=False)
+    make_demonstration(tmp_path, 10000)
     monkeypatch.setattr(control, "ask", ask)
     return CliRunner().invoke(main, [*words, "--config", str(tmp_path / "mailserver.toml")]), asked
 
