@@ -24,7 +24,11 @@ def find_stored(database: Database, name: str) -> StoredAddress | None:
 def find_targets(database: Database, name: str, most: int) -> list[Target]:
     """The first `most` targets of an enabled address; none if it is unknown. Raises: DirectoryUnavailable."""
     rows = database.rows(statements.ENTRY, name=name, count=most)
-    return [Target(str(target), bool(is_account), bool(may_send)) for target, may_send, is_account in rows]
+    return [
+        Target(str(target), bool(is_account), bool(may_send))
+        for target, may_send, is_account in rows
+        if target is not None
+    ]
 
 
 def addresses(database: Database, kind: AddressKind) -> Iterator[StoredAddress]:

@@ -8,10 +8,10 @@ from typing import Final, cast
 
 from attrs import field, frozen
 
-from mailserver.directory import reading, statements
+from mailserver.directory import statements
 from mailserver.directory.changing import Author, account_id, recording
 from mailserver.directory.database import Database, Row
-from mailserver.directory.model import SCRAM_HASHES, Account, Refused, State, StoredKeys
+from mailserver.directory.model import SCRAM_HASHES, LoginRow, Refused, State, StoredKeys
 
 MOST: Final = 32
 """App passwords of one account."""
@@ -42,20 +42,20 @@ class AppPassword:
     """By hash."""
 
 
-def find_app_password(database: Database, probe: str) -> tuple[AppPassword, Account] | None:
+def find_app_password(database: Database, probe: str) -> tuple[AppPassword, LoginRow] | None:
     """The app password of that SHA-256, expired or not, without keys, and its account. Raises: DirectoryUnavailable."""
     for row in database.rows(statements.APP_PASSWORD, probe=probe):
         identifier, label, protocols, expires, created, made_by = row[-_OF_APP:]
-        account = reading.account_of([(*row[:-_OF_APP], None)])
+        account = LoginRow._make(row[:-_OF_APP])
         found = AppPassword(
-            str(identifier),
+            cast("str", identifier),
             account.name,
-            str(label),
+            cast("str", label),
             _protocols(protocols),
             cast("int | None", expires),
             cast("int", created),
-            str(made_by),
-            account.state is State.ACTIVE,
+            cast("str", made_by),
+            account.is_active,
         )
         return found, account
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from attrs import field, frozen
 
@@ -135,6 +135,42 @@ class Account:
     password: Password = NO_PASSWORD
     senders: frozenset[str] = frozenset()
     """Addresses that it may send as, besides its own name."""
+
+
+class LoginRow(NamedTuple):
+    """What a login needs of an account, as the database has it: what is not used is not parsed."""
+
+    name: str
+    home: str
+    state: str
+    limits: str
+    """The JSON object of `AccountLimits`."""
+    password_protocols: str | None
+    """Where the main password may be used, separated by commas; None: everywhere."""
+    secret: str
+    """"{SCHEME}hash" of the main password; empty: no password fits."""
+    scram_sha256: str
+    """"rounds,salt" of all keys of the account; empty: there are none."""
+    scram_sha1: str
+    keys_sha256: str | None
+    """"StoredKey,ServerKey" of the main password; None: there are none."""
+    keys_sha1: str | None
+
+    def __repr__(self) -> str:
+        return f"LoginRow({self.name!r})"
+
+    @property
+    def is_active(self) -> bool:
+        """May the account log in?"""
+        return self.state == State.ACTIVE.value
+
+    def scram(self, hash_name: str) -> StoredKeys | None:
+        """The SCRAM keys of the main password; None if there are none."""
+        shared, own = {
+            "SHA-256": (self.scram_sha256, self.keys_sha256),
+            "SHA-1": (self.scram_sha1, self.keys_sha1),
+        }[hash_name]
+        return StoredKeys(shared, own) if shared and own else None
 
 
 @frozen

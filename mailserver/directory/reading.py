@@ -16,6 +16,7 @@ from mailserver.directory.model import (
     AccountLimits,
     Change,
     DirectoryUnavailable,
+    LoginRow,
     Password,
     State,
     StoredKeys,
@@ -41,6 +42,13 @@ def find_login(database: Database, name: str) -> Account | None:
     """The account of that name, without the addresses that it may send as. Raises: DirectoryUnavailable."""
     rows = database.rows(statements.LOGIN, name=name)
     return account_of(rows) if rows else None
+
+
+def find_login_row(database: Database, name: str) -> LoginRow | None:
+    """What a login needs of the account of that name. Raises: DirectoryUnavailable."""
+    for row in database.rows(statements.LOGIN_ROW, name=name):
+        return LoginRow._make(row)
+    return None
 
 
 def accounts(database: Database) -> Iterator[Account]:

@@ -79,6 +79,8 @@ class SQLiteDatabase:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute("PRAGMA journal_mode = WAL")
             _expect_ours(path, connection)
+            # With partial indexes SQLite would prepare a statement anew for each value, which costs 20 us: four times its run.
+            connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             connection.execute("PRAGMA foreign_keys = ON")
             # A commit is on the disk when the command says so.
             connection.execute("PRAGMA synchronous = FULL")

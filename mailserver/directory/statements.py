@@ -31,6 +31,13 @@ LOGIN: Final = f"""{_COLUMNS}, NULL
 FROM address n {_ACCOUNT}
 WHERE n.kind = 'user' AND n.name = :name"""
 """The same without these addresses."""
+_LOGIN_ROW: Final = """
+SELECT n.name, a.home, a.state, a.limits, c.protocols, COALESCE(c.secret, ''),
+       a.scram_sha256, a.scram_sha1, c.scram_sha256, c.scram_sha1"""
+LOGIN_ROW: Final = f"""{_LOGIN_ROW}
+FROM address n {_ACCOUNT}
+WHERE n.kind = 'user' AND n.name = :name"""
+"""The columns of `model.LoginRow`."""
 ACCOUNTS: Final = f"""{_COLUMNS}, sender.name
 FROM (SELECT name FROM address WHERE kind = 'user' AND name > :after ORDER BY name LIMIT :count) n {_ACCOUNT} {_SENDERS}
 ORDER BY n.name"""  # noqa: S608 - constants
@@ -74,13 +81,13 @@ LEFT JOIN address own ON own.name = o.address AND own.kind = 'user'
 WHERE t.account IS NULL OR own.name IS NOT NULL
 ORDER BY t.place"""
 ENTRY: Final = """
-SELECT COALESCE(own.name, t.elsewhere), t.may_send, own.name IS NOT NULL
+SELECT COALESCE((SELECT own.name FROM target o JOIN address own ON own.name = o.address AND own.kind = 'user'
+                 WHERE o.account = t.account AND o.place = 0 LIMIT 1), t.elsewhere), t.may_send, t.account IS NOT NULL
 FROM address n
 JOIN target t ON t.address = n.name
-LEFT JOIN target o ON o.account = t.account AND o.place = 0
-LEFT JOIN address own ON own.name = o.address AND own.kind = 'user'
-WHERE n.name = :name AND n.kind <> 'user' AND n.enabled = 1 AND (t.account IS NULL OR own.name IS NOT NULL)
+WHERE n.name = :name AND n.kind <> 'user' AND n.enabled = 1
 ORDER BY t.place LIMIT :count"""
+"""An account's own name is the first that it got, so that the search for it ends there, however many aliases it has."""
 ADDRESSES_OF: Final = """
 SELECT n.name, n.kind
 FROM target own
@@ -155,25 +162,24 @@ WHERE account = :account AND kind = 'password'"""
 ADD_MAIN_CREDENTIAL: Final = """
 INSERT INTO credential (id, account, kind, label, secret, scram_sha256, scram_sha1, created, made_by)
 VALUES (:id, :account, 'password', '', :secret, :scram_sha256, :scram_sha1, :at, :who)"""
-_APP: Final = """
-SELECT c.id, n.name, a.state, c.label, c.protocols, c.expires, c.created, c.made_by,
-       a.scram_sha256, a.scram_sha1, c.scram_sha256, c.scram_sha1
-FROM {}
-JOIN account a ON a.id = c.account
-JOIN target t ON t.account = a.id
-JOIN address n ON n.name = t.address AND n.kind = 'user'"""
-APP_PASSWORD: Final = f"""{_COLUMNS}, p.id, p.label, p.protocols, p.expires, p.created, p.made_by
+APP_PASSWORD: Final = f"""{_LOGIN_ROW}, p.id, p.label, p.protocols, p.expires, p.created, p.made_by
 FROM credential p
 JOIN account a ON a.id = p.account
 JOIN target t ON t.account = a.id
 JOIN address n ON n.name = t.address AND n.kind = 'user'
 LEFT JOIN credential c ON c.account = a.id AND c.kind = 'password'
-WHERE p.probe = :probe"""
-"""The account's row as of LOGIN, with the app password in place of the address."""
-APP_PASSWORDS: Final = (
-    _APP.format("address o JOIN target u ON u.address = o.name JOIN credential c ON c.account = u.account")
-    + " WHERE o.name = :name AND o.kind = 'user' AND c.kind = 'app' ORDER BY c.created, c.id"
-)
+WHERE p.probe = :probe
+LIMIT 1"""
+"""The columns of LOGIN_ROW, and those of the app password. As in ENTRY, the account's aliases are not searched."""
+APP_PASSWORDS: Final = """
+SELECT c.id, n.name, a.state, c.label, c.protocols, c.expires, c.created, c.made_by,
+       a.scram_sha256, a.scram_sha1, c.scram_sha256, c.scram_sha1
+FROM address n
+JOIN target t ON t.address = n.name
+JOIN account a ON a.id = t.account
+JOIN credential c ON c.account = a.id AND c.kind = 'app'
+WHERE n.name = :name AND n.kind = 'user'
+ORDER BY c.created, c.id"""
 ADD_APP_PASSWORD: Final = """
 INSERT INTO credential (id, account, kind, label, secret, probe, scram_sha256, scram_sha1, protocols, expires, created,
                         made_by)

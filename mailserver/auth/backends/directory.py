@@ -13,9 +13,8 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
-from attrs import frozen
 from zope.interface import implementer
 
 from mailserver.auth.backends.directory_credentials import DirectoryCredentials
@@ -45,13 +44,7 @@ from mailserver.auth.interfaces import (
 from mailserver.config.model import Problem
 from mailserver.directory import addresses, credentials, delegates, reading
 from mailserver.directory.credentials import AppPassword
-from mailserver.directory.model import (
-    Account,
-    DirectoryUnavailable,
-    Refused,
-    State,
-    StoredDomain,
-)
+from mailserver.directory.model import DirectoryUnavailable, LoginRow, Refused, StoredDomain
 from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.errors import AuthUnavailable
 from mailserver.sasl.scram_keys import BadKeys, ScramKeys
@@ -65,6 +58,8 @@ _SURVEY_EVERY: Final = 5.0
 """Seconds between two looks at what is typical, where the directory changes."""
 _MAX_RECENT: Final = 512
 """Accounts, addresses and domains of each that are remembered until the next change of anybody."""
+_MAX_OWN_NAMES: Final = 2048
+"""Names of accounts that are known to be no addresses."""
 _FEW: Final = 20
 """Targets of an address that is remembered."""
 _MAX_TARGETS: Final = 1001
@@ -73,11 +68,10 @@ _MAX_TARGETS: Final = 1001
 _log = logging.getLogger(__name__)
 
 
-@frozen
-class _Login:
+class _Login(NamedTuple):
     """An account, as it was looked up, and what the login service gets of it."""
 
-    account: Account
+    account: LoginRow
     user: User
 
 
@@ -116,6 +110,8 @@ class DirectoryBackend:
         self._recent: dict[str, _Login | None] = {}
         self._entries: dict[str, Entry | None] = {}
         """Recent ones of few targets, and names that are no address."""
+        self._own_names: set[str] = set()
+        """Names of accounts that recent entries have as targets."""
         self._domains: dict[str, StoredDomain | None] = {}
         self._survey_due = True
         self._surveyed = -_SURVEY_EVERY
@@ -148,7 +144,7 @@ class DirectoryBackend:
 
         return self._ask_of(user.name, question)
 
-    def _usable(self, database: SQLiteDatabase, found: AppPassword, account: Account) -> FoundAppPassword | None:
+    def _usable(self, database: SQLiteDatabase, found: AppPassword, account: LoginRow) -> FoundAppPassword | None:
         if not found.is_active or (found.expires is not None and found.expires <= self._wall()):
             return None
         return FoundAppPassword(self._user(database, account, found.id), found.label, found.protocols)
@@ -158,7 +154,8 @@ class DirectoryBackend:
 
         def question(database: SQLiteDatabase) -> Entry | None:
             # No address has the name of an account, and that of most recipients is remembered.
-            return None if self._recent.get(name) is not None else self._entry(database, name)
+            known = name in self._own_names or self._recent.get(name) is not None
+            return None if known else self._entry(database, name)
 
         return self._ask(question)
 
@@ -175,7 +172,7 @@ class DirectoryBackend:
     def password_hash(self, user: User) -> str | None:
         """The stored entry; None for a disabled user. Raises: AuthUnavailable."""
         account = self._active(user)
-        return None if account is None else account.password.secret
+        return None if account is None else account.secret
 
     def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
         """The keys of the main password and the app passwords; None for a disabled user. Raises: AuthUnavailable."""
@@ -186,7 +183,9 @@ class DirectoryBackend:
         now = self._wall()
         try:
             return scram_keys(
-                account, [each for each in those if each.expires is None or each.expires > now], hash_name
+                account.scram(hash_name),
+                [each for each in those if each.expires is None or each.expires > now],
+                hash_name,
             )
         except (BadKeys, ValueError) as error:
             _log.error("%s: user %s cannot log in by SCRAM: %s", self._path, user.name, error)
@@ -231,9 +230,9 @@ class DirectoryBackend:
             finally:
                 os.close(descriptor)
 
-    def _active(self, user: User) -> Account | None:
+    def _active(self, user: User) -> LoginRow | None:
         login = self._login(user.name)
-        return login.account if login is not None and login.account.state is State.ACTIVE else None
+        return login.account if login is not None and login.account.is_active else None
 
     def _login(self, name: str) -> _Login | None:
         return self._ask_of(name, lambda database: self._look_up(database, name))
@@ -252,13 +251,14 @@ class DirectoryBackend:
         if name not in self._recent:
             if len(self._recent) >= _MAX_RECENT:
                 self._recent.clear()
-            account = reading.find_login(database, name)
+            account = reading.find_login_row(database, name)
             self._recent[name] = None if account is None else _Login(account, self._user(database, account))
         return self._recent[name]
 
-    def _user(self, database: SQLiteDatabase, account: Account, credential: str = "") -> User:
+    def _user(self, database: SQLiteDatabase, account: LoginRow, credential: str = "") -> User:
         domain = self._domain(database, account.name.rpartition("@")[2])
-        return User(account.name, account.home or None, limits=limits_of(account, domain), credential=credential)
+        limits = limits_of(account, domain)
+        return User(account.name, account.home or None, limits=limits, credential=credential)
 
     def _entry(self, database: SQLiteDatabase, name: str) -> Entry | None:
         if name in self._entries:
@@ -266,6 +266,9 @@ class DirectoryBackend:
         targets = addresses.find_targets(database, name, _MAX_TARGETS)
         senders = frozenset(each.name for each in targets if each.is_account and each.may_send)
         entry = Entry(tuple(each.name for each in targets), senders) if targets else None
+        if len(self._own_names) + len(targets) > _MAX_OWN_NAMES:
+            self._own_names.clear()
+        self._own_names.update(each.name for each in targets if each.is_account)
         if len(targets) <= _FEW:
             if len(self._entries) >= _MAX_RECENT:
                 self._entries.clear()
@@ -283,6 +286,7 @@ class DirectoryBackend:
         """Forget all that was looked up: somebody has changed the directory."""
         self._recent.clear()
         self._entries.clear()
+        self._own_names.clear()
         self._domains.clear()
         self._feed.changed()
 

@@ -107,7 +107,7 @@ def _concerns_logins(facts: Any) -> bool:
 def _not_allowed(database: Database, name: str) -> Iterator[str | SessionsOf]:
     """The sessions of an account that its limits, or those of its domain, do not allow."""
     try:
-        account = reading.find_login(database, name)
+        account = reading.find_login_row(database, name)
         if account is None:
             # A later change has renamed or deleted it.
             return

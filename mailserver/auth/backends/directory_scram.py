@@ -9,13 +9,15 @@ from collections.abc import Iterable
 import attrs
 
 from mailserver.directory.credentials import AppPassword
-from mailserver.directory.model import Account, StoredKeys
+from mailserver.directory.model import StoredKeys
 from mailserver.sasl.scram_keys import HASHES, OtherKeys, ScramKeys
 
 
-def scram_keys(account: Account, app_passwords: Iterable[AppPassword], hash_name: str) -> ScramKeys | None:
-    """All keys under one hash; None if there are none. Raises: BadKeys, ValueError for a row that cannot be used."""
-    main = account.password.scram.get(hash_name)
+def scram_keys(main: StoredKeys | None, app_passwords: Iterable[AppPassword], hash_name: str) -> ScramKeys | None:
+    """All keys under one hash; None if there are none. `main`: those of the main password.
+
+    Raises: BadKeys, ValueError for a row that cannot be used.
+    """
     others = [
         (each.id, each.scram[hash_name])
         for each in app_passwords
