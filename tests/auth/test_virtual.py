@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mailserver.auth.addresses import Addresses
-from mailserver.auth.backends.virtual import MAX_FAULTS, VirtualAliases, check_backend, make_backend, parse
+from mailserver.auth.backends.virtual import MAX_FAULTS, Aliases, VirtualAliases, check_backend, make_backend, parse
 from mailserver.auth.conformance import DirectHasher
 from mailserver.auth.interfaces import DomainEntry, Entry, User
 from mailserver.auth.plugins import find_backend
@@ -34,12 +36,24 @@ info@example.org  nobody@example.org
 """
 
 
+class Directly(Executor):
+    """Reads at once."""
+
+    def submit(self, call: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call(*arguments, **named))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
 class Site:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.now = 100.0
         self.path.write_text(FILE)
-        self.source = VirtualAliases(path, lambda: self.now)
+        self.source = VirtualAliases(path, lambda: self.now, Directly())
         users = {"carla", "anna@example.org", "ben@example.org", "archive@example.org"}
 
         async def find(name: str) -> User | None:
@@ -52,6 +66,12 @@ class Site:
     def ends(self, address: str) -> list[str]:
         found = run_now(self.addresses.resolve(address, "+"))
         return [f"{user.name}|{detail}" for user, detail in found.local] + list(found.elsewhere)
+
+    def look(self, times: int) -> None:
+        """Let a second pass before each look at the file."""
+        for _ in range(times):
+            self.now += 1.5
+            self.source.find_domain("example.net")
 
     def write(self, text: str) -> None:
         """As an editor that replaces the file, and wait until that is noticed."""
@@ -145,6 +165,89 @@ def test_a_faulty_file_leaves_the_last_good_aliases(site: Site, caplog: pytest.L
     assert site.ends("sales@example.org") == ["ben@example.org|"]
     with pytest.raises(NoSuchUser):
         site.ends("hostmaster@example.org")
+
+
+def cuts() -> list[int]:
+    """Before each octet of the last eighty, and of some before."""
+    return sorted({*range(len(FILE) - 80, len(FILE)), *range(0, len(FILE), 7)})
+
+
+@pytest.mark.parametrize("cut", cuts())
+def test_a_file_that_is_being_written_is_not_taken(site: Site, cut: int) -> None:
+    new = FILE.replace("carl@elsewhere.test", "carla@elsewhere.test")
+    site.ends("info@example.org")
+    before = site.source._file.current()
+    with site.path.open("w") as file:
+        file.write(new[:cut])
+        file.flush()
+        site.look(1)
+        assert site.source._file.current() is before
+        file.write(new[cut:])
+    # The writer has gone on since the last look: the next one finds another change.
+    site.look(1)
+    assert site.source._file.current() is before
+    site.look(1)
+    assert site.ends("sales@example.org")[-1] == "carla@elsewhere.test"
+
+
+@pytest.mark.parametrize(
+    "cut", [each for each in cuts() if not FILE[:each].endswith("\n") or FILE[:each].endswith(",\n")]
+)
+def test_a_writer_that_was_killed_leaves_the_last_good_aliases(
+    site: Site, cut: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.ends("info@example.org")
+    before = site.source._file.current()
+    site.path.write_text(FILE[:cut])
+    with caplog.at_level(logging.ERROR):
+        for _ in range(5):
+            site.look(1)
+    assert site.source._file.current() is before
+    assert len(caplog.records) == 1
+    site.path.write_text(FILE)
+    site.look(2)
+    assert site.source._file.current() is not before
+    assert site.source._file.current() == before
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_taken(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.ends("info@example.org")
+    before = site.source._file.current()
+
+    def parsed(text: str) -> Aliases:
+        with site.path.open("a") as file:
+            file.write("# more\n")
+        return parse(text)
+
+    monkeypatch.setattr("mailserver.auth.backends.virtual.parse", parsed)
+    site.path.write_text("sales@example.org ben@example.org\n")
+    site.look(2)
+    assert site.source._file.current() is before
+
+
+def test_a_file_that_is_too_large_is_not_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.ends("info@example.org")
+    monkeypatch.setattr("mailserver.auth.backends.virtual.MAX_FILE", 1000)
+    monkeypatch.setattr("mailserver.auth.backends.virtual.parse", lambda _text: pytest.fail("it is parsed"))
+    site.path.write_text("# no alias\n" * 100)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(5):
+            site.look(1)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{site.path} cannot be read: it is larger than 1000 octets; the last good aliases stay valid"
+    ]
+    assert site.ends("hostmaster@example.org")
+    assert "larger than 1000 octets" in str(check_backend(str(site.path))[0])
+
+
+@pytest.mark.parametrize("end", ["", ",\n"], ids=["no-end", "comma"])
+def test_a_last_line_that_may_be_cut_is_named_and_the_others_are_used(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "virtual"
+    path.write_text(f"info@example.org ben@example.org\nsales@example.org ben@example.org{end}")
+    assert "line 2: the last line" in str(check_backend(str(path))[0])
+    assert VirtualAliases(path).find_address("info@example.org") is not None
 
 
 def test_at_the_start_the_lines_that_can_be_used_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

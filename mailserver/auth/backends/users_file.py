@@ -44,7 +44,7 @@ _INSTEAD: Final = {
 """By the prefix of a Dovecot field: the feature to use instead."""
 
 
-def read_text(path: Path) -> tuple[str, os.stat_result]:
+def read_text(path: Path, largest: int = MAX_FILE) -> tuple[str, os.stat_result]:
     """The text, and the stat of the same file. Raises: OSError, ValueError."""
     # O_NONBLOCK: opening a FIFO must not block the reactor.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -52,9 +52,9 @@ def read_text(path: Path) -> tuple[str, os.stat_result]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
-        data = file.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        raise ValueError(f"it is larger than {MAX_FILE} octets")
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise ValueError(f"it is larger than {largest} octets")
     # A line that is not UTF-8 has no user; other lines must not be affected.
     return data.decode("utf-8", "surrogateescape"), status
 

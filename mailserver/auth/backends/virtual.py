@@ -9,8 +9,12 @@ A line that begins with white space continues the one before; `#` begins a comme
 its targets is that user, who alone may send as it. A user may send as other addresses that lead to it directly.
 
 Two differences from Postfix: the first line of an address counts, and a `@domain` line whose only target is an `@domain`
-makes a domain of this server. While the file is unreadable or has a faulty line, the last good content stays in use, so that
-a file that is half written loses nobody's address; at the start the lines that can be used are.
+makes a domain of this server. While the file is unreadable or has a faulty line, the last good content stays in use; at the
+start the lines that can be used are.
+
+A file that is half written must lose nobody's address, nor cut one short. So a change is read once two looks, a second apart,
+have found the same; a file that changes while it is read, that has become empty, or whose last line has no end is faulty. A writer that
+stops at the end of a line for longer is not noticed: a new file must be moved over the old one.
 """
 
 from __future__ import annotations
@@ -27,12 +31,16 @@ from attrs import frozen
 from zope.interface import implementer
 
 from mailserver.auth.backends.users_file import read_text
-from mailserver.auth.backends.watched_file import Content, WatchedFile, read_content
+from mailserver.auth.backends.watched_file import Content, WatchedFile, is_unchanged, read_content
 from mailserver.auth.interfaces import DomainEntry, Entry, Hasher, IAddresses, IReadsAhead
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.config.model import Problem
 
+MAX_FILE: Final = 16 * 1024 * 1024
+"""Largest file read, octets: some 400,000 lines, which take about eight times the memory in each worker."""
 MAX_FAULTS: Final = 100
+_LOOKS: Final = 2
+"""Looks that must find the same change."""
 _PARTS: Final = re.compile(r"[\s,]+")
 
 _log = logging.getLogger(__name__)
@@ -59,12 +67,25 @@ def parse(text: str) -> Aliases:
     targets: dict[str, str] = {}
     domains: dict[str, str] = {}
     faults: list[str] = []
-    for number, line in _logical_lines(text):
+    # A line without an end may be the beginning of a longer one.
+    whole = text.rfind("\n") + 1
+    number, line = 0, ""
+    for number, line in _logical_lines(text[:whole]):
         try:
             _parse_line(line, targets, domains)
         except (BadAliases, BadName) as error:
             if len(faults) < MAX_FAULTS:
                 faults.append(f"line {number}: {error}")
+    reason = ""
+    if whole < len(text):
+        number, reason = (
+            text.count("\n") + 1,
+            "the last line does not end in a line feed, as if the file were cut short",
+        )
+    elif line.rstrip().endswith(","):
+        reason = "the last line ends in a comma, as if the file were cut short"
+    if reason and len(faults) < MAX_FAULTS:
+        faults.append(f"line {number}: {reason}")
     return Aliases(targets, domains, tuple(faults))
 
 
@@ -92,7 +113,7 @@ def _parse_line(line: str, targets: dict[str, str], domains: dict[str, str]) -> 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Each line with its continuations, and its number."""
     number, parts = 0, [""]
-    for at, line in enumerate(text.replace("\t", " ").split("\n"), 1):
+    for at, line in enumerate(_lines(text), 1):
         # Comments, also indented ones, and empty lines do not end a line (virtual(5)).
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -104,6 +125,16 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
         number, parts = at, [line]
     if number:
         yield number, " ".join(parts)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines one by one, without their ends: a list of all would take more memory than the aliases."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end].replace("\t", " ")
+        start = end + 1
 
 
 def _names(rest: str) -> list[str]:
@@ -131,6 +162,7 @@ class VirtualAliases:
             executor,
             kept="the last good aliases stay valid",
             lost="mail is refused for now",
+            looks=_LOOKS,
         )
 
     def find_address(self, name: str) -> Entry | None:
@@ -157,10 +189,15 @@ class VirtualAliases:
 
     def _read(self, path: Path) -> Content[Aliases]:
         """Raises: OSError, ValueError. May run in a thread."""
-        content = read_content(path, parse)
+        content = read_content(path, parse, MAX_FILE)
         faults = content.value.faults
-        if faults and self._is_used:
-            raise ValueError(faults[0])
+        if self._is_used:
+            if faults:
+                raise ValueError(faults[0])
+            if not content.stamp.size:
+                raise ValueError("it is empty; a comment line alone stands for no aliases")
+            if not is_unchanged(content, path):
+                raise ValueError("it changed while it was read")
         for fault in faults:
             _log.error("%s %s; this line is left out", path, fault)
         self._is_used = True
@@ -177,7 +214,7 @@ def check_backend(argument: str) -> list[Problem]:
     """Find the first problem of the file, for the check of a configuration. Raises: ValueError for a bad argument."""
     path = _path(argument)
     try:
-        faults = parse(read_text(path)[0]).faults
+        faults = parse(read_text(path, MAX_FILE)[0]).faults
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return [Problem(str(path), "", "", f"the aliases cannot be read: {reason}")]

@@ -5,7 +5,8 @@ Administrators edit it while the server runs, by replacing it or in place, and f
 
 The rules. At most once a second a stat, compared by device, inode, size and mtime, decides whether to read again; a file
 that changed within two seconds before it was read is read once more. Reading again happens in a thread, and the previous
-content remains valid until it is done. Only the first read and an explicit `reload` block; after `read_ahead`, in a thread or
+content remains valid until it is done. Where part of a file does harm, a change is read once several stats have found the
+same. Only the first read and an explicit `reload` block; after `read_ahead`, in a thread or
 before clients can connect, they do not either. If the file cannot be read, the last good content stays.
 """
 
@@ -21,7 +22,7 @@ from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 
-from mailserver.auth.backends.users_file import read_text
+from mailserver.auth.backends.users_file import MAX_FILE, read_text
 from mailserver.errors import AuthUnavailable
 
 T = TypeVar("T")
@@ -52,11 +53,11 @@ class Content(Generic[T]):
     value: T
 
 
-def read_content(path: Path, parse: Callable[[str], T]) -> Content[T]:
+def read_content(path: Path, parse: Callable[[str], T], largest: int = MAX_FILE) -> Content[T]:
     """Read the file. Raises: OSError, ValueError."""
     # Before the read, which may take longer than _SETTLED.
     now = time.time()
-    text, status = read_text(path)
+    text, status = read_text(path, largest)
     return Content(_stamp(status), now - status.st_mtime < _SETTLED, parse(text))
 
 
@@ -72,9 +73,10 @@ class WatchedFile(Generic[T]):
         *,
         kept: str,
         lost: str,
+        looks: int = 1,
     ) -> None:
         """`executor`: reads a changed file; a thread of its own if None. `kept`, `lost`: what follows if it cannot be read,
-        with good content and without, for the log.
+        with good content and without, for the log. `looks`: stats that must find the same change before it is read.
         """
         self.path = path
         self._read_anew = read
@@ -86,6 +88,9 @@ class WatchedFile(Generic[T]):
         self._ahead: Content[T] | None = None
         self._stat_at = -_STAT_EVERY
         self._problem = ""
+        self._looks = looks
+        self._found: tuple[_Stamp | None, int] = (None, 0)
+        """The last stamp, and the stats that have found it one after another."""
         self._kept = kept
         self._lost = lost
 
@@ -129,9 +134,13 @@ class WatchedFile(Generic[T]):
         except OSError as error:
             self._log_problem(f"cannot be read: {error.strerror}")
             return
+        self._found = stamp, self._found[1] + 1 if self._found[0] == stamp else 1
         if self._content is None:
             self._use(self._read)
         elif self._content.racy or self._content.stamp != stamp:
+            if self._found[1] < self._looks:
+                # Somebody may be writing it: the next look decides.
+                return
             self._reading = self._executor.submit(self._read_anew, self.path)
             self._use_read()
 
@@ -155,6 +164,11 @@ class WatchedFile(Generic[T]):
         if problem != self._problem:
             self._problem = problem
             _log.error("%s %s; %s", self.path, problem, self._kept if self._content else self._lost)
+
+
+def is_unchanged(content: Content[T], path: Path) -> bool:
+    """Has the file, which was read, not changed since? Raises: OSError."""
+    return content.stamp == _stamp(os.stat(path))
 
 
 def _stamp(status: os.stat_result) -> _Stamp:
