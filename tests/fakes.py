@@ -19,7 +19,7 @@ import attrs
 from attrs import frozen
 
 from mailserver.auth import resolution
-from mailserver.auth.interfaces import Abilities, DomainEntry, Entry, LoginContext, Resolution, User
+from mailserver.auth.interfaces import Abilities, DomainEntry, Entry, LoginContext, LookUpBudget, Resolution, User
 from mailserver.errors import AuthFailed, AuthorizationFailed, ConnectionLost, MailError
 from mailserver.explain.refs import new_ref
 from mailserver.sasl.mechanism import Certified, Claim, Credentials
@@ -397,10 +397,10 @@ class FakeAuthenticator:
     async def find_domain(self, name: str) -> DomainEntry | None:
         return self.domain_entries.get(name)
 
-    async def resolve(self, address: str, separator: str) -> Resolution:
+    async def resolve(self, address: str, separator: str, budget: LookUpBudget | None = None) -> Resolution:
         if self.error:
             raise self.error
-        return await resolution.resolve(self, address.lower(), separator, written=address)
+        return await resolution.resolve(self, address.lower(), separator, written=address, budget=budget)
 
     async def may_send_as(self, user: User, address: str) -> bool:
         if self.error:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from attrs import frozen
 
 from mailserver.auth import resolution
-from mailserver.auth.interfaces import DomainEntry, Entry, IAddresses, IOwnAddresses, Resolution, User
+from mailserver.auth.interfaces import DomainEntry, Entry, IAddresses, IOwnAddresses, LookUpBudget, Resolution, User
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.auth.sources import Source
 from mailserver.errors import AddressLoop, NoSuchUser, TooManyEnds
@@ -88,13 +88,13 @@ class Addresses:
                 return domain
         return None
 
-    async def resolve(self, address: str, separator: str) -> Resolution:
+    async def resolve(self, address: str, separator: str, budget: LookUpBudget | None = None) -> Resolution:
         """See Authenticator."""
         try:
             name = normalise(address)
         except BadName:
             raise NoSuchUser from None
-        return await resolution.resolve(self, name, separator, self._pause, address)
+        return await resolution.resolve(self, name, separator, self._pause, written=address, budget=budget)
 
     async def may_send_as(self, user: User, address: str) -> bool:
         """See Authenticator."""

@@ -12,10 +12,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from math import inf
 from typing import Final, Protocol, TypeAlias
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from zope.interface import Attribute, Interface
 
-from mailserver.errors import MailError
+from mailserver.errors import MailError, TooManyEnds
 from mailserver.explain.trace import Trace
 from mailserver.sasl.mechanism import Claim, Credentials
 from mailserver.sasl.scram_keys import ScramKeys
@@ -281,6 +281,19 @@ class Resolution:
     """How it was found, a sentence for each step, for the administrator."""
 
 
+@define
+class LookUpBudget:
+    """The look-ups that may still be made, for several addresses together."""
+
+    left: int
+
+    def take(self, number: int) -> None:
+        """Take some of them. Raises: TooManyEnds if there are none left."""
+        if self.left <= 0:
+            raise TooManyEnds
+        self.left -= number
+
+
 class IAddresses(Interface):
     """Optional: the back end knows addresses besides the names of users. All names are passed in lower case."""
 
@@ -406,10 +419,10 @@ class Authenticator(Protocol):
     async def find(self, address: str) -> User | None:
         """Find the user of an address, for delivery (without detail handling). Raises: AuthUnavailable."""
 
-    async def resolve(self, address: str, separator: str) -> Resolution:
+    async def resolve(self, address: str, separator: str, budget: LookUpBudget | None = None) -> Resolution:
         """Where the mail of an address (any case) goes. `separator`: of details, where the domain has none of its own.
 
-        The detail keeps its case.
+        The detail keeps its case. `budget`: the look-ups that may be made; None: those of one address.
 
         Raises: NoSuchUser, AddressLoop, TooManyEnds, AuthUnavailable.
         """

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from attrs import define, field, frozen
 
-from mailserver.auth.interfaces import DomainEntry, Entry, Resolution, User
+from mailserver.auth.interfaces import DomainEntry, Entry, LookUpBudget, Resolution, User
 from mailserver.errors import AddressLoop, NoSuchUser, TooManyEnds
 
 MAX_DEPTH: Final = 10
@@ -83,11 +83,13 @@ async def resolve(
     address: str,
     separator: str,
     pause: Callable[[], Awaitable[object]] | None = None,
+    *,
     written: str | None = None,
+    budget: LookUpBudget | None = None,
 ) -> Resolution:
     """The ends of a normalised address. `separator`: of details, where the domain has none of its own.
 
-    `written`: the address with the case of its detail. `pause` is awaited between the targets of a large group.
+    `written`: the address with the case of its detail. `budget`: the look-ups that it may take, none: MAX_ENDS alone counts. `pause` is awaited between the targets of a large group.
     Raises: NoSuchUser, AddressLoop, TooManyEnds, AuthUnavailable.
     """
     found = _Found()
@@ -104,12 +106,16 @@ async def resolve(
             continue
         seen.add((step.name, step.detail))
         found.looked_at += 1
+        if budget is not None:
+            budget.take(1)
         onward = await _follow(sources, step, separator, found)
         found.targets += len(onward)
         found.check()
         steps.extend(reversed(onward))
         # Reading the targets of a large group takes as long as looking some of them up.
         work += len(onward) // _TURN
+        if budget is not None:
+            budget.left -= len(onward) // _TURN
     if not found.local and not found.elsewhere:
         raise NoSuchUser
     local = tuple((user, detail) for (_name, detail), user in found.local.items())

@@ -42,6 +42,7 @@ from mailserver.auth.interfaces import (
     IScramKeys,
     ITrustsCertificates,
     LoginContext,
+    LookUpBudget,
     Resolution,
     TypicalScram,
     User,
@@ -298,9 +299,9 @@ class LoginService:
         found = await self._check.find(candidates)
         return None if found is None else self._with_own_address(found[0])
 
-    async def resolve(self, address: str, separator: str) -> Resolution:
+    async def resolve(self, address: str, separator: str, budget: LookUpBudget | None = None) -> Resolution:
         """See Authenticator."""
-        return await self._addresses.resolve(address, separator)
+        return await self._addresses.resolve(address, separator, budget)
 
     async def may_send_as(self, user: User, address: str) -> bool:
         """See Authenticator."""

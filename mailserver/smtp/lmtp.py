@@ -18,9 +18,10 @@ from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.local_copies import LocalCopies, check_copies
 from mailserver.smtp.log_fields import list_of, message_id_of
 from mailserver.smtp.received import protocol_name, received_field, trace_fields
+from mailserver.smtp.recipient_lookups import RecipientLookUps
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.trace import check_trace
-from mailserver.smtp.transaction import Transaction, find_recipients
+from mailserver.smtp.transaction import Transaction
 from mailserver.smtp.wire import Reply, reply, reply_to
 
 
@@ -74,19 +75,26 @@ class LmtpTransaction(Transaction):
     def __init__(self, session: LmtpSession, sender: Address | None, parameters: Mapping[str, object]) -> None:
         super().__init__(sender, parameters)
         self._session = session
+        services = session.services
+        self._look_ups = RecipientLookUps(
+            services.authenticator, services.config.detail_separator, services.postmaster, session.max_recipients
+        )
+        self._copies = 0
         self._recipients: list[tuple[Address, Sequence[tuple[User, str]]]] = []
         self._message_id = ""
 
     async def look_up(self, recipient: Address) -> Reply:
         """See Transaction."""
-        services = self._session.services
-        separator = services.config.detail_separator
-        found = await find_recipients(services.authenticator, recipient, separator, services.postmaster)
+        most = self._session.max_recipients
+        # Each recipient has one copy at least.
+        check_copies(self._copies + 1, most)
+        found = await self._look_ups.find(recipient)
         if found.elsewhere:
             raise LeadsElsewhere
-        copies = sum(len(ends) for _recipient, ends in self._recipients) + len(found.local)
-        check_copies(copies, self._session.max_recipients)
+        check_copies(self._copies + len(found.local), most)
+        services = self._session.services
         await check_announced_size(self._session.channel, services, found.local, self.parameters.get("SIZE"))
+        self._copies += len(found.local)
         self._recipients.append((recipient, found.local))
         return reply(250, "2.1.5", "recipient accepted")
 

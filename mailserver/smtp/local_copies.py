@@ -19,8 +19,13 @@ MAX_COPIES: Final = 1000
 
 def check_copies(copies: int, max_recipients: int) -> None:
     """Raises: TooManyEnds, by which the client sends to the other recipients in another transaction (RFC 5321 4.5.3.1.10)."""
-    if copies > max(MAX_COPIES, max_recipients):
+    if copies > most_copies(max_recipients):
         raise TooManyEnds
+
+
+def most_copies(max_recipients: int) -> int:
+    """Copies that one message may have, where a transaction may have that many recipients."""
+    return max(MAX_COPIES, max_recipients)
 
 
 class LocalCopies:

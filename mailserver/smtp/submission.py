@@ -27,10 +27,11 @@ from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.local_copies import LocalCopies, check_copies
 from mailserver.smtp.log_fields import LONGEST_ID, bounded, list_of, reply_text
 from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field, trace_fields
+from mailserver.smtp.recipient_lookups import RecipientLookUps
 from mailserver.smtp.sender import RESENT, check_header, owns
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.trace import check_trace
-from mailserver.smtp.transaction import NO_PARAMETERS, LookupFailed, Transaction, find_recipients
+from mailserver.smtp.transaction import NO_PARAMETERS, LookupFailed, Transaction
 from mailserver.smtp.wire import Reply, reply, reply_to
 
 FIELDS = frozenset(["from", "sender", "date", "message-id", "content-type"]) | RESENT
@@ -128,7 +129,13 @@ class SubmissionTransaction(Transaction):
         self._user = user
         size = parameters.get("SIZE")
         self._declared_size = size if isinstance(size, int) else None
+        services = session.services
+        self._look_ups = RecipientLookUps(
+            services.authenticator, services.detail_separator, services.postmaster, session.max_recipients
+        )
         self._local: dict[tuple[str, str], tuple[Address, User]] = {}
+        self._elsewhere: set[str] = set()
+        """Targets of aliases that the hop has taken."""
         self._hop: HopTransaction | None = None
         self._hop_failure: MailError | None = None
         self._copies = LocalCopies(session.channel, session.services)
@@ -154,13 +161,17 @@ class SubmissionTransaction(Transaction):
                 return await self._look_up_remote(recipient)
         except AuthUnavailable as error:
             raise LookupFailed from error
-        found = await find_recipients(services.authenticator, recipient, services.detail_separator, services.postmaster)
+        found = await self._look_ups.find(recipient)
         copies = self._local.keys() | {(user.name, detail) for user, detail in found.local}
-        check_copies(len(copies), self._session.max_recipients)
+        elsewhere = self._elsewhere | set(found.elsewhere)
+        check_copies(len(copies) + len(elsewhere), self._session.max_recipients)
         if not found.elsewhere:
             await check_announced_size(self._session.channel, services, found.local, self._declared_size)
-        answer = await self._look_up_elsewhere([parse_address(each) for each in found.elsewhere])
+        # The hop has those of another alias already.
+        new = [parse_address(each) for each in found.elsewhere if each not in self._elsewhere]
+        answer = await self._look_up_elsewhere(new)
         if answer.code // 100 == 2:
+            self._elsewhere = elsewhere
             for user, detail in found.local:
                 # Two addresses of one mailbox get one copy.
                 self._local.setdefault((user.name, detail), (recipient, user))
@@ -176,8 +187,9 @@ class SubmissionTransaction(Transaction):
             except MailError as error:
                 answer = reply_to(error)
             if answer.code // 100 != 2:
-                # The hop cannot be asked to forget the others.
-                self._refusal = answer if at else None
+                if at:
+                    # The hop cannot be asked to forget the others.
+                    self._refusal = answer
                 return answer
         return reply(250, "2.1.5", "recipient accepted")
 

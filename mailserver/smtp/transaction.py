@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from mailserver.auth.interfaces import Authenticator, Resolution
+from mailserver.auth.interfaces import Authenticator, LookUpBudget, Resolution
 from mailserver.errors import AuthUnavailable, MailError, NoSuchUser
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
@@ -76,16 +76,22 @@ class Transaction(ABC):
 
 
 async def find_recipients(
-    authenticator: Authenticator, address: Address, separator: str, postmaster: Postmaster = UNNAMED
+    authenticator: Authenticator,
+    address: Address,
+    separator: str,
+    postmaster: Postmaster = UNNAMED,
+    budget: LookUpBudget | None = None,
 ) -> Resolution:
     """Where the mail of an address goes. `separator`: of details (RFC 5233), where the domain has none of its own.
+
+    `budget`: the look-ups that may be made.
 
     Mail to postmaster and abuse always has a recipient (`smtp.postmaster`). Raises: NoSuchUser, AddressLoop, TooManyEnds,
     LookupFailed.
     """
     try:
         try:
-            return await authenticator.resolve(address.unquoted, separator)
+            return await authenticator.resolve(address.unquoted, separator, budget)
         except NoSuchUser:
             found = await find_postmaster(authenticator, address, separator, postmaster)
     except AuthUnavailable as error:

@@ -55,7 +55,7 @@ class World:
 
     def ends(self, address: str, separator: str = "+") -> list[str]:
         """The ends, "user|detail" or an address elsewhere."""
-        found = run_now(resolution.resolve(self, address.lower(), separator, self.pause, address))
+        found = run_now(resolution.resolve(self, address.lower(), separator, self.pause, written=address))
         return [f"{user.name}|{detail}" for user, detail in found.local] + list(found.elsewhere)
 
 

@@ -29,6 +29,9 @@ PACE = choose(0.05, whole=0.02)
 """Seconds between the NOOPs of that client."""
 
 
+GROUP = "everybody@example.test"
+MEMBERS = [f"u{number % 32:03}+{number}@example.test" for number in range(1000)]
+"""As many as one address may have."""
 SOCKETS = """
 [[listener]]
 protocol = "auth"
@@ -43,7 +46,9 @@ socket = "{dir}/lookup.socket"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("hostile")
     settings = f"[limits]\nunauthenticated_per_address = 200\n\n[mail]\nmax_message_size = {LARGEST}\n"
-    server = Server(directory / "server", users=32, edit={"[mail]\n": settings}, append=SOCKETS)
+    (directory / "virtual").write_text(f"{GROUP} " + " ".join(MEMBERS) + "\n")
+    edit = {"[mail]\n": settings, '/users"]': f'/users", "virtual:{directory}/virtual"]'}
+    server = Server(directory / "server", users=32, edit=edit, append=SOCKETS)
     with server:
         yield server
 

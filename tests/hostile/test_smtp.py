@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hostile.conftest import LARGEST
+from tests.hostile.conftest import GROUP, LARGEST
 from tests.hostile.wire import Client, log_in
 from tests.server import Server
 
@@ -200,6 +200,21 @@ def test_five_thousand_recipients(client: Client, mailbox: Mailbox) -> None:
     client.send(b"RSET\r\n")
     assert client.reply().startswith(b"250")
     client.in_step()
+
+
+@pytest.mark.parametrize("detail", ["", "+%d"], ids=["the-same", "details"])
+def test_a_group_of_a_thousand_in_every_recipient(client: Client, detail: str) -> None:
+    begin(client)
+    commands = [
+        f"RCPT TO:<{GROUP.replace('@', (detail % number if detail else '') + '@')}>\r\n" for number in range(200)
+    ]
+    client.send_while_reading("".join(commands).encode())
+    answers = [client.reply() for _ in commands]
+    assert answers[0].startswith(b"250"), answers[0]
+    assert answers[-1].startswith((b"452 4.5.3", b"250") if not detail else b"452 4.5.3"), answers[-1]
+    client.in_step()
+    client.send(b"RSET\r\n")
+    assert client.reply().startswith(b"250")
 
 
 def test_recipients_that_do_not_exist(client: Client) -> None:

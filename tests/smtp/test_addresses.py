@@ -163,6 +163,9 @@ def test_a_hop_that_refuses_a_later_target_refuses_the_message(tmp_path: Path) -
     client = world.log_in()
     client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<bert@example.org>\r\n")
     assert client.ask(b"RCPT TO:<far@example.test>\r\n").startswith(b"550 5.1.1")
+    # Another refusal does not make the first one forgotten.
+    world.authenticator.entries["only@example.test"] = Entry(("y@elsewhere.test",))
+    assert client.ask(b"RCPT TO:<only@example.test>\r\n").startswith(b"550 5.1.1")
     client.ask(b"DATA\r\n")
     assert client.ask(MESSAGE + b".\r\n").startswith(b"550 5.1.1")
     assert (world.kept(BERT), hop.messages) == ([], [])

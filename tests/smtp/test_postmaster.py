@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from mailserver.auth import resolution
-from mailserver.auth.interfaces import DomainEntry, Entry, Resolution, User
+from mailserver.auth.interfaces import DomainEntry, Entry, LookUpBudget, Resolution, User
 from mailserver.config.model import Auth, Config, Domain, Listener, Mail, Server
 from mailserver.errors import AuthUnavailable, NoSuchUser
 from mailserver.smtp.address import Address
@@ -53,8 +53,8 @@ class Users:
     async def find_domain(self, _name: str) -> DomainEntry | None:
         return None
 
-    async def resolve(self, address: str, separator: str) -> Resolution:
-        return await resolution.resolve(self, address.lower(), separator)
+    async def resolve(self, address: str, separator: str, budget: LookUpBudget | None = None) -> Resolution:
+        return await resolution.resolve(self, address.lower(), separator, budget=budget)
 
 
 def found(users: Users, local: str, domain: str = "", postmaster: Postmaster = NAMED) -> str:
