@@ -46,12 +46,13 @@ def _file_options(function: Callable[..., None]) -> Callable[..., None]:
 
 @click.command("export")
 @click.option("--passwd", is_flag=True, help="Users alone, in Dovecot's passwd-file format.")
-@click.option("--no-secrets", is_flag=True, help="Without passwords' hashes and SCRAM keys.")
+@click.option("--no-secrets", is_flag=True, help="Without passwords' hashes and digests, and SCRAM keys.")
 @on_directory
 def export(store: DirectoryStore, _config: Config | None, *, passwd: bool, no_secrets: bool) -> None:
-    """Print all of the directory as a TOML document: domains, users, aliases, groups, delegates.
+    """Print all of the directory as a TOML document: domains, users, app passwords, aliases, groups, delegates.
 
-    App passwords and the record of changes are not in it; `mailserver directory backup` copies everything.
+    It has hashes, digests and keys, by which phones go on after `apply` on another machine, and no password in clear text.
+    The record of changes is not in it; `mailserver directory backup` copies everything.
     """
     if passwd and no_secrets:
         raise click.UsageError("--passwd and --no-secrets exclude each other")

@@ -9,10 +9,10 @@ from typing import Final, cast
 
 import attrs
 
-from mailserver.directory import address_changes, addresses, changing, reading, statements
+from mailserver.directory import address_changes, addresses, app_password_rows, changing, reading, statements
 from mailserver.directory.changing import Author, Record
 from mailserver.directory.database import Database
-from mailserver.directory.document import Delegate, Document, User
+from mailserver.directory.document import AppPassword, Delegate, Document, User
 from mailserver.directory.model import (
     NO_PASSWORD,
     AddressKind,
@@ -55,6 +55,7 @@ def load(database: Database) -> Document:
             users,
             _addresses(database, names),
             {(each.account, each.over): each for each in delegates},
+            app_password_rows.load(database, names),
             identifier,
             serial,
         )
@@ -89,9 +90,12 @@ def apply(database: Database, author: Author, steps: Sequence[Step], expected: t
                 f"the directory was changed meanwhile (change {record.serial - 1} instead of {serial}):"
                 " nothing was applied; look at the plan again"
             )
+        app_passwords = [_app_passwords(step) for step in steps if step.kind == "app_password"]
+        app_password_rows.remove(record, app_passwords)
         _remove(record, steps)
         _put_domains(record, [each.after for each in steps if isinstance(each.after, StoredDomain)])
         _put_users(record, steps)
+        app_password_rows.put(record, app_passwords, record_new=len(app_passwords) <= _RECORDED)
         for step in steps:
             if isinstance(step.after, StoredAddress):
                 address_changes.add_rows(database, step.after)
@@ -101,6 +105,11 @@ def apply(database: Database, author: Author, steps: Sequence[Step], expected: t
             if isinstance(step.before, StoredDomain) and step.after is None:
                 database.change(statements.REMOVE_DOMAIN, name=step.name)
         _record(record, steps)
+
+
+def _app_passwords(step: Step) -> app_password_rows.Pair:
+    before, after = step.before, step.after
+    return before if isinstance(before, AppPassword) else None, after if isinstance(after, AppPassword) else None
 
 
 def _remove(record: Record, steps: Iterable[Step]) -> None:
@@ -176,7 +185,7 @@ def _record(record: Record, steps: Sequence[Step]) -> None:
     numbers = Counter(f"{step.kind} {_PAST[step.action.value]}" for step in steps)
     record.add(changing.APPLIED, "", numbers=dict(numbers))
     few_new = sum(isinstance(step.after, User) and step.before is None for step in steps) <= _RECORDED
-    few_addresses = sum(step.kind not in {"user", "domain", "delegate"} for step in steps) <= _RECORDED
+    few_addresses = sum(step.kind not in {"user", "domain", "delegate", "app_password"} for step in steps) <= _RECORDED
     for step in steps:
         match step.before, step.after:
             case None, User():
@@ -192,6 +201,9 @@ def _record(record: Record, steps: Sequence[Step]) -> None:
             case (Delegate() as either, _) | (_, Delegate() as either):
                 # What an account may log in to is looked at anew.
                 record.add(f"delegate {_PAST[step.action.value]}", either.account, over=either.over)
+            case (AppPassword(), _) | (_, AppPassword()):
+                # Recorded where they are put.
+                continue
             case _:
                 record.add(f"domain {_PAST[step.action.value]}", "", domain=step.name, **_domain_facts(step))
 

@@ -11,9 +11,10 @@ from attrs import field, frozen
 from mailserver.directory import statements
 from mailserver.directory.changing import Author, account_id, recording
 from mailserver.directory.database import Database, Row
+from mailserver.directory.field_rules import MOST_APP_PASSWORDS
 from mailserver.directory.model import SCRAM_HASHES, LoginRow, Refused, State, StoredKeys
 
-MOST: Final = 32
+MOST: Final = MOST_APP_PASSWORDS
 """App passwords of one account."""
 _OF_APP: Final = 6
 """Columns of the app password itself in APP_PASSWORD."""
@@ -51,7 +52,7 @@ def find_app_password(database: Database, probe: str) -> tuple[AppPassword, Logi
             cast("str", identifier),
             account.name,
             cast("str", label),
-            _protocols(protocols),
+            protocols_of(protocols),
             cast("int | None", expires),
             cast("int", created),
             cast("str", made_by),
@@ -157,7 +158,7 @@ def _app_password(row: Row) -> AppPassword:
         str(identifier),
         str(account),
         str(label),
-        _protocols(protocols),
+        protocols_of(protocols),
         cast("int | None", expires),
         cast("int", created),
         str(made_by),
@@ -170,7 +171,8 @@ def _app_password(row: Row) -> AppPassword:
     )
 
 
-def _protocols(text: object) -> frozenset[str] | None:
+def protocols_of(text: object) -> frozenset[str] | None:
+    """The protocols of a row."""
     return None if text is None else frozenset(filter(None, str(text).split(",")))
 
 

@@ -20,6 +20,7 @@ from mailserver.directory.model import (
     State,
     StoredAddress,
     StoredDomain,
+    StoredKeys,
 )
 
 _IN_A_LINE: Final = 3
@@ -42,6 +43,28 @@ class User:
 
 
 @frozen
+class AppPassword:
+    """An app password of a user in a document."""
+
+    user: str
+    label: str
+    digest: str | None = field(default=None, repr=False)
+    """The SHA-256 of the password, in hexadecimal; None: the document says nothing, so an existing one keeps its own."""
+    scram: Mapping[str, StoredKeys] = field(factory=dict, repr=False)
+    """By hash."""
+    protocols: frozenset[str] | None = None
+    """Where it may be used; None: everywhere."""
+    expires: int | None = None
+    """Seconds since 1970; None: never."""
+    created: int | None = None
+    """Seconds since 1970; None: when the document is applied."""
+    made_by: str = ""
+    """Empty: who applies the document."""
+    id: str = field(default="", eq=False)
+    """Of its row in the directory; empty: a new one."""
+
+
+@frozen
 class Delegate:
     """The right of an account to log in to others."""
 
@@ -55,7 +78,7 @@ class Delegate:
 
 @frozen
 class Document:
-    """All that an administrator can say of a directory, by name. App passwords are not in it."""
+    """All that an administrator can say of a directory, by name."""
 
     domains: Mapping[str, StoredDomain] = field(factory=dict)
     users: Mapping[str, User] = field(factory=dict)
@@ -63,6 +86,8 @@ class Document:
     """Aliases, groups and forwards. The targets that are accounts of the directory are marked as such."""
     delegates: Mapping[tuple[str, str], Delegate] = field(factory=dict)
     """By the account, and what it is over."""
+    app_passwords: Mapping[tuple[str, str], AppPassword] = field(factory=dict)
+    """By the user, and the label."""
     id: str = ""
     """Identifies the directory that it was exported from; empty: none."""
     serial: int | None = None
@@ -70,7 +95,7 @@ class Document:
 
 
 def write(document: Document, *, secrets: bool = True) -> Iterator[str]:
-    """The lines of a document, without their ends. `secrets`: with passwords' hashes and SCRAM keys."""
+    """The lines of a document, without their ends. `secrets`: with passwords' hashes and digests, and SCRAM keys."""
     yield "# A directory of mailserver. `mailserver directory plan FILE` prints what `apply FILE` would change."
     if document.serial is not None:
         yield "# After other changes of the same directory, `apply` refuses this file; without these lines it does not."
@@ -81,6 +106,8 @@ def write(document: Document, *, secrets: bool = True) -> Iterator[str]:
         yield from _table("domain", _domain(domain))
     for user in document.users.values():
         yield from _table("user", _user(user, secrets=secrets))
+    for app_password in document.app_passwords.values():
+        yield from _table("app_password", _app_password(app_password, secrets=secrets))
     for address in document.addresses.values():
         yield from _table(address.kind.value, _address(address))
     for delegate in document.delegates.values():
@@ -114,6 +141,24 @@ def _user(user: User, *, secrets: bool) -> Iterator[tuple[str, object]]:
         yield "limits", json.loads(user.limits.text())
     if user.state is State.DISABLED:
         yield "enabled", False
+
+
+def _app_password(each: AppPassword, *, secrets: bool) -> Iterator[tuple[str, object]]:
+    yield "user", each.user
+    yield "label", each.label
+    if secrets and each.digest is not None:
+        yield "digest", each.digest
+        for hash_name in SCRAM_HASHES:
+            if hash_name in each.scram:
+                yield scram_key(hash_name), each.scram[hash_name].text()
+    if each.protocols is not None:
+        yield "protocols", sorted(each.protocols)
+    if each.expires is not None:
+        yield "expires", each.expires
+    if each.created is not None:
+        yield "created", each.created
+    if each.made_by:
+        yield "made_by", each.made_by
 
 
 def _address(address: StoredAddress) -> Iterator[tuple[str, object]]:

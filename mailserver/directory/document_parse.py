@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from mailserver.directory.document import Delegate, Document, User
+from mailserver.directory.document import AppPassword, Delegate, Document, User
 from mailserver.directory.document_tables import (
     ADDRESSES,
     KEYS,
@@ -18,12 +18,13 @@ from mailserver.directory.document_tables import (
     Checks,
     Fault,
     TableParser,
+    app_password_key,
     delegate_key,
     shortened,
 )
 from mailserver.directory.model import AddressKind, StoredAddress, StoredDomain
 
-_HEADER: Final = re.compile(r"^[ \t]*\[\[[ \t]*([a-z]+)[ \t]*\]\][ \t]*(?:#.*)?$", re.MULTILINE)
+_HEADER: Final = re.compile(r"^[ \t]*\[\[[ \t]*([a-z_]+)[ \t]*\]\][ \t]*(?:#.*)?$", re.MULTILINE)
 _LONG_NUMBER: Final = re.compile(r"[0-9a-fA-F_]{1000}")
 _DEEP: Final = re.compile(r"(?:[\[{][\s\w.\"'=-]{0,100}){50}")
 _MANY_PARTS: Final = re.compile(r"(?:^|[{,\[])[ \t]*(?:[\w\"'-]{1,100}[ \t]*\.[ \t]*){20}", re.MULTILINE)
@@ -99,6 +100,11 @@ def _document(parser: TableParser, data: Mapping[str, Any], lines: Mapping[str, 
         user = parser.user(table)
         if user is not None and parser.add(user.name, "user"):
             users[user.name] = user
+    app_passwords: dict[tuple[str, str], AppPassword] = {}
+    for table in parser.tables(data, "app_password", lines["app_password"]):
+        app = parser.app_password(table)
+        if app is not None and parser.add(app_password_key(app.user, app.label), "app_password"):
+            app_passwords[app.user, app.label] = app
     for kind in ADDRESSES:
         for table in parser.tables(data, kind, lines[kind]):
             address = parser.address(AddressKind(kind), table)
@@ -113,4 +119,4 @@ def _document(parser: TableParser, data: Mapping[str, Any], lines: Mapping[str, 
     if not isinstance(identifier, str) or not (serial is None or type(serial) is int):
         parser.fault("[directory] has id, a text, and serial, a whole number")
         identifier, serial = "", None
-    return Document(domains, users, addresses, delegates, identifier, serial)
+    return Document(domains, users, addresses, delegates, app_passwords, identifier, serial)

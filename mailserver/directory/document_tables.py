@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from attrs import define, field, frozen
 
 from mailserver.directory import field_rules
-from mailserver.directory.document import Delegate, User, may_have_senders, scram_key
+from mailserver.directory.document import AppPassword, Delegate, User, may_have_senders, scram_key
 from mailserver.directory.model import (
     LIMITS,
     NO_LIMITS,
@@ -40,12 +40,25 @@ KEYS: Final[Mapping[str, Mapping[str, type]]] = {
         "limits": dict,
         "enabled": bool,
     },
+    "app_password": {
+        "user": str,
+        "label": str,
+        "digest": str,
+        **{scram_key(name): str for name in SCRAM_HASHES},
+        "protocols": list,
+        "expires": int,
+        "created": int,
+        "made_by": str,
+    },
     **{kind: {"address": str, "targets": list, "no_send": list, "note": str, "enabled": bool} for kind in ADDRESSES},
     "delegate": {"user": str, "over": str, "expires": int, "why": str},
 }
 """The tables, and the types of their keys. The first key is required."""
 _WORDS: Final = {str: "a text", bool: "true or false", int: "a whole number", list: "a list of texts", dict: "a table"}
-_REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {"delegate": ("user", "over", "why")}
+_REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
+    "delegate": ("user", "over", "why"),
+    "app_password": ("user", "label"),
+}
 """The keys that must be there; of others, the first one."""
 MOST_FAULTS: Final = 1000
 """Faults that are kept."""
@@ -152,7 +165,7 @@ class TableParser:
         key = domain_key(name) if kind == "domain" else name
         if key in self.lines:
             first = f"line {self.lines[key]}" if self.lines[key] else "another table"
-            self.fault(f"the {kind} {name} has a name that {first} has already")
+            self.fault(f"the {kind.replace('_', ' ')} {name} has a name that {first} has already")
             return False
         self.lines[key] = self.line or 0
         return True
@@ -279,6 +292,26 @@ class TableParser:
             self.check(field_rules.note, table.get("note", ""), name),
         )
 
+    def app_password(self, table: Mapping[str, Any]) -> AppPassword | None:
+        """The app password of a table; None for one without a usable name."""
+        user, label = self.user_name(table["user"]), table["label"]
+        if user is None:
+            return None
+        label = self.check(field_rules.label, label, user)
+        what = f"{user}: the app password {shortened(label)}"
+        if "digest" not in table and any(scram_key(each) in table for each in SCRAM_HASHES):
+            self.fault(f"{what}: SCRAM keys without the digest of the password that they belong to")
+        return AppPassword(
+            user,
+            label,
+            self.check(field_rules.digest, table["digest"], what) if "digest" in table else None,
+            self.scram(table, what),
+            self.protocols(table, "protocols", what),
+            self.check(field_rules.time, table["expires"], what) if "expires" in table else None,
+            self.check(field_rules.time, table["created"], what) if "created" in table else None,
+            self.check(field_rules.made_by, table.get("made_by", ""), what),
+        )
+
     def delegate(self, table: Mapping[str, Any]) -> Delegate | None:
         """The delegate of a table; None for one without usable names."""
         account, over = self.user_name(table["user"]), self.name(table["over"])
@@ -315,3 +348,8 @@ def domain_key(name: str) -> str:
 def delegate_key(account: str, over: str) -> str:
     """The key of a delegate in `lines`."""
     return f"[{account} over {over}]"
+
+
+def app_password_key(user: str, label: str) -> str:
+    """The key of an app password in `lines`."""
+    return f"[{label} of {user}]"

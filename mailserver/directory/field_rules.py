@@ -5,6 +5,7 @@ Each function returns the value as it is stored, and raises ValueError with the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from typing import Final
 
@@ -12,6 +13,8 @@ LONGEST_ADDRESS: Final = 255
 LONGEST_SECRET: Final = 4096
 LONGEST_WHY: Final = 200
 LONGEST_LABEL: Final = 60
+MOST_APP_PASSWORDS: Final = 32
+"""Of one account."""
 LONGEST_NOTE: Final = 4096
 LONGEST_PATH: Final = 4095
 """PATH_MAX of Linux, without its NUL."""
@@ -19,6 +22,7 @@ LONGEST_NAME: Final = 1000
 """Of a full name."""
 DETAILS: Final = "+-=_#!$%&*~|^"
 """Separators of details that a domain may have."""
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 LATEST: Final = 253_402_300_799
 """The end of the year 9999, in seconds since 1970."""
 
@@ -80,6 +84,20 @@ def label(text: str) -> str:
     if not text.strip() or len(text) > LONGEST_LABEL or not text.isprintable():
         raise ValueError(f"a label has 1 to {LONGEST_LABEL} printable characters, such as phone")
     return text.strip()
+
+
+def digest(text: str) -> str:
+    """The SHA-256 of an app password."""
+    if not _DIGEST.fullmatch(text):
+        raise ValueError("digest must be a SHA-256, 64 digits of lower-case hexadecimal")
+    return text
+
+
+def made_by(text: str) -> str:
+    """The maker of an app password; empty: unknown."""
+    if not text.isprintable() or len(text) > LONGEST_ADDRESS:
+        raise ValueError(f"made_by has at most {LONGEST_ADDRESS} printable characters")
+    return text
 
 
 def detail(text: str) -> str:

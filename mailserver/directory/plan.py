@@ -9,14 +9,14 @@ from typing import Final, TypeVar
 import attrs
 from attrs import frozen
 
-from mailserver.directory import field_rules
+from mailserver.directory import app_password_plan, field_rules
 from mailserver.directory.address_check import Names, Sort, find_faults
-from mailserver.directory.document import Delegate, Document, User
+from mailserver.directory.document import AppPassword, Delegate, Document, User
 from mailserver.directory.document_parse import Parsed
 from mailserver.directory.document_tables import Fault, delegate_key, domain_key
 from mailserver.directory.model import State, StoredAddress, StoredDomain
 
-Item = StoredDomain | User | StoredAddress | Delegate
+Item = StoredDomain | User | StoredAddress | Delegate | AppPassword
 T = TypeVar("T", StoredDomain, User, StoredAddress, Delegate)
 _NAMED: Final = 3
 """Targets that the words of a step name."""
@@ -35,7 +35,7 @@ class Step:
     """One row that becomes another one. `before` is None for a new row, `after` for one that goes."""
 
     kind: str
-    """"domain", "user", "alias", "group", "forward" or "delegate"."""
+    """"domain", "user", "app_password", "alias", "group", "forward" or "delegate"."""
     name: str
     before: Item | None
     after: Item | None
@@ -50,6 +50,11 @@ class Step:
     def words(self) -> str:
         """What is different, in words without secrets."""
         match self.before, self.after:
+            case (AppPassword(), _) | (_, AppPassword()):
+                return app_password_plan.words(
+                    self.before if isinstance(self.before, AppPassword) else None,
+                    self.after if isinstance(self.after, AppPassword) else None,
+                )
             case StoredAddress() as before, StoredAddress() as after:
                 return "; ".join(_address_words(before, after))
             case (None, StoredAddress(targets=targets)) | (StoredAddress(targets=targets), None):
@@ -110,12 +115,15 @@ def make(before: Document, parsed: Parsed, around: Surroundings, *, delete: bool
 
     `delete`: what the document does not have goes; otherwise it stays. `force`: targets need not exist.
     """
-    given, lines = parsed.document, parsed.lines
+    lines = parsed.lines
+    notes: list[str] = []
+    given = attrs.evolve(parsed.document, app_passwords=app_password_plan.completed(before, parsed.document, notes))
     after = given if delete else _merged(before, given)
     after = attrs.evolve(after, addresses=_with_accounts(after))
+    after = attrs.evolve(after, app_passwords=app_password_plan.without_lost_keys(before, after, given.app_passwords))
     faults = [*parsed.faults, *_collisions(before, given, lines, delete=delete), *_domain_faults(after, lines)]
     faults += _delegate_faults(given, after, around, lines)
-    notes: list[str] = []
+    faults += app_password_plan.faults(before, after, given.app_passwords, lines)
     for finding in find_faults(names_of(after, around)):
         if finding.address not in given.addresses:
             continue
@@ -149,6 +157,7 @@ def _merged(before: Document, given: Document) -> Document:
         users={**before.users, **given.users},
         addresses={**before.addresses, **given.addresses},
         delegates={**before.delegates, **given.delegates},
+        app_passwords={**before.app_passwords, **given.app_passwords},
     )
 
 
@@ -213,6 +222,10 @@ def _delegate_faults(
 def _steps(before: Document, after: Document) -> Iterator[Step]:
     yield from _differences("domain", before.domains, after.domains)
     yield from _differences("user", before.users, after.users)
+    for key in dict.fromkeys([*before.app_passwords, *after.app_passwords]):
+        had, has = before.app_passwords.get(key), after.app_passwords.get(key)
+        if had != has:
+            yield Step("app_password", f"{key[1]} of {key[0]}", had, has)
     for name in dict.fromkeys([*before.addresses, *after.addresses]):
         old, new = before.addresses.get(name), after.addresses.get(name)
         if old is not None:

@@ -184,6 +184,11 @@ ADD_APP_PASSWORD: Final = """
 INSERT INTO credential (id, account, kind, label, secret, probe, scram_sha256, scram_sha1, protocols, expires, created,
                         made_by)
 VALUES (:id, :account, 'app', :label, '', :probe, :scram_sha256, :scram_sha1, :protocols, :expires, :at, :who)"""  # noqa: S105 - SQL
+ALL_APP_PASSWORDS: Final = """
+SELECT c.account, c.id, c.label, c.probe, c.protocols, c.expires, c.created, c.made_by,
+       a.scram_sha256, a.scram_sha1, c.scram_sha256, c.scram_sha1
+FROM credential c JOIN account a ON a.id = c.account
+WHERE c.kind = 'app'"""
 REMOVE_CREDENTIAL: Final = "DELETE FROM credential WHERE id = :id"
 NEXT_APP_PASSWORD_EXPIRY: Final = "SELECT min(expires) FROM credential WHERE expires > :after"  # noqa: S105 - SQL
 EXPIRED_APP_PASSWORDS: Final = """

@@ -11,11 +11,15 @@ from pathlib import Path
 import apsw
 import pytest
 
+from mailserver.auth.app_passwords import probe_of
+from mailserver.auth.backends.directory import DirectoryBackend
+from mailserver.auth.conformance import DirectHasher
 from mailserver.cli import main
 from mailserver.directory import address_changes, changing, migrations, reading
 from mailserver.directory.changing import Author
 from mailserver.directory.model import Account, NewAccount, Target
 from mailserver.directory.sqlite import SQLiteDatabase
+from mailserver.sasl.scram_keys import derive
 from tests.cli.test_aliases import ALL, ANNA, BEN, INFO, Site
 from tests.command import run_process
 
@@ -70,6 +74,29 @@ def test_an_export_is_edited_and_applied(site: Site) -> None:
     kept = "\n".join(line for line in exported.splitlines() if not line.startswith(("id =", "serial =")))
     site.ok("directory", "apply", written(site, kept), "--yes")
     assert [each.name for each in site.stored(ALL).targets] == [ANNA, BEN]  # type: ignore[union-attr]
+
+
+def test_an_app_password_works_on_another_machine(site: Site, tmp_path: Path) -> None:
+    said = site.ok("user", "app-password", "add", ANNA, "--label", "phone")
+    password = said.partition("password: ")[2].split()[0]
+    exported = site.ok("directory", "export")
+    assert password not in exported
+    assert "digest" not in site.ok("directory", "export", "--no-secrets")
+    (tmp_path / "other").mkdir()
+    other = Site(tmp_path / "other")
+    assert f"phone of {ANNA}" in other.ok("directory", "plan", written(other, exported))
+    other.ok("directory", "apply", written(other, exported), "--yes")
+    backend = DirectoryBackend(other.path, DirectHasher())
+    found = backend.find_app_password(probe_of(password.encode()) or "")
+    assert found is not None
+    assert (found.user.name, found.label) == (ANNA, "phone")
+    keys = backend.scram_keys(found.user, "SHA-256")
+    assert keys is not None
+    expected = derive("SHA-256", password.encode(), keys.salt, keys.rounds)
+    assert (keys.stored_key, [each.stored_key for each in keys.others]) in (
+        (expected.stored_key, []),
+        (keys.stored_key, [expected.stored_key]),
+    )
 
 
 def test_apply_asks_first(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.directory import address_changes, applying, changing, plan, reading
+from mailserver.directory import address_changes, applying, changing, credentials, plan, reading
 from mailserver.directory.address_check import Finding, Names, Sort, find_faults
 from mailserver.directory.changing import Author
+from mailserver.directory.credentials import AppPassword
 from mailserver.directory.document import Delegate, Document, User, write
 from mailserver.directory.document_parse import Parsed, parse
 from mailserver.directory.document_tables import Checks
@@ -71,12 +73,19 @@ def fill(database: SQLiteDatabase) -> None:
     address_changes.add_address(database, ROOT, StoredAddress(ALL, AddressKind.GROUP, members, enabled=False))
     address_changes.add_domain(database, ROOT, StoredDomain("example.org", detail="-", limits='{"networks":["local"]}'))
     address_changes.add_domain(database, ROOT, StoredDomain("example.com", "example.org", enabled=False))
+    for label, protocols, expires in (("phone", frozenset({"imap"}), 1_800_000_000), ("printer", None, None)):
+        new = AppPassword(credentials.new_id(), ANNA, label, protocols, expires, scram=keys)
+        credentials.add_app_password(database, ROOT, new, digest(label), {"SHA-256": "4096,c2FsdA=="})
     before = applying.load(database)
     delegate = Delegate(ANNA, "example.org", 1_800_000_000, "on holiday")
     after = attrs.evolve(before, delegates={(ANNA, "example.org"): delegate})
     steps = plan.make(before, Parsed(after, (), {}), HERE, force=True).steps
     assert before.serial is not None
     applying.apply(database, ROOT, steps, (before.id, before.serial))
+
+
+def digest(label: str) -> str:
+    return hashlib.sha256(label.encode()).hexdigest()
 
 
 def text_of(document: Document, *, secrets: bool = True) -> str:
@@ -137,6 +146,7 @@ def test_what_the_document_does_not_have_stays_unless_it_is_to_go(database: SQLi
     removed = {step.name for step in plan_of(database, text, delete=True).steps if step.action is plan.Action.REMOVE}
     assert removed == {
         ANNA, BEN, "benno@example.test", ALL, "example.org", "example.com", f"{ANNA} over example.org",
+        f"phone of {ANNA}", f"printer of {ANNA}",
     }  # fmt: skip
     apply(database, text, delete=True)
     document = applying.load(database)
@@ -360,3 +370,126 @@ def test_any_text_is_written_so_that_it_is_read(note: str, full_name: str) -> No
     found = parse(text_of(document), CHECKS).document
     assert found.addresses == document.addresses
     assert found.users == document.users
+
+
+def app_passwords(database: SQLiteDatabase) -> dict[str, AppPassword]:
+    return {each.label: each for each in credentials.app_passwords(database, ANNA)}
+
+
+def recorded(database: SQLiteDatabase, since: int) -> list[tuple[str, str]]:
+    return [
+        (each.what, str(each.facts.get("label"))) for each in reading.changes(database, since) if "label" in each.facts
+    ]
+
+
+def test_app_passwords_work_in_another_directory(database: SQLiteDatabase, tmp_path: Path) -> None:
+    fill(database)
+    other = SQLiteDatabase.create(tmp_path / "other.db")
+    text = text_of(applying.load(database))
+    assert digest("phone") in text
+    apply(other, text)
+    for label, each in app_passwords(database).items():
+        found = credentials.find_app_password(other, digest(label))
+        assert found is not None
+        copied = app_passwords(other)[label]
+        assert attrs.evolve(copied, id="") == attrs.evolve(each, id="")
+        assert copied.scram["SHA-256"].parameters == credentials.shared_parameters(other, ANNA)["SHA-256"]
+    assert recorded(other, 0) == [("app password added", "phone"), ("app password added", "printer")]
+    assert plan_of(other, text, delete=True).steps == ()
+
+
+def table_of(text: str, label: str) -> str:
+    """The table of an app password in a document."""
+    return next(each for each in re.split(r"(?m)^(?=\[\[)", text) if f'label = "{label}"' in each)
+
+
+def test_a_plan_names_app_passwords_by_their_labels(database: SQLiteDatabase) -> None:
+    fill(database)
+    text = text_of(applying.load(database))
+    phone = table_of(text, "phone")
+    wanted = (
+        text.replace(phone, phone.replace('"phone"', '"tablet"'))
+        .replace('id = "', 'id = "x')
+        .replace(
+            table_of(text, "printer"), f'[[app_password]]\nuser = "{ANNA}"\nlabel = "printer"\nprotocols = ["pop3"]\n'
+        )
+    )
+    before = app_passwords(database)
+    since = reading.identity(database)[1]
+    made = apply(database, wanted, delete=True)
+    assert {(step.action.value, step.name): step.words() for step in made.steps} == {
+        ("remove", f"phone of {ANNA}"): "revoked",
+        ("add", f"tablet of {ANNA}"): "for imap, until 2027-01-15 08:00 UTC",
+        ("change", f"printer of {ANNA}"): "it works for pop3",
+    }
+    after = app_passwords(database)
+    assert set(after) == {"tablet", "printer"}
+    assert after["printer"] == attrs.evolve(before["printer"], protocols=frozenset({"pop3"}))
+    found = credentials.find_app_password(database, digest("phone"))
+    assert found is not None
+    assert found[0].label == "tablet"
+    # Sessions end where the password is gone or works for other protocols.
+    assert sorted(recorded(database, since)) == [
+        ("app password added", "printer"),
+        ("app password added", "tablet"),
+        ("app password revoked", "phone"),
+        ("app password revoked", "printer"),
+    ]
+
+
+def test_sessions_go_on_where_an_app_password_works_longer(database: SQLiteDatabase) -> None:
+    fill(database)
+    since = reading.identity(database)[1]
+    text = (
+        text_of(applying.load(database), secrets=False).replace("1800000000", "1900000000").replace('id = "', 'id = "x')
+    )
+    made = apply(database, text)
+    assert [step.words() for step in made.steps if step.kind == "app_password"] == [
+        "it works until 2030-03-17 17:46 UTC"
+    ]
+    assert recorded(database, since) == [("app password changed", "phone")]
+    assert credentials.find_app_password(database, digest("phone")) is not None
+
+
+def test_an_app_password_without_a_digest_is_made_nowhere(database: SQLiteDatabase, tmp_path: Path) -> None:
+    fill(database)
+    text = text_of(applying.load(database), secrets=False)
+    assert plan_of(database, text, delete=True).steps == ()
+    other = SQLiteDatabase.create(tmp_path / "other.db")
+    made = apply(other, text)
+    assert f"the app password phone of {ANNA} is left out: without its digest none can be made" in made.notes
+    assert app_passwords(other) == {}
+
+
+def test_another_salt_of_the_main_password_takes_the_keys_of_older_app_passwords(database: SQLiteDatabase) -> None:
+    fill(database)
+    text = f'[[user]]\nname = "{ANNA}"\npassword = "{{PLAIN}}y"\nscram_sha256 = "4096,b3RoZXI=,eA==,eQ=="\n'
+    made = apply(database, text)
+    assert [step.words() for step in made.steps if step.kind == "app_password"] == ["no SCRAM keys any more"] * 2
+    assert [each.scram for each in app_passwords(database).values()] == [{}, {}]
+    assert credentials.find_app_password(database, digest("phone")) is not None
+
+
+APP = f'[[app_password]]\nuser = "{ANNA}"\nlabel = "x"\ndigest = "{"1" * 64}"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (APP.replace(ANNA, "nobody"), "line 1: the app password x of nobody: there is no such user"),
+        (APP.replace("1" * 64, digest("phone")), f"the app password x of {ANNA} is the same as phone of {ANNA}"),
+        (APP + APP.replace('"x"', '" X "').replace("X", "x"), f"line 5: the app password [x of {ANNA}] has a name that line 1 has"),
+        (APP.replace("1" * 64, "1" * 63), "digest must be a SHA-256"),
+        (APP.replace("1" * 64, "A" * 64), "digest must be a SHA-256"),
+        (APP.replace('"x"', '" "'), "a label has 1 to 60 printable characters"),
+        (APP + 'scram_sha256 = "4096,b3RoZXI=,eA==,eQ=="\n', "have not the rounds and salt of the user's other SCRAM keys"),
+        (APP.replace("digest", "# ") + 'scram_sha256 = "4096,b3RoZXI=,eA==,eQ=="\n', "SCRAM keys without the digest"),
+        ("".join(APP.replace('"x"', f'"x{n}"').replace("1" * 64, digest(str(n))) for n in range(31)),
+         f"{ANNA} would have 33 app passwords, and the most are 32"),
+        (APP + "expires = -1\n", "a time is a number of seconds since 1970"),
+    ],
+    ids=["user", "same", "twice", "short", "capitals", "label", "salt", "keys", "many", "expires"],
+)  # fmt: skip
+def test_faults_of_app_passwords(database: SQLiteDatabase, text: str, said: str) -> None:
+    fill(database)
+    assert any(said in fault for fault in faults_of(database, text)), faults_of(database, text)

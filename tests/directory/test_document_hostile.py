@@ -46,6 +46,15 @@ limits = {{ networks = ["local"], storage = 10, messages = 20, mailboxes = 30, p
 enabled = false
 [[user]]
 name = "ben@example.test"
+[[app_password]]
+user = "anna@example.test"
+label = "phone"
+digest = "{"0a" * 32}"
+scram_sha256 = "{KEYS}"
+protocols = ["imap"]
+expires = 1800000000
+created = 1790000000
+made_by = "root"
 [[alias]]
 address = "info@example.test"
 targets = ["anna@example.test", "ben+x@example.test"]
