@@ -263,7 +263,7 @@ def expect_free(database: Database, name: str) -> None:
 
 
 def _existing(database: Database, name: str) -> Account:
-    account = reading.find_account(database, name)
+    account = reading.find_login(database, name)
     if account is None:
         raise Missing(name)
     return account

@@ -62,32 +62,27 @@ RENAME_ADDRESS: Final = "UPDATE address SET name = :new WHERE name = :old"
 DELETE_ADDRESS: Final = "DELETE FROM address WHERE name = :name"
 ADD_TARGET: Final = """
 INSERT INTO target (address, place, account, elsewhere, may_send) VALUES (:address, :place, :account, NULL, 1)"""
-ADDRESSES: Final = """
-SELECT n.name, n.kind, n.enabled, n.note, t.elsewhere, own.name, t.may_send
+_OWN: Final = """(SELECT own.name FROM target o JOIN address own ON own.name = o.address AND own.kind = 'user'
+ WHERE o.account = {}.account AND o.place = 0 LIMIT 1)"""
+"""An account's own name: it is the first that it got, so that the search for it ends there, however many aliases it has."""
+ADDRESSES: Final = f"""
+SELECT n.name, n.kind, n.enabled, n.note, t.elsewhere, {_OWN.format("t")}, t.may_send
 FROM (SELECT name, kind, enabled, note FROM address
       WHERE kind = :kind AND name > :after ORDER BY name LIMIT :count) n
 LEFT JOIN target t ON t.address = n.name
-LEFT JOIN target o ON o.account = t.account AND o.place = 0
-LEFT JOIN address own ON own.name = o.address AND own.kind = 'user'
-WHERE t.account IS NULL OR own.name IS NOT NULL
-ORDER BY n.name, t.place"""
+ORDER BY n.name, t.place"""  # noqa: S608 - constants
 """A row for each target, at least one for each address."""
-ONE_ADDRESS: Final = """
-SELECT n.name, n.kind, n.enabled, n.note, t.elsewhere, own.name, t.may_send
+ONE_ADDRESS: Final = f"""
+SELECT n.name, n.kind, n.enabled, n.note, t.elsewhere, {_OWN.format("t")}, t.may_send
 FROM (SELECT name, kind, enabled, note FROM address WHERE name = :name AND kind <> 'user') n
 LEFT JOIN target t ON t.address = n.name
-LEFT JOIN target o ON o.account = t.account AND o.place = 0
-LEFT JOIN address own ON own.name = o.address AND own.kind = 'user'
-WHERE t.account IS NULL OR own.name IS NOT NULL
-ORDER BY t.place"""
-ENTRY: Final = """
-SELECT COALESCE((SELECT own.name FROM target o JOIN address own ON own.name = o.address AND own.kind = 'user'
-                 WHERE o.account = t.account AND o.place = 0 LIMIT 1), t.elsewhere), t.may_send, t.account IS NOT NULL
+ORDER BY t.place"""  # noqa: S608 - constants
+ENTRY: Final = f"""
+SELECT COALESCE({_OWN.format("t")}, t.elsewhere), t.may_send, t.account IS NOT NULL
 FROM address n
 JOIN target t ON t.address = n.name
 WHERE n.name = :name AND n.kind <> 'user' AND n.enabled = 1
-ORDER BY t.place LIMIT :count"""
-"""An account's own name is the first that it got, so that the search for it ends there, however many aliases it has."""
+ORDER BY t.place LIMIT :count"""  # noqa: S608 - constants
 ADDRESSES_OF: Final = """
 SELECT n.name, n.kind
 FROM target own
@@ -132,12 +127,10 @@ REMOVE_DOMAIN: Final = "DELETE FROM domain WHERE name = :name"
 DOMAIN_ALIASES: Final = "SELECT name FROM domain WHERE alias_of = :name ORDER BY name"
 
 # delegates
-DELEGATES: Final = """
-SELECT n.name, d.over, d.expires, d.why
+DELEGATES: Final = f"""
+SELECT {_OWN.format("d")}, d.over, d.expires, d.why
 FROM delegate d
-JOIN target t ON t.account = d.account
-JOIN address n ON n.name = t.address AND n.kind = 'user'
-ORDER BY n.name, d.over"""
+ORDER BY 1, d.over"""  # noqa: S608 - constants
 ADD_DELEGATE: Final = """
 INSERT INTO delegate (account, over, expires, why) VALUES (:account, :over, :expires, :why)"""
 MAY_ACT_FOR: Final = """
@@ -191,12 +184,10 @@ FROM credential c JOIN account a ON a.id = c.account
 WHERE c.kind = 'app'"""
 REMOVE_CREDENTIAL: Final = "DELETE FROM credential WHERE id = :id"
 NEXT_APP_PASSWORD_EXPIRY: Final = "SELECT min(expires) FROM credential WHERE expires > :after"  # noqa: S105 - SQL
-EXPIRED_APP_PASSWORDS: Final = """
-SELECT c.id, n.name
+EXPIRED_APP_PASSWORDS: Final = f"""
+SELECT c.id, {_OWN.format("c")}
 FROM credential c
-JOIN target t ON t.account = c.account
-JOIN address n ON n.name = t.address AND n.kind = 'user'
-WHERE c.expires > :after AND c.expires <= :now"""
+WHERE c.expires > :after AND c.expires <= :now"""  # noqa: S608 - constants
 SCRAM_PARAMETERS: Final = "SELECT scram_sha256, scram_sha1 FROM account WHERE id = :id"
 SET_MAIN_PROTOCOLS: Final = (
     "UPDATE credential SET protocols = :protocols WHERE account = :account AND kind = 'password'"
