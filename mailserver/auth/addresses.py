@@ -10,6 +10,7 @@ from attrs import frozen
 
 from mailserver.auth import resolution
 from mailserver.auth.interfaces import DomainEntry, Entry, IAddresses, IOwnAddresses, LookUpBudget, Resolution, User
+from mailserver.auth.schemes.mail_address import normalise_recipient
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.auth.sources import Source
 from mailserver.errors import AddressLoop, NoSuchUser, TooManyEnds
@@ -64,6 +65,9 @@ class Addresses:
 
     async def find_address(self, name: str) -> Entry | None:
         """See Sources. The first back end that knows it answers."""
+        if not _is_name(name.removeprefix("@")):
+            # A detail that no name can have.
+            return None
         local, at, domain = name.rpartition("@")
         names = [name]
         if at and local and domain == self._default_domain:
@@ -91,10 +95,21 @@ class Addresses:
     async def resolve(self, address: str, separator: str, budget: LookUpBudget | None = None) -> Resolution:
         """See Authenticator."""
         try:
-            name = normalise(address)
+            name = await self._normal(address, separator)
         except BadName:
             raise NoSuchUser from None
         return await resolution.resolve(self, name, separator, self._pause, written=address, budget=budget)
+
+    async def _normal(self, address: str, separator: str) -> str:
+        """Normalise the address of a recipient. Raises: BadName, AuthUnavailable."""
+        if _is_name(address):
+            return normalise_recipient(address, "")
+        try:
+            domain = normalise(address.rpartition("@")[2])
+            _meant, known = await resolution.follow_domains(self.find_domain, f"x@{domain}", [])
+        except AddressLoop:
+            known = None
+        return normalise_recipient(address, separator if known is None or known.detail is None else known.detail)
 
     async def may_send_as(self, user: User, address: str) -> bool:
         """See Authenticator."""
@@ -163,6 +178,13 @@ class Addresses:
     async def serves_domain(self, domain: str) -> bool:
         """See Authenticator."""
         return self.is_local_domain(domain) or await self.find_domain(domain.lower()) is not None
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return bool(normalise(text))
+    except BadName:
+        return False
 
 
 async def _answer(given: T | Awaitable[T]) -> T:

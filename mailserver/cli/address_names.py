@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from mailserver.auth.schemes.mail_address import normalise_address
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.cli.accounts import Accounts
 from mailserver.config import values
@@ -56,7 +57,7 @@ def address_name(accounts: Accounts, database: Database, written: str, *, local:
     Raises: click.ClickException.
     """
     try:
-        name = f"@{normalise(written[1:])}" if written.startswith("@") else normalise(written)
+        name = f"@{normalise(written[1:])}" if written.startswith("@") else normalise_address(written)
     except BadName as error:
         raise click.ClickException(f"{written!r}: {error}".replace("a user name", "an address")) from error
     domain = name.partition("@")[2]

@@ -14,6 +14,7 @@ import click
 from mailserver.auth.backends.directory_lines import line_of
 from mailserver.auth.interfaces import LOCAL_NETWORK
 from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.mail_address import normalise_address
 from mailserver.auth.schemes.passwd import normalise
 from mailserver.cli.account_stores import DirectoryStore, author, stores_of
 from mailserver.cli.app_passwords import PROTOCOLS
@@ -214,4 +215,4 @@ def _protocol(written: str) -> None:
         raise ValueError(f"{written!r} is not one of {', '.join(PROTOCOLS)}")
 
 
-CHECKS: Final = Checks(normalise, _domain, schemes.parse, ScramKeys.parse, _network, _protocol)
+CHECKS: Final = Checks(normalise, normalise_address, _domain, schemes.parse, ScramKeys.parse, _network, _protocol)

@@ -74,7 +74,9 @@ class Checks:
     """Functions of the caller, each of which raises ValueError for a text that cannot be used."""
 
     name: Callable[[str], str]
-    """Normalises the name of an account or address."""
+    """Normalises the name of an account."""
+    address: Callable[[str], str]
+    """Normalises an address."""
     domain: Callable[[str], str]
     """Normalises the name of a domain."""
     secret: Callable[[str], object]
@@ -226,10 +228,11 @@ class TableParser:
             self.fault(f"{name}: {key}: {shortened(str(error))}")
         return frozenset(table[key])
 
-    def name(self, written: str) -> str | None:
-        """Normalise the name of an account or address; "@domain" is a catch-all."""
+    def name(self, written: str, rule: Callable[[str], str] | None = None) -> str | None:
+        """Normalise an address, or as the rule does; "@domain" is a catch-all."""
+        rest = rule or self.checks.address
         return self.normal(
-            written, lambda text: f"@{self.checks.domain(text[1:])}" if text.startswith("@") else self.checks.name(text)
+            written, lambda text: f"@{self.checks.domain(text[1:])}" if text.startswith("@") else rest(text)
         )
 
     def normal(self, written: str, rule: Callable[[str], str]) -> str | None:
@@ -242,7 +245,7 @@ class TableParser:
 
     def user_name(self, written: str) -> str | None:
         """Normalise the name of a user."""
-        name = self.name(written)
+        name = self.name(written, self.checks.name)
         if name is not None and name.startswith("@"):
             self.fault(f"{name} is the name of a catch-all, and no user's")
             return None
@@ -314,7 +317,7 @@ class TableParser:
 
     def delegate(self, table: Mapping[str, Any]) -> Delegate | None:
         """The delegate of a table; None for one without usable names."""
-        account, over = self.user_name(table["user"]), self.name(table["over"])
+        account, over = self.user_name(table["user"]), self.name(table["over"], self.checks.name)
         if account is None or over is None:
             return None
         what = f"{account} over {over}"

@@ -14,6 +14,7 @@ from typing import Final
 from attrs import field, frozen
 
 from mailserver.auth.interfaces import Authenticator, Resolution, User
+from mailserver.auth.schemes.mail_address import unquoted
 from mailserver.config.model import Limits
 from mailserver.errors import NoSuchUser, TooManyEnds
 from mailserver.idn import ascii_name
@@ -23,7 +24,6 @@ _MAX_DATA: Final = MAX_REPLY - len("OK ")
 _SHOWN_USERS: Final = 10
 _DOT_STRING: Final = re.compile(r'[^\s"\\(),.:;<>@\[\]]+(?:\.[^\s"\\(),.:;<>@\[\]]+)*')
 """A local part that needs no quotes (RFC 5321 4.1.2, RFC 6531 3.3)."""
-_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _SEPARATORS: Final = re.compile(r"[\s,]")
 """Characters that separate logins in a list."""
 
@@ -111,10 +111,7 @@ def _split(key: str) -> tuple[str, str] | None:
     local, _at, name = key.rpartition("@")
     if not local or not name:
         return None
-    quoted = _QUOTED.fullmatch(local)
-    if quoted is not None:
-        local = re.sub(r"\\(.)", r"\1", quoted[1])
-    return local, _domain_in_ascii(name)
+    return unquoted(local), _domain_in_ascii(name)
 
 
 def _domain_in_ascii(name: str) -> str:

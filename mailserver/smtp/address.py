@@ -181,6 +181,12 @@ def parse_address(text: str) -> Address | None:
     return address if not rest and address is not None and address.domain else None
 
 
+def address_of(unquoted: str) -> Address | None:
+    """An address that is written without quotes; None if it is not one."""
+    local, at, domain = unquoted.rpartition("@")
+    return parse_address(str(Address(local, domain))) if at and local else None
+
+
 def parse_literal(text: str) -> IPv4Address | IPv6Address | None:
     """`[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3)."""
     inner = text[1:-1]

@@ -18,7 +18,7 @@ from mailserver.errors import AuthUnavailable, MailError, NoSuchUser, OverQuota,
 from mailserver.message.limits import MAX_HEADER
 from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
-from mailserver.smtp.address import Address, parse_address
+from mailserver.smtp.address import Address, address_of
 from mailserver.smtp.announced_size import check_announced_size
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.header import Field, parse_header
@@ -168,7 +168,7 @@ class SubmissionTransaction(Transaction):
         if not found.elsewhere:
             await check_announced_size(self._session.channel, services, found.local, self._declared_size)
         # The hop has those of another alias already.
-        new = [parse_address(each) for each in found.elsewhere if each not in self._elsewhere]
+        new = [address_of(each) for each in found.elsewhere if each not in self._elsewhere]
         answer = await self._look_up_elsewhere(new)
         if answer.code // 100 == 2:
             self._elsewhere = elsewhere

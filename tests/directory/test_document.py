@@ -48,7 +48,7 @@ def lower(name: str) -> str:
     return name.lower()
 
 
-CHECKS = Checks(lower, lower, unchanged, unchanged, unchanged, unchanged)
+CHECKS = Checks(lower, lower, lower, unchanged, unchanged, unchanged, unchanged)
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from zope.interface import implementer
 from mailserver.auth.backends.users_file import read_text
 from mailserver.auth.backends.watched_file import Content, WatchedFile, is_unchanged, read_content
 from mailserver.auth.interfaces import DomainEntry, Entry, Hasher, IAddresses, IReadsAhead
+from mailserver.auth.schemes.mail_address import normalise_address
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.config.model import Problem
 
@@ -143,7 +144,7 @@ def _names(rest: str) -> list[str]:
 
 def _normal(name: str) -> str:
     """Raises: BadName."""
-    return f"@{normalise(name[1:])}" if name.startswith("@") else normalise(name)
+    return f"@{normalise(name[1:])}" if name.startswith("@") else normalise_address(name)
 
 
 @implementer(IAddresses, IReadsAhead)
