@@ -43,9 +43,20 @@ def free(path: str) -> None:
 class SmallDisk:
     """The file system, held by a process that sleeps in its namespace."""
 
-    def __init__(self, directory: Path, options: str) -> None:
-        self.mail = directory / "mail"
-        script = f"mount -t tmpfs -o {options},mode=700 tmpfs '{self.mail}' && echo mounted && exec sleep 3600"
+    def __init__(self, directory: Path, options: str, place: Path | None = None) -> None:
+        """`place`: a directory of its own, whose content is kept; the mail root if None, which is empty."""
+        self.mail = directory / "mail" if place is None else place
+        kept = f"{self.mail}.kept"
+        before, behind = (
+            ("true", "true")
+            if place is None
+            else (
+                f"cp -a '{self.mail}' '{kept}'",
+                f"cp -a '{kept}/.' '{self.mail}' && rm -r '{kept}'",
+            )
+        )
+        mount = f"mount -t tmpfs -o {options},mode=700 tmpfs '{self.mail}'"
+        script = f"{before} && {mount} && {behind} && echo mounted && exec sleep 3600"
         self.holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE)
         assert self.holder.stdout is not None
         assert self.holder.stdout.readline() == b"mounted\n"
