@@ -22,7 +22,7 @@ from mailserver.cli.users_file import EntryExists, NoSuchEntry, UsersFile
 from mailserver.config.model import Config, Problem, Server
 from mailserver.directory import changing, reading
 from mailserver.directory.changing import Author
-from mailserver.directory.model import DirectoryUnavailable, Missing, NewAccount, Refused, State, Taken
+from mailserver.directory.model import BadRow, DirectoryUnavailable, Missing, NewAccount, Refused, State, Taken
 from mailserver.directory.sqlite import WRITER_WAITS, SQLiteDatabase
 from mailserver.system.as_user import files_as
 
@@ -133,6 +133,10 @@ class DirectoryStore:
             if error.kind == "user":
                 raise EntryExists(error.name) from error
             raise click.ClickException(str(error)) from error
+        except BadRow as error:
+            raise click.ClickException(
+                f"{self.path}: {error}; `mailserver directory restore` takes a copy back"
+            ) from error
         except (DirectoryUnavailable, Refused) as error:
             raise click.ClickException(str(error)) from error
 

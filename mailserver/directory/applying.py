@@ -15,7 +15,9 @@ from mailserver.directory.database import Database
 from mailserver.directory.document import AppPassword, Delegate, Document, User
 from mailserver.directory.model import (
     NO_PASSWORD,
+    AccountLimits,
     AddressKind,
+    BadRow,
     NewAccount,
     Refused,
     State,
@@ -30,7 +32,7 @@ _RECORDED: Final = 1_000
 
 
 def load(database: Database) -> Document:
-    """All of a directory, as it is at one moment. Raises: DirectoryUnavailable."""
+    """All of a directory, as it is at one moment. Raises: DirectoryUnavailable, BadRow."""
     with database.reading():
         identifier, serial = reading.identity(database)
         users = {
@@ -51,7 +53,7 @@ def load(database: Database) -> Document:
             for account, over, expires, why in database.rows(statements.DELEGATES)
         ]
         return Document(
-            {domain.name: domain for domain in addresses.domains(database)},
+            {domain.name: _checked(domain) for domain in addresses.domains(database)},
             users,
             _addresses(database, names),
             {(each.account, each.over): each for each in delegates},
@@ -59,6 +61,15 @@ def load(database: Database) -> Document:
             identifier,
             serial,
         )
+
+
+def _checked(domain: StoredDomain) -> StoredDomain:
+    """Raises: BadRow."""
+    try:
+        AccountLimits.parse(domain.limits)
+    except ValueError as error:
+        raise BadRow(f"the domain {domain.name} cannot be used: {error}") from error
+    return domain
 
 
 def _addresses(database: Database, names: dict[str, str]) -> dict[str, StoredAddress]:

@@ -14,6 +14,7 @@ from mailserver.directory.model import (
     SCRAM_HASHES,
     Account,
     AccountLimits,
+    BadRow,
     Change,
     DirectoryUnavailable,
     LoginRow,
@@ -138,7 +139,18 @@ def everybody_has_scram(database: Database, hash_name: str) -> bool:
 
 
 def account_of(rows: list[Row]) -> Account:
-    """The account of the rows that differ in the last column alone: an address that it may send as, or NULL."""
+    """The account of the rows that differ in the last column alone: an address that it may send as, or NULL.
+
+    Raises: BadRow.
+    """
+    try:
+        return _account_of(rows)
+    except ValueError as error:
+        raise BadRow(f"the account {rows[0][1]} cannot be used: {error}") from error
+
+
+def _account_of(rows: list[Row]) -> Account:
+    """Raises: ValueError."""
     row = rows[0]
     identifier, name, home, full_name, state, limits, serial, created, *scram, protocols, secret, keys256, keys1, _s = (
         row

@@ -326,3 +326,20 @@ def test_check_names_loops_and_what_is_gone_or_disabled(site: Site) -> None:
 
 def test_help_names_the_commands() -> None:
     assert {"export", "plan", "apply"} <= set(main.commands["directory"].commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE account SET limits = 'x'", f"the account {ANNA} cannot be used: "),
+        ("UPDATE account SET limits = '[]'", f"the account {ANNA} cannot be used: the limits are no JSON object"),
+        ("INSERT INTO domain VALUES ('example.net', NULL, '+', '[]', 1)", "the domain example.net cannot be used: "),
+    ],
+    ids=["no-json", "no-object", "domain"],
+)
+def test_rows_that_nobody_can_use_are_named(site: Site, statement: str, said: str) -> None:
+    connection = apsw.Connection(str(site.path))
+    connection.execute(statement)
+    connection.close()
+    for command in (("check",), ("export",), ("plan", written(site, NEW)), ("apply", written(site, NEW), "--yes")):
+        assert said in site.refused("directory", *command)
