@@ -21,6 +21,7 @@ from attrs import frozen
 from mailserver.auth import resolution
 from mailserver.auth.interfaces import Abilities, DomainEntry, Entry, LoginContext, LookUpBudget, Resolution, User
 from mailserver.errors import AuthFailed, AuthorizationFailed, ConnectionLost, MailError
+from mailserver.explain.names import shown_name
 from mailserver.explain.refs import new_ref
 from mailserver.sasl.mechanism import Certified, Claim, Credentials
 from mailserver.sasl.scram_keys import ScramKeys, derive
@@ -336,6 +337,9 @@ class FakeAuthenticator:
         error.ref = new_ref()
         self.refusals.append((error.ref, name, method, context.protocol))
         return error.ref
+
+    def shown_name(self, name: str, context: LoginContext) -> str:
+        return shown_name(name, is_user=bool(context.trace.user))
 
     def accepted(self, user: User, method: str, context: LoginContext) -> None:
         self.accepted_logins.append((user.name, method, context.protocol))

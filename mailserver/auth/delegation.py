@@ -29,6 +29,8 @@ from mailserver.auth.interfaces import (
 from mailserver.auth.restrictions import Names
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.errors import AuthorizationFailed
+from mailserver.explain.names import shown_name
+from mailserver.explain.trace import Trace
 from mailserver.sasl.mechanism import Certified, Claim
 
 C = TypeVar("C", bound=Claim)
@@ -38,6 +40,16 @@ def split_name(name: str, separator: str) -> tuple[str, str]:
     """The owner of the password and the user to act for, of a name as it was sent; the latter is empty without a separator."""
     user, found, delegate = name.partition(separator) if separator else (name, "", "")
     return (delegate, user) if found and user and delegate else (name, "")
+
+
+def shown_login(name: str, separator: str, trace: Trace) -> str:
+    """A name as it was sent, as logs may show it. Of two in one, the user's may be a password though the delegate exists."""
+    owner, user = split_name(name, separator)
+    shown = shown_name(owner, is_user=bool(trace.user))
+    if not user:
+        return shown
+    known = (trace.acting_for, trace.acting_for.partition("@")[0]) if trace.acting_for else ()
+    return f"{shown_name(user, is_user=user.lower() in known)}{separator}{shown}"
 
 
 def split_claim(claim: C, separator: str) -> C:
@@ -55,6 +67,7 @@ async def delegated_user(
 
     Raises: AuthorizationFailed, AuthUnavailable.
     """
+    context.trace.acting_for = shown_name(claim.authorization)
     try:
         wanted = names.candidates(normalise(claim.authorization), context.host)
     except BadName:
@@ -66,6 +79,7 @@ async def delegated_user(
     if found is None:
         raise AuthorizationFailed
     delegate, user = owner[0].name, found[0]
+    context.trace.acting_for = user.name
     domain = names.domain_of_user(user)
     allowed = await answer(cast("IDelegates", owner[1]).may_act_for(delegate, user.name, domain))
     if not allowed or await _is_disabled(*found):

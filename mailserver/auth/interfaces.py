@@ -393,6 +393,9 @@ class Authenticator(Protocol):
         Raises: AuthUnavailable.
         """
 
+    def shown_name(self, name: str, context: LoginContext) -> str:
+        """A name as a client has typed it, as logs may show it: it may be a password. Raises nothing."""
+
     def refused(self, error: MailError, name: str, method: str, context: LoginContext) -> str:
         """Record a refused login and return its id, which the error's sentence ends in from now on.
 

@@ -29,7 +29,7 @@ import attrs
 from mailserver.auth.addresses import Addresses
 from mailserver.auth.backend_calls import keys_of
 from mailserver.auth.credential_check import CredentialCheck
-from mailserver.auth.delegation import delegated_user, split_claim, split_name
+from mailserver.auth.delegation import delegated_user, shown_login, split_claim, split_name
 from mailserver.auth.exposure.checker import ExposedPassword, ExposureChecker
 from mailserver.auth.exposure.revocation import Revocations
 from mailserver.auth.interfaces import (
@@ -160,13 +160,18 @@ class LoginService:
         keys = None if found is None else await keys_of(found, hash_name)
         return keys or self._dummy_keys(candidates[-1], hash_name)
 
+    def shown_name(self, name: str, context: LoginContext) -> str:
+        """See Authenticator."""
+        return shown_login(name, self._separator, context.trace)
+
     def refused(self, error: MailError, name: str, method: str, context: LoginContext) -> str:
         """See Authenticator."""
         ref = _ref_of(context)
         if self._show_refs:
             error.ref = ref
         if self._log is not None:
-            self._log.refused(refusal_record(error, ref, name, method, context))
+            shown = self.shown_name(name, context)
+            self._log.refused(refusal_record(error, ref, name, shown, method, context))
         return ref
 
     def accepted(self, user: User, method: str, context: LoginContext) -> None:

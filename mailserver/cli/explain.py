@@ -150,7 +150,7 @@ def _list(records: Sequence[Record], programs: Mapping[tuple[str, str], str] | N
                 moment(each.at),
                 rule_of(each).value if each.refused else "logged in",
                 each.ref,
-                each.user or each.typed,
+                _account(each),
                 each.protocol,
                 each.method,
                 each.peer,
@@ -159,6 +159,11 @@ def _list(records: Sequence[Record], programs: Mapping[tuple[str, str], str] | N
             for each in records
         ],
     )
+
+
+def _account(record: Record) -> str:
+    """The account, with its delegate if that logged in; what was typed where there is none."""
+    return f"{record.user} by {record.delegate}" if record.delegate else record.user or record.typed
 
 
 def _as_json(record: Record) -> dict[str, Any]:
@@ -175,7 +180,7 @@ def _facts(config: Config, record: Record) -> Facts:
     try:
         for store in stores_of(config):
             if rule is Rule.WRONG and isinstance(store, DirectoryStore):
-                changed = changed or _password_changed(store, record.user)
+                changed = changed or _password_changed(store, record.owner)
                 expired += _expired(store, record)
             elif rule is Rule.UNKNOWN_USER and not record.typed.startswith("("):
                 names = [each.name for each, _ in zip(store.entries(), range(_MAX_NAMES), strict=False)]
@@ -188,7 +193,7 @@ def _facts(config: Config, record: Record) -> Facts:
 def _expired(store: DirectoryStore, record: Record) -> list[str]:
     """The labels of the user's app passwords that had expired by then."""
     with store.opened() as database:
-        found = credentials.app_passwords(database, record.user)
+        found = credentials.app_passwords(database, record.owner)
     return [each.label for each in found if each.expires is not None and each.expires <= record.at]
 
 

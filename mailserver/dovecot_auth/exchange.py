@@ -15,7 +15,6 @@ from attrs import frozen
 from mailserver.auth.interfaces import Authenticator, LoginContext, User
 from mailserver.dovecot_auth import wire
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, BadSyntax, MailError
-from mailserver.explain.names import shown_name
 from mailserver.sasl.mechanism import Mechanism
 from mailserver.session.channel import Channel
 from mailserver.session.login_refusal import refuse_login
@@ -206,7 +205,7 @@ class Exchange:
         name = self._name
         # Postfix logs it.
         self._session.refuse(
-            self, error, name if shown_name(name, is_user=bool(self._context.trace.user)) == name else ""
+            self, error, name if self._authenticator.shown_name(name, self._context) == name else ""
         )
 
     def _overdue(self) -> None:

@@ -58,7 +58,11 @@ def by_ref(records: list[Record], ref: str) -> Record | None:
 def of_user(records: list[Record], *names: str) -> list[Record]:
     """The records that concern a user or a typed name, by one of its names, without regard to case."""
     wanted = {name.casefold() for name in names}
-    return [each for each in records if wanted & {name.casefold() for name in (each.user, each.typed, *each.names)}]
+    return [each for each in records if wanted & _names_of(each)]
+
+
+def _names_of(record: Record) -> set[str]:
+    return {name.casefold() for name in (record.user, record.delegate, record.typed, *record.names)}
 
 
 def of_peer(records: list[Record], peer: str) -> list[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ class Record:
     typed: str = _text()
     user: str = _text()
     """The account; empty where none was found."""
+    delegate: str = _text()
+    """The account that logged in as `user` with its own password, or tried to; empty: the user itself."""
     credential: str = _text()
     """The app password that let the client in."""
     names: tuple[str, ...] = ()
@@ -54,6 +57,11 @@ class Record:
     waited: float = 0.0
     delay: float = 0.0
     calls: tuple[Call, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        """The account whose password it is; empty where none was found."""
+        return self.delegate or self.user
 
     @property
     def refused(self) -> bool:
@@ -89,24 +97,42 @@ class Record:
         """Raises: BadRecord. Another user's process may have written them."""
         try:
             found = json.loads(octets)
-            texts = {key: str(found.get(key, "")) for key in TEXTS}
-            calls = tuple(Call(str(a), str(b), float(c), str(d)) for a, b, c, d in found.get("calls", ()))
+            texts = {key: _checked(found.get(key, "")) for key in TEXTS}
+            calls = tuple(
+                Call(_checked(a), _checked(b), _number(c), _checked(d)) for a, b, c, d in found.get("calls", ())
+            )
             return cls(
-                float(found["at"]),
-                names=tuple(map(str, found.get("names", ()))),
-                waited=float(found.get("waited", 0.0)),
-                delay=float(found.get("delay", 0.0)),
+                _number(found["at"]),
+                names=tuple(map(_checked, found.get("names", ()))),
+                waited=_number(found.get("waited", 0.0)),
+                delay=_number(found.get("delay", 0.0)),
                 calls=calls,
                 **texts,
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise BadRecord(str(error)) from None
+
+
+def _checked(value: object) -> str:
+    """A text that can be printed. Raises: ValueError, also for a lone surrogate."""
+    if not isinstance(value, str):
+        raise TypeError("a text is expected")
+    value.encode("utf-8")
+    return value
+
+
+def _number(value: object) -> float:
+    """Raises: ValueError, OverflowError, TypeError."""
+    if not isinstance(value, int | float) or not math.isfinite(number := float(value)):
+        raise ValueError("a number is expected")
+    return number
 
 
 TEXTS: Final = (
     "ref",
     "typed",
     "user",
+    "delegate",
     "credential",
     "protocol",
     "peer",

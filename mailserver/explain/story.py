@@ -107,13 +107,15 @@ def _name(record: Record) -> list[str]:
     completed = [name for name in record.names if name != record.typed]
     if completed and record.typed and "@" not in record.typed:
         lines.append(f"A name without a domain was looked for as it is, and as {' or '.join(completed)}.")
-    if record.user and record.user != record.typed:
+    if record.delegate:
+        lines.append(f"It is the account {record.delegate}, which logs in as {record.user} (a delegate).")
+    elif record.user and record.user != record.typed:
         lines.append(f"It is the account {record.user}.")
     return lines
 
 
 def _wrong(record: Record, facts: Facts) -> str:
-    user = record.user or record.typed
+    user = record.owner or record.typed
     changed = (
         f" The password was last changed on {facts.password_changed}; a program set up before has the old one."
         if facts.password_changed
@@ -146,7 +148,7 @@ def _unavailable(_record: Record, _facts: Facts) -> str:
 
 
 def _fixed(text: str) -> Callable[[Record, Facts], str]:
-    return lambda record, _facts: text.replace("USER", record.user or record.typed or "USER")
+    return lambda record, _facts: text.replace("USER", record.owner or record.typed or "USER")
 
 
 _NAMES: Final = {
@@ -203,7 +205,8 @@ _ADVICE: Final[dict[Rule, Callable[[Record, Facts], str]]] = {
         " certificates in docs/tls.md."
     ),
     Rule.AUTHORIZATION: _fixed(
-        "leave the identity (authorization name) in the program empty: it may be the user's own only."
+        "leave the identity (authorization name) in the program empty, if the user is to log in as itself. To let it log in as"
+        " another user, `mailserver delegate add` that; `mailserver delegate list` shows what has expired."
     ),
     Rule.EXCHANGE: _fixed(
         "look at the reason above: the program broke the rules of the mechanism. Another mechanism may work."

@@ -57,6 +57,8 @@ class Trace:
 
     user: str = ""
     """The account that was found; empty: none, or nobody has looked."""
+    acting_for: str = ""
+    """The user that the account wants to act for, as `names.shown_name` has it; empty: itself."""
     ref: str = ""
     """The id of its refusal, once there is one."""
     was_right: bool = False

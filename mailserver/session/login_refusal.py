@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mailserver.auth.interfaces import Authenticator, LoginContext
 from mailserver.errors import MailError
-from mailserver.explain.names import shown_name
 from mailserver.session.channel import Channel
 
 
@@ -24,5 +23,5 @@ def refuse_login(
     of the log line.
     """
     ref = authenticator.refused(error, name, method, context)
-    who = {"user": shown_name(name, is_user=bool(context.trace.user))} if name else {}
+    who = {"user": authenticator.shown_name(name, context)} if name else {}
     channel.log("login-failed", **fields, **who, method=method, reason=error.reason, ref=ref)

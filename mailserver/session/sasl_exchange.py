@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from mailserver.auth.interfaces import Authenticator, LoginContext, ShownCertificate, User
 from mailserver.errors import AuthFailed, BadSyntax, MailError
-from mailserver.explain.names import shown_name
 from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Mechanism, NeedKeys
 from mailserver.sasl.registry import MECHANISMS, Situation, sends_password
 from mailserver.session.channel import Channel, ConnectionInfo
@@ -76,11 +75,12 @@ def report_exposed_password(
     channel: Channel, authenticator: Authenticator, protocol: str, credentials: Credentials, method: str
 ) -> None:
     """Report a password that came before TLS and was refused. It may be checked later, without an answer to the client."""
-    channel.log("cleartext-login", user=shown_name(credentials.name), method=method)
+    context = login_context(protocol, channel.info)
+    channel.log("cleartext-login", user=authenticator.shown_name(credentials.name, context), method=method)
     authenticator.exposed(
         credentials,
         method,
-        login_context(protocol, channel.info),
+        context,
         lambda user: channel.log("password-exposed", user=user, method=method),
     )
 

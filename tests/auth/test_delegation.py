@@ -10,7 +10,7 @@ import pytest
 
 from mailserver.auth.backends.directory import DirectoryBackend
 from mailserver.auth.conformance import DirectHasher
-from mailserver.auth.delegation import split_claim, split_name
+from mailserver.auth.delegation import shown_login, split_claim, split_name
 from mailserver.auth.interfaces import IDelegates, LoginContext, SessionsOf, ShownCertificate, User
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
@@ -22,6 +22,7 @@ from mailserver.directory.delegates import StoredDelegate
 from mailserver.directory.model import AccountLimits, NewAccount, Password, State
 from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable
+from mailserver.explain.trace import Trace
 from mailserver.sasl.mechanism import Certified, Claim, Credentials
 from mailserver.types import Quota, Secret
 from tests.auth.test_service import CountingHasher, Hashed
@@ -91,6 +92,46 @@ def test_a_name_is_divided_at_its_first_separator() -> None:
     assert split_name("anna*admin", "") == ("anna*admin", "")
     both = Credentials("anna*admin", Secret(b"x"), "ben")
     assert split_claim(both, "*") is both
+
+
+@pytest.mark.parametrize(
+    ("typed", "trace", "shown"),
+    [
+        (f"hunter2*{ADMIN}", Trace(user=ADMIN), f"(7 characters)*{ADMIN}"),
+        (f"hunter2*{ADMIN}", Trace(), f"(7 characters)*{ADMIN}"),
+        ("hunter2*s3cret", Trace(), "(7 characters)*(6 characters)"),
+        (f"{ANNA}*admin", Trace(user=ADMIN), f"{ANNA}*admin"),
+        (f"{ANNA}*admin", Trace(), f"{ANNA}*(5 characters)"),
+        ("Anna*admin", Trace(user=ADMIN, acting_for=ANNA), "Anna*admin"),
+        ("ann*admin", Trace(user=ADMIN, acting_for=ANNA), "(3 characters)*admin"),
+        ("anna", Trace(user=ANNA), "anna"),
+        ("*admin", Trace(), "(6 characters)"),
+    ],
+    ids=["password", "unknown-delegate", "neither", "address", "bare-delegate", "user", "other", "one-name", "no-user"],
+)
+def test_either_part_of_a_name_is_shown_only_if_it_is_no_password(typed: str, trace: Trace, shown: str) -> None:
+    assert shown_login(typed, "*", trace) == shown
+
+
+def test_a_refused_login_keeps_no_password_typed_before_the_separator(site: Site) -> None:
+    site.allow(ANNA)
+    for name, password in ((f"hunter2*{ADMIN}", f"of {ADMIN}"), (f"hunter2*{ADMIN}", "wrong")):
+        context = LoginContext("imap", ip_address("192.0.2.1"), None, "s1")
+        task = Task(site.service.login(Credentials(name, Secret(password.encode())), context))
+        while not task.done:
+            site.timers.advance(0.5)
+        with pytest.raises((AuthFailed, AuthorizationFailed)):
+            task.outcome()
+        assert site.service.shown_name(name, context) == f"(7 characters)*{ADMIN}"
+        assert "hunter2" not in repr(context.trace)
+
+
+def test_the_trace_of_a_refused_delegate_names_the_user(site: Site) -> None:
+    context = LoginContext("imap", ip_address("192.0.2.1"), None, "s1")
+    claim = Credentials(ADMIN, Secret(f"of {ADMIN}".encode()), "anna")
+    with pytest.raises(AuthorizationFailed):
+        run_now(site.service.login(claim, context))
+    assert (context.trace.user, context.trace.acting_for) == (ADMIN, ANNA)
 
 
 def test_a_delegate_logs_in_as_a_user_by_both_ways(site: Site) -> None:

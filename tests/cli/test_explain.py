@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from mailserver.explain.log import DIRECTORY, LoginLog
+from mailserver.explain.log import DIRECTORY, REFUSED, LoginLog
 from mailserver.explain.record import Record
+from mailserver.explain.ring import Ring
 from mailserver.ledger.database import Ledger
 from tests.cli.test_aliases import ANNA, Site
 from tests.ledger.entries import ANNA as ENTRY
@@ -89,3 +90,26 @@ def test_records_are_shown_without_their_control_characters(site: Site) -> None:
     keep(site, refusal("unknown user", typed="a\x1b[31m\n@example.test", session="s\x07"))
     assert "\x1b" not in site.ok("explain", REF) + site.ok("explain")
     assert "\x07" not in site.ok("explain", REF)
+
+
+def test_a_damaged_record_is_left_out_of_both_lists(site: Site) -> None:
+    keep(site, refusal("wrong password", user=ANNA))
+    ring = Ring(site.file.parent / "run" / DIRECTORY / f"worker-1{REFUSED}")
+    for octets in (b'{"at":1' + b"0" * 400 + b"}", b'{"at":1900000000,"ref":"x","user":"\\ud800"}', b'{"at":NaN}'):
+        ring.write(octets)
+    ring.close()
+    for words in (("explain",), ("last", ANNA)):
+        assert [row["ref"] for row in json.loads(site.ok(*words, "--json"))] == [REF]
+        assert REF in site.ok(*words)
+
+
+def test_a_delegate_and_its_user_are_named_in_the_list_of_either(site: Site) -> None:
+    keep(site, Record(time.time(), user=ANNA, delegate="admin@example.test"))
+    keep(site, refusal("authorization", user="ben@example.test", delegate="admin@example.test"))
+    assert f"{ANNA} by admin@example.test" in site.ok("last", ANNA)
+    both = site.ok("last", "admin@example.test")
+    assert f"{ANNA} by admin@example.test" in both
+    assert "ben@example.test by admin@example.test" in both
+    said = site.ok("explain", REF)
+    assert "the account admin@example.test, which logs in as ben@example.test" in said
+    assert "mailserver delegate" in said

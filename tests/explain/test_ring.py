@@ -1,5 +1,6 @@
 """The ring of records: what it keeps, what damages it, and who may write it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from attrs import asdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from mailserver.explain import find
 from mailserver.explain.log import MAX_RECENT, REFUSED, REPEATED_AFTER, RETRY_AFTER, LoginLog
 from mailserver.explain.record import TEXTS, BadRecord, Record
 from mailserver.explain.ring import LONGEST, SLOT, SLOTS, Ring, RingUnusable, read_ring
+from mailserver.explain.story import moment, story
 from mailserver.explain.trace import MAX_CALLS, Call, Trace
 
 NOW = 1_800_000_000.0
@@ -76,6 +79,74 @@ def test_any_octets_are_read_and_written_on(tmp_path_factory: pytest.TempPathFac
     ring.write(b"here")
     ring.close()
     assert b"here" in list(read_ring(path))
+
+
+HUGE = "1" + "0" * 400
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**400), 10**400)
+    | st.floats()
+    | st.text(st.characters(), max_size=20)
+    | st.sampled_from(["\ud800", "\0", "\x1b[2J"]),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from([*TEXTS, "at", "names", "waited", "delay", "calls", "other"])
+
+
+def is_skipped_or_readable(octets: bytes) -> bool:
+    """Whether the record is read; if so, all that is made of it can be printed."""
+    try:
+        record = Record.of_octets(octets)
+    except BadRecord:
+        return False
+    for line in (*story(record), moment(record.at)):
+        line.encode("utf-8")
+    json.dumps(asdict(record), allow_nan=False).encode("utf-8")
+    return True
+
+
+@pytest.mark.parametrize(
+    ("octets", "is_read"),
+    [
+        ('{"at":1}', True),
+        ('{"at":1,"calls":[["file","find",0.1,"yes"]]}', True),
+        ('{"at":1e999}', False),
+        ('{"at":NaN}', False),
+        ('{"at":"1"}', False),
+        (f'{{"at":{HUGE}}}', False),
+        (f'{{"at":1,"waited":{HUGE}}}', False),
+        ('{"at":1,"delay":Infinity}', False),
+        (f'{{"at":1,"calls":[["a","b",{HUGE},"c"]]}}', False),
+        ('{"at":1,"user":"\\ud800"}', False),
+        ('{"at":1,"names":["\\udfff"]}', False),
+        ('{"at":1,"user":["anna"]}', False),
+        ('{"at":1,"calls":{"abcd":1}}', False),
+        ("[" * 900, False),
+        ("null", False),
+    ],
+    ids=[
+        "least", "call", "endless", "nan", "text", "huge", "huge-wait", "endless-delay", "huge-call", "surrogate",
+        "surrogate-name", "list-for-text", "calls-not-a-list", "nested", "null",
+    ],
+)  # fmt: skip
+def test_a_record_is_whole_or_skipped(octets: str, is_read: bool) -> None:
+    assert is_skipped_or_readable(octets.encode()) == is_read
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=6) | VALUES, st.floats(0, 2e9))
+@settings(max_examples=200)
+def test_any_json_in_a_slot_is_skipped_or_can_be_printed(value: object, at: float) -> None:
+    is_skipped_or_readable(json.dumps(value).encode())
+    if isinstance(value, dict):
+        is_skipped_or_readable(json.dumps({**value, "at": at}).encode())
+
+
+@given(st.binary(max_size=LONGEST))
+@settings(max_examples=100)
+def test_any_octets_of_a_record_are_skipped_or_can_be_printed(octets: bytes) -> None:
+    is_skipped_or_readable(octets)
 
 
 def test_a_damaged_number_in_a_full_ring(tmp_path: Path) -> None:
