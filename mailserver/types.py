@@ -58,14 +58,41 @@ SLASH: Final = "\x1f"
 """Represents a "/" inside a level of a mailbox name, as "/" separates the levels in the store."""
 
 
+def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address of the client behind an IPv6 address that is made of it; None for all others.
+
+    These are IPv4-mapped addresses (RFC 4291 2.5.5.2), those of translators (RFC 6052, RFC 8215), 6to4 (RFC 3056), and
+    Teredo (RFC 4380). Of the last three, one network is that of many clients, or of all of them.
+    """
+    number = int(address)
+    if number >> 32 in _TRANSLATED or number >> 80 == _LOCALLY_TRANSLATED:
+        return IPv4Address(number & 0xFFFFFFFF)
+    if number >> 112 == 0x2002:
+        return IPv4Address(number >> 80 & 0xFFFFFFFF)
+    if number >> 96 == 0x20010000:
+        return IPv4Address(~number & 0xFFFFFFFF)
+    return None
+
+
+_TRANSLATED: Final = (0xFFFF, 0x0064FF9B << 64)
+"""::ffff:0:0/96 and 64:ff9b::/96, without their lower 32 bits."""
+_LOCALLY_TRANSLATED: Final = 0x0064FF9B0001
+"""64:ff9b:1::/48, whose translators usually have a /96 of it."""
+
+
 @lru_cache(maxsize=1024)
 def client_of(address: IPv4Address | IPv6Address | None) -> str:
-    """The key by which clients are counted: an IPv4 address, or the /64 of IPv6; "local" for a Unix socket."""
+    """The key by which clients are counted: an IPv4 address, or the /64 of IPv6; "local" for a Unix socket.
+
+    An IPv6 address that stands for an IPv4 client counts as that one (`embedded_ipv4`), a link-local one by itself.
+    """
     if address is None:
         return "local"
     if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
+        if (embedded := embedded_ipv4(address)) is not None:
+            return str(embedded)
+        if address.is_link_local:
+            return str(IPv6Address(int(address)))
         return str(IPv6Address(int(address) >> 64 << 64)) + "/64"
     return str(address)
 

@@ -17,16 +17,14 @@ from mailserver.explain.record import Record
 from mailserver.explain.trace import Rule
 
 
-def refusal_record(
-    error: MailError, ref: str, name: str, shown: str, method: str, context: LoginContext
-) -> Record:
-    """The record of a refused login. `name` as typed, which may be a password, and as it may be shown."""
+def refusal_record(error: MailError, ref: str, name: tuple[str, str], method: str, context: LoginContext) -> Record:
+    """The record of a refused login. `name`: as typed, which may be a password, and as it may be shown."""
     trace = context.trace
     is_delegate = bool(trace.user and trace.acting_for)
     rule = trace.rule
     if rule is None or not (isinstance(error, AuthFailed) or rule is Rule.BANNED):
         rule = _rule_of(error, trace.user)
-    is_shown = shown == name
+    typed, shown = name
     return Record(
         time.time(),
         ref=ref,
@@ -34,7 +32,7 @@ def refusal_record(
         user=trace.acting_for if is_delegate else trace.user,
         delegate=trace.user if is_delegate else "",
         # Of a name that may be a password, which is the first one, only the domains that completed it.
-        names=trace.names if is_shown else tuple("@" + each.partition("@")[2] for each in trace.names[1:]),
+        names=trace.names if shown == typed else tuple("@" + each.partition("@")[2] for each in trace.names[1:]),
         protocol=context.protocol,
         peer="" if context.peer is None else str(context.peer),
         session=context.session_id,

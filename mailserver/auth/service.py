@@ -171,7 +171,7 @@ class LoginService:
             error.ref = ref
         if self._log is not None:
             shown = self.shown_name(name, context)
-            self._log.refused(refusal_record(error, ref, name, shown, method, context))
+            self._log.refused(refusal_record(error, ref, (name, shown), method, context))
         return ref
 
     def accepted(self, user: User, method: str, context: LoginContext) -> None:
@@ -346,6 +346,7 @@ class LoginService:
                 digest=self._throttle.penalties.digest(evidence).hex(),
                 protocol=context.protocol,
                 id=_ref_of(context),
+                is_proof=isinstance(claim, ScramProof),
             )
         )
 

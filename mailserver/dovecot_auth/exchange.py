@@ -76,12 +76,12 @@ class Asker:
 
     @classmethod
     def of_request(cls, request: wire.Authenticate) -> Asker:
-        """Raises: wire.ProtocolError for an address that is none."""
+        """Raises: ValueError for an address that is none."""
         text = request.parameters.get("rip", "")
-        try:
-            peer = ip_address(text) if text else None
-        except ValueError:
-            raise wire.ProtocolError("rip is no IP address") from None
+        peer = ip_address(text) if text else None
+        if isinstance(peer, IPv6Address):
+            # A zone says nothing here, and may be any text.
+            peer = peer.ipv4_mapped or IPv6Address(int(peer))
         return cls(peer, request.parameters.get("service", ""))
 
     @property
@@ -204,9 +204,7 @@ class Exchange:
             )
         name = self._name
         # Postfix logs it.
-        self._session.refuse(
-            self, error, name if self._authenticator.shown_name(name, self._context) == name else ""
-        )
+        self._session.refuse(self, error, name if self._authenticator.shown_name(name, self._context) == name else "")
 
     def _overdue(self) -> None:
         self._refuse(AuthUnavailable())

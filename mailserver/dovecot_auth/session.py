@@ -70,7 +70,7 @@ class AuthSession:
         self._of_client: Counter[str] = Counter()
         self._answers: list[bytes] = []
         self._is_ending = False
-        self._has_logged_limit = False
+        self._has_logged_limit = self._has_logged_address = False
 
     async def run(self) -> None:
         """Serve until the client is gone, breaks the protocol, or must take a lost connection for an answer."""
@@ -181,7 +181,15 @@ class AuthSession:
     def _begin(self, request: wire.Authenticate) -> None:
         if request.id in self._exchanges:
             raise wire.ProtocolError("AUTH with the id of a request that has no answer yet")
-        asker = Asker.of_request(request)
+        try:
+            asker = Asker.of_request(request)
+        except ValueError:
+            # Other clients of this connection have nothing to do with it.
+            if not self._has_logged_address:
+                self._has_logged_address = True
+                self.channel.log("bad-request", reason="rip is no IP address")
+            self.answer(wire.failure(request.id, reason="rip is no IP address"))
+            return
         mechanism = self.services.mechanisms.start(request.mechanism, self._situation())
         if mechanism is None:
             self.answer(wire.failure(request.id, reason="this mechanism is not offered"))

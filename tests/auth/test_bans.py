@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import chain
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mailserver.auth.throttling import bans as module
-from mailserver.auth.throttling.ban_file import DamagedBans, from_text, to_text
+from mailserver.auth.throttling.ban_file import STEP, DamagedBans, from_text, to_text
 from mailserver.auth.throttling.banned_clients import MAX_BANS, BannedClients, client_name, client_number
-from mailserver.auth.throttling.bans import ADMINISTRATOR, KEEP_TIMES, SERVER, Ban, BanRules, Bans, CannotBan
+from mailserver.auth.throttling.bans import (
+    ADMINISTRATOR,
+    KEEP_TIMES,
+    MAX_PROOFS,
+    SERVER,
+    Ban,
+    BanRules,
+    Bans,
+    CannotBan,
+)
 from mailserver.auth.throttling.guess_counts import MAX_OF_CLIENT, WINDOW, Guess, GuessCounts
 from mailserver.auth.throttling.known_networks import KnownNetworks
 from mailserver.auth.throttling.penalties import network_of
+from mailserver.types import client_of
 
 ATTACKER = "192.0.2.7"
 BYSTANDER = "192.0.2.8"
 HOUR = 3600.0
 NUMBER = client_number(ip_address(ATTACKER))
+
+
+def read(data: bytes) -> list[Ban]:
+    return list(chain.from_iterable(from_text(data)))
 
 
 class Site:
@@ -26,7 +43,9 @@ class Site:
     def __init__(self, rules: BanRules | None = None, known: KnownNetworks | None = None) -> None:
         self.now = 1000.0
         self.wall = 1_800_000_000.0
-        self.known = known or KnownNetworks()
+        self.known = KnownNetworks() if known is None else known
+        if known is None:
+            self.known.add(("root", network_of(ip_address("203.0.113.99"))))
         self.bans = Bans(self.known, lambda: self.now, lambda: self.wall)
         self.bans.configure(rules or BanRules())
         self.worker = BannedClients(lambda: self.now)
@@ -53,7 +72,7 @@ class Site:
         """The server after a restart."""
         site = Site(self.bans.rules, self.known)
         site.now, site.wall = 5.0, self.wall
-        site.bans.restore(from_text(to_text(self.bans.snapshot()())))
+        site.bans.restore(read(to_text(self.bans.snapshot()())))
         site.worker.apply(site.bans.changes())
         return site
 
@@ -286,7 +305,7 @@ def test_a_clock_set_back_while_the_server_is_stopped_makes_no_ban_longer_than_i
     saved = to_text(site.bans.snapshot()())
     again = Site()
     again.wall = site.wall + jump
-    again.bans.restore(from_text(saved))
+    again.bans.restore(read(saved))
     again.worker.apply(again.bans.changes())
     again.advance(HOUR - 101)
     assert again.is_banned()
@@ -310,13 +329,13 @@ def test_a_damaged_file_is_noticed(cut: int) -> None:
         data[:cut] if cut not in (-1, -2) else data.replace(b"192.0.2.7", b"192.0.2.x") if cut == -1 else data + data
     )
     with pytest.raises(DamagedBans):
-        from_text(damaged)
+        read(damaged)
 
 
 def test_a_file_of_nonsense_is_damaged() -> None:
     head = b'{"mailserver bans": 1, "rows": 1}\n'
     row = b'{"client": "192.0.2.7", "since": 1, "until": %b, "times": %b, "by": "server", "reason": ""}\n'
-    assert from_text(head + row % (b"2", b"1"))
+    assert read(head + row % (b"2", b"1"))
     for until, times in (
         (b"NaN", b"1"),
         (b"Infinity", b"1"),
@@ -326,9 +345,9 @@ def test_a_file_of_nonsense_is_damaged() -> None:
         (b"2", b"1.5"),
     ):
         with pytest.raises(DamagedBans):
-            from_text(head + row % (until, times))
+            read(head + row % (until, times))
     with pytest.raises(DamagedBans):
-        from_text(b"[" * 200_000)
+        read(b"[" * 200_000)
 
 
 def test_the_table_is_bounded_and_those_that_end_first_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +418,7 @@ def test_the_digests_of_networks_are_bounded_and_none_with_a_ban_is_lost(monkeyp
     monkeypatch.setattr(module, "MAX_BANS", 100)
     site = Site()
     for number in range(1000):
-        site.ban(f"10.{number >> 8}.{number & 255}.1")
+        site.ban(f"11.{number >> 8}.{number & 255}.1")
         assert len(site.bans._networks) <= 200
     for ban in site.bans.active():
         network = network_of(ip_address(ban.client))
@@ -412,3 +431,186 @@ def test_a_login_lifts_all_bans_of_a_network_of_ipv6() -> None:
         site.ban(client)
     lifted = site.bans.users_came([site.known.network_digest("2001:db8::/48")])
     assert {ban.client for ban in lifted} == {"2001:db8::/64", "2001:db8:0:ffff::/64"}
+
+
+EMBEDDED = {
+    "mapped": "::ffff:192.0.2.7",
+    "nat64": "64:ff9b::c000:207",
+    "local-nat64": "64:ff9b:1::c000:207",
+    "6to4": "2002:c000:207::1",
+    "6to4-elsewhere-in-the-site": "2002:c000:207:7::99",
+    "teredo": "2001:0:4136:e378:8000:63bf:3fff:fdf8",
+}
+
+
+@pytest.mark.parametrize("peer", EMBEDDED.values(), ids=EMBEDDED)
+def test_an_address_made_of_an_ipv4_address_is_banned_as_that_one_and_no_neighbour_is(peer: str) -> None:
+    site = Site()
+    assert site.ban(peer).client == ATTACKER
+    assert site.worker.is_banned(ip_address(peer))
+    assert site.worker.is_banned(ip_address(ATTACKER))
+    assert client_of(ip_address(peer)) == ATTACKER
+    assert network_of(ip_address(peer)) == "192.0.2.0/24"
+    for neighbour in ("64:ff9b::c000:208", "2002:c000:208::1", "2001:0:4136:e378:8000:63bf:3fff:fdf7", BYSTANDER):
+        assert not site.worker.is_banned(ip_address(neighbour))
+
+
+def test_addresses_of_the_local_link_are_never_banned_as_one_and_are_counted_apart() -> None:
+    site = Site(BanRules(private=True))
+    for number in range(50):
+        assert site.guess(f"user{number}", "secret", "fe80::1%eth0") is None
+    assert site.bans.active() == []
+    for peer in ("fe80::1", "fe80::/64", "febf::1"):
+        with pytest.raises(CannotBan, match="local link"):
+            site.bans.add(peer, "", None, force=True)
+    assert client_of(ip_address("fe80::1%eth0")) == client_of(ip_address("fe80::1%eth1")) == "fe80::1"
+    assert client_of(ip_address("fe80::2")) == "fe80::2"
+    assert site.ban("fec0::1").client == "fec0::/64"
+
+
+@pytest.mark.parametrize(
+    ("never", "exempt", "others"),
+    [
+        ("64:ff9b::/96", (), (ATTACKER, "64:ff9b::c000:207")),
+        ("2002::/16", (), (ATTACKER, "2002:c000:207::1")),
+        ("2001::/32", (), (ATTACKER, "2001:0:4136:e378:8000:63bf:3fff:fdf8")),
+        ("2002:c000:207::/48", (ATTACKER, "2002:c000:207:9::1"), (BYSTANDER,)),
+        ("64:ff9b::c000:207/128", (ATTACKER,), (BYSTANDER,)),
+        ("::ffff:192.0.2.0/120", (ATTACKER, BYSTANDER), ("192.0.3.1",)),
+        ("2001:db8::/32", ("2001:db8:1::1",), (ATTACKER, "2001:db9::1")),
+        ("::/0", ("2001:db8:1::1",), (ATTACKER,)),
+    ],
+    ids=["nat64", "6to4", "teredo", "6to4-site", "nat64-one", "mapped", "network", "all-of-ipv6"],
+)
+def test_networks_of_never(never: str, exempt: tuple[str, ...], others: tuple[str, ...]) -> None:
+    for peer in exempt:
+        site = Site(BanRules(never=(ip_network(never),)))
+        assert not [ban for number in range(20) if (ban := site.guess(f"user{number}", "secret", peer))], peer
+    for peer in others:
+        Site(BanRules(never=(ip_network(never),))).ban(peer)
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        "10.1.2.3",
+        "172.17.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "100.64.0.1",
+        "169.254.1.1",
+        "fd00::1",
+        "64:ff9b::a00:1",
+    ],
+)
+def test_the_server_bans_a_private_address_only_by_configuration_the_administrator_does(peer: str) -> None:
+    site = Site()
+    for number in range(50):
+        assert site.guess(f"user{number}", f"wrong{number}", peer) is None
+    ban = site.bans.add(peer, "", None, force=False)
+    assert site.worker.is_banned(ip_address(peer))
+    assert ban.by == ADMINISTRATOR
+    Site(BanRules(private=True)).ban(peer)
+
+
+@pytest.mark.parametrize(
+    "peer", ["172.32.0.1", "11.0.0.1", "100.128.0.1", "9.255.255.255", "fbff:ffff:ffff:ffff::1", "fe00::1"]
+)
+def test_neighbours_of_private_networks_are_banned(peer: str) -> None:
+    Site().ban(peer)
+
+
+def test_bans_of_private_addresses_end_when_the_configuration_spares_them() -> None:
+    site = Site(BanRules(private=True))
+    site.ban("10.1.2.3")
+    site.bans.add("10.1.2.4", "", None, force=False)
+    rows = read(to_text(site.bans.snapshot()()))
+    assert [ban.client for ban in site.bans.configure(BanRules())] == ["10.1.2.3"]
+    assert not site.worker.is_banned(ip_address("10.1.2.3"))
+    other = Site()
+    other.bans.restore(rows)
+    assert [ban.client for ban in other.bans.active()] == ["10.1.2.4"]
+
+
+def test_nobody_is_banned_before_the_first_user_is_known() -> None:
+    """All of a proxy's clients may come from one address, and none of them has logged in yet."""
+    site = Site(known=KnownNetworks())
+    for number in range(50):
+        assert site.guess(f"user{number}", f"wrong{number}") is None
+    site.known.add(("anna", "198.51.100.0/24"))
+    assert site.guess("user50", "wrong50") is not None
+    proxy = Site(known=KnownNetworks())
+    proxy.known.add(("anna", network_of(ip_address(ATTACKER))))
+    for number in range(50):
+        assert proxy.guess(f"user{number}", f"wrong{number}") is None
+
+
+def proof(site: Site, name: str, peer: str = ATTACKER) -> Ban | None:
+    return site.bans.guess(Guess(peer, name, name, f"digest of {name}", "imap", "1.1", is_proof=True))[1]
+
+
+def test_the_hundredth_wrong_proof_within_ten_minutes_bans_also_for_one_name() -> None:
+    site = Site()
+    for _ in range(MAX_PROOFS - 1):
+        assert proof(site, "anna") is None
+        site.advance(5)
+    ban = proof(site, "anna")
+    assert ban is not None
+    assert ban.reason == "tried 100 wrong proofs within 10 minutes"
+    assert site.is_banned()
+
+
+def test_two_programs_with_an_old_password_prove_too_rarely_for_a_ban() -> None:
+    """The delay of a pair is 15 seconds after some failures, and both programs try again at once, for a day."""
+    site = Site()
+    for _ in range(24 * 240):
+        for name in ("anna", "ben"):
+            assert proof(site, name) is None
+        site.advance(15)
+
+
+def test_proofs_ban_nobody_in_a_network_of_a_user_nor_old_ones() -> None:
+    site = Site()
+    for _ in range(MAX_PROOFS - 1):
+        proof(site, "anna")
+    site.advance(WINDOW + 60)
+    assert proof(site, "anna") is None
+    for _ in range(10):
+        assert site.guess("anna", "old") is None
+    site.known.add(("carla", network_of(ip_address(ATTACKER))))
+    for _ in range(3 * MAX_PROOFS):
+        assert proof(site, "anna") is None
+
+
+def test_a_file_is_read_in_steps_of_a_bounded_number_and_later_bans_stay() -> None:
+    site = Site()
+    for number in range(2 * STEP + 1):
+        site.bans.add(f"11.0.{number >> 8}.{number & 255}", "", 60.0 + number, force=False)
+    text = to_text(site.bans.snapshot()())
+    assert [len(rows) for rows in from_text(text)] == [STEP, STEP, 1]
+    other = Site()
+    other.bans.add("11.0.0.1", "since then", 9999, force=False)
+    for rows in from_text(text):
+        other.worker.apply(other.bans.restore(rows))
+    assert len(other.bans) == 2 * STEP + 1
+    assert [ban.reason for ban in other.bans.active() if ban.client == "11.0.0.1"] == ["since then"]
+    assert all(other.worker.is_banned(ip_address(ban.client)) for ban in other.bans.active())
+
+
+def test_a_file_that_is_damaged_behind_its_first_steps_gives_those() -> None:
+    site = Site()
+    for number in range(2 * STEP):
+        site.bans.add(f"11.0.{number >> 8}.{number & 255}", "", None, force=False)
+    lines = to_text(site.bans.snapshot()()).splitlines()
+    lines[-1] = b'{"client":"nobody"}'
+    steps = from_text(b"\n".join(lines))
+    assert len(next(steps)) == STEP
+    with pytest.raises(DamagedBans):
+        next(steps)
+
+
+@given(st.integers(0, 2**128 - 1), st.integers(0, 2**32 - 1))
+def test_the_network_of_a_number_is_that_of_its_addresses(address: int, other: int) -> None:
+    for each in (IPv6Address(address), IPv6Address(address >> 64 << 64 & ~(0xFFFF << 80)), IPv4Address(other)):
+        if number := client_number(each):
+            assert module._network_name(number) == network_of(each)

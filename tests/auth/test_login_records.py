@@ -43,7 +43,7 @@ def context(**changes: object) -> LoginContext:
 )
 def test_the_rule_of_each_error(error: MailError, trace: Trace, rule: Rule) -> None:
     given = LoginContext("imap", None, None, "s1", trace=trace)
-    record = refusal_record(error, "7KQF-2M9X", ANNA, ANNA, "PLAIN", given)
+    record = refusal_record(error, "7KQF-2M9X", (ANNA, ANNA), "PLAIN", given)
     assert record.rule == rule.value
     assert record.reason == error.reason
     assert record.peer == ""
@@ -52,12 +52,12 @@ def test_the_rule_of_each_error(error: MailError, trace: Trace, rule: Rule) -> N
 def test_a_name_that_may_be_a_password_is_in_no_field() -> None:
     for typed in ("hunter2", "hunter2@home", "hunter2 x"):
         names = (typed,) if "@" in typed else (typed, f"{typed}@example.test")
-        record = refusal_record(AuthFailed("x"), "7KQF-2M9X", typed, shown_name(typed), "PLAIN", context(names=names))
+        record = refusal_record(AuthFailed("x"), "7KQF-2M9X", (typed, shown_name(typed)), "PLAIN", context(names=names))
         assert "hunter2" not in str(record)
         assert "home" not in str(record)
         assert record.typed == f"({len(typed)} characters)"
     found = context(names=("anna", ANNA), user=ANNA)
-    known = refusal_record(AuthFailed("x"), "7KQF-2M9X", "anna", "anna", "PLAIN", found)
+    known = refusal_record(AuthFailed("x"), "7KQF-2M9X", ("anna", "anna"), "PLAIN", found)
     assert (known.typed, known.names) == ("anna", ("anna", ANNA))
 
 
@@ -72,7 +72,7 @@ def test_a_delegate_and_its_user_are_both_named() -> None:
     assert (record.user, record.delegate, record.owner) == (ANNA, "admin@example.org", "admin@example.org")
     wanted = context(user="admin@example.org", acting_for=ANNA)
     typed = f"{ANNA}*admin@example.org"
-    refused = refusal_record(AuthorizationFailed(), "7KQF-2M9X", typed, typed, "PLAIN", wanted)
+    refused = refusal_record(AuthorizationFailed(), "7KQF-2M9X", (typed, typed), "PLAIN", wanted)
     assert (refused.user, refused.delegate) == (ANNA, "admin@example.org")
-    unknown = refusal_record(AuthFailed("x"), "7KQF-2M9X", typed, typed, "PLAIN", context(acting_for=ANNA))
+    unknown = refusal_record(AuthFailed("x"), "7KQF-2M9X", (typed, typed), "PLAIN", context(acting_for=ANNA))
     assert (unknown.user, unknown.delegate) == ("", "")

@@ -209,5 +209,6 @@ def test_wrong_proofs_are_one_guess_of_each_name(site: Site) -> None:
         assert "wrong password" in reason(site, proof("anna@example.test", fits=False, octets=octets))
     assert len(site.guesses) == 3
     assert len({guess.digest for guess in site.guesses}) == 1
+    assert all(guess.is_proof for guess in site.guesses), "proofs have a bound of their own"
     reason(site, proof("nobody@example.test", fits=False))
     assert site.guesses[-1].digest != site.guesses[0].digest

@@ -125,6 +125,10 @@ def test_without_a_version() -> None:
         (b"service=submission\trip=2001:db8::1", "submission", "2001:db8::1"),
         (b"service=imap", "imap", "None"),
         (b"service=pop3", "pop3", "None"),
+        (b"service=smtp\trip=fe80::1%eth0", "submission", "fe80::1"),
+        (b"service=smtp\trip=fe80::1%a b guess v1 peer=192.0.2.9", "submission", "fe80::1"),
+        (b"service=smtp\trip=::ffff:192.0.2.1", "submission", "192.0.2.1"),
+        (b"service=smtp\trip=64:ff9b::c000:201", "submission", "64:ff9b::c000:201"),
         (b"service=sieve\trip=", "auth", "None"),
         (b"nologin", "auth", "None"),
         (b"service=xmpp\tno-penalty\tsecured=tls\tunknown=1\trport=x", "auth", "None"),
@@ -376,8 +380,6 @@ def test_a_continuation_of_nothing() -> None:
         (b"\x16\x03\x01\x00\n", "unknown command"),
         (b"A" * 1_000_000, "a line is longer than 16384 octets"),
         (b"AUTH\t1\tLOGIN\nAUTH\t1\tLOGIN\n", "AUTH with the id of a request that has no answer yet"),
-        (b"AUTH\t1\tLOGIN\trip=localhost\n", "rip is no IP address"),
-        (b"AUTH\t1\tLOGIN\trip=192.0.2.1/24\n", "rip is no IP address"),
     ],
 )
 def test_a_peer_that_breaks_the_protocol_is_left(data: bytes, reason: str) -> None:
@@ -387,6 +389,25 @@ def test_a_peer_that_breaks_the_protocol_is_left(data: bytes, reason: str) -> No
     assert peer.channel.closed
     assert peer.channel.logged == [("protocol-error", {"reason": reason})]
     assert not peer.channel.timers
+
+
+@pytest.mark.parametrize(
+    "rip",
+    [b"localhost", b"unknown", b"192.0.2.1/24", b"192.0.2.256", b"fe80::1%", b"fe80::1%a%b", b" 192.0.2.1",
+     b"192.0.2.1\x01l", b"\xff\xfe", b"1" * 16_000, b"3221225985", b"[2001:db8::1]"],
+    ids=["name", "unknown", "network", "octet", "no-zone", "zones", "space", "line", "not-utf-8", "long", "number", "brackets"],
+)  # fmt: skip
+def test_a_client_without_an_address_is_refused_and_the_others_are_served(rip: bytes) -> None:
+    slow = SlowAuthenticator()
+    peer = Peer(slow)
+    peer.send(auth(1))
+    bad = b"AUTH\t%d\tPLAIN\tservice=smtp\trip=%b\tresp=%b\n"
+    for number in (2, 3):
+        assert peer.lines(bad % (number, rip, ANNA)) == [b"FAIL\t%d\treason=rip is no IP address" % number]
+    assert peer.channel.logged == [("bad-request", {"reason": "rip is no IP address"})]
+    slow.waiting[0].callback(None)
+    assert peer.answers() == [b"OK\t1\tuser=anna@example.test"]
+    assert len(slow.waiting) == 1, "the others are not checked"
 
 
 def test_a_message_out_of_turn() -> None:

@@ -65,7 +65,7 @@ OF_WORKERS = (
     ClientsSeen((["anna", "x", "imaps", 993],)),
     PasswordExposed({"user": "anna"}),
     NetworksKnown(([1 << 63, 20_000],)),
-    GuessMade("192.0.2.7", "anna", "(4 characters)", "0f" * 16, "imap", "7KQF-2M9X"),
+    GuessMade("192.0.2.7", "anna", "(4 characters)", "0f" * 16, "imap", "7KQF-2M9X", is_proof=True),
     StatusRequest(),
     Broadcast("penalties", '{"news":[]}'),
     Reply(7, {"faults": []}),

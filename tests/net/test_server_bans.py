@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.logger import capturedLogs
 
+from mailserver.auth.throttling.ban_file import STEP
 from mailserver.auth.throttling.banned_clients import MAX_BANS, BanChange
 from mailserver.auth.throttling.guess_counts import Guess
 from mailserver.auth.throttling.known_networks import KnownNetworks
@@ -31,7 +32,9 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.reactor = Reactor()
         self.now, self.wall = 100.0, 1_800_000_000.0
-        self.bans = ServerBans(self.reactor, directory / "state", KnownNetworks(), lambda: self.now, lambda: self.wall)
+        known = KnownNetworks()
+        known.add(("root", "203.0.113.0/24"))
+        self.bans = ServerBans(self.reactor, directory / "state", known, lambda: self.now, lambda: self.wall)
         self.bans.load(Config())  # type: ignore[arg-type]
         self.sent: list[BanChange] = []
         self.bans.send = self.sent.extend
@@ -62,13 +65,48 @@ def test_changes_are_gathered_written_once_and_read_at_the_next_start(site: Site
         assert site.add(f"192.0.2.{number}").ok
     assert len(site.sent) == 50
     assert not site.path.exists()
-    site.reactor.advance(SAVE_AFTER)
-    assert site.reactor.work() == 1
+    site.reactor.advance(0)
+    assert site.reactor.work() == 1, "the first one is written at once"
     assert site.path.stat().st_mode & 0o777 == 0o600
     again = Site(tmp_path)
     assert len(again.bans) == 50
     site.reactor.advance(100 * SAVE_AFTER)
     assert site.reactor.work() == 0, "nothing has changed"
+
+
+def test_a_ban_right_after_another_one_is_written_a_second_later(site: Site, tmp_path: Path) -> None:
+    site.add(ATTACKER)
+    site.reactor.advance(0)
+    assert site.reactor.work() == 1
+    site.add("192.0.2.8")
+    site.add("192.0.2.9")
+    site.reactor.advance(SAVE_AFTER * 0.9)
+    assert site.reactor.work() == 0
+    site.reactor.advance(SAVE_AFTER * 0.2)
+    assert site.reactor.work() == 1
+    assert len(Site(tmp_path).bans) == 3
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["goes-on", "ends"])
+def test_a_ban_while_the_file_is_read_does_not_replace_it_by_a_part(site: Site, tmp_path: Path, *, ends: bool) -> None:
+    for number in range(3 * STEP):
+        site.bans.bans.add(f"11.0.{number >> 8}.{number & 255}", "", None, force=False)
+    site.reactor.advance(0)
+    site.reactor.work()
+    again = Site(tmp_path)
+    assert len(again.bans) == STEP
+    again.add(ATTACKER)
+    if ends:
+        again.bans.stop()
+    else:
+        assert again.reactor.work() == 0
+        for _ in range(5):
+            again.reactor.advance(SAVE_AFTER)
+    assert again.reactor.work() == 1
+    assert len(again.bans) == 3 * STEP + 1
+    whole = Site(tmp_path)
+    whole.reactor.pump([0.0] * 5)
+    assert len(whole.bans) == 3 * STEP + 1
 
 
 def test_the_end_writes_what_is_not_written_and_what_came_meanwhile(site: Site, tmp_path: Path) -> None:
@@ -109,7 +147,7 @@ def test_a_hundred_thousand_bans_are_written_and_read(site: Site, tmp_path: Path
     site.path.parent.mkdir()
     rows = [
         {
-            "client": f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}",
+            "client": f"11.{n >> 16}.{n >> 8 & 255}.{n & 255}",
             "since": 1,
             "until": 4e9,
             "times": 1,
@@ -121,7 +159,15 @@ def test_a_hundred_thousand_bans_are_written_and_read(site: Site, tmp_path: Path
     head = {"mailserver bans": 1, "rows": MAX_BANS}
     site.path.write_text("".join(json.dumps(row) + "\n" for row in [head, *rows]))
     again = Site(tmp_path)
+    assert len(again.bans) == STEP, "the start does not wait for all of them"
+    again.sent.clear()
+    steps: list[list[BanChange]] = []
+    again.bans.send = steps.append
+    again.reactor.advance(0)
     assert len(again.bans) == len(again.bans.bans.changes()) == MAX_BANS
+    assert [len(step) for step in steps] == [STEP] * (MAX_BANS // STEP - 1), "the workers have the others"
+    assert again.reactor.work() == 0, "the file is as it was"
+    again.bans.send = again.sent.extend
     assert again.add(ATTACKER).ok
     assert MAX_BANS * 0.98 < len(again.bans) <= MAX_BANS
     assert {client for client, seconds in again.sent if seconds > 0} == {0xC0000207}

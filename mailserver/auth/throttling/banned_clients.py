@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from mailserver.types import embedded_ipv4
+
 BanChange = tuple[int, float]
 """The number of a client, and the seconds for which it is banned from now on; 0 lifts its ban."""
 
@@ -21,20 +23,23 @@ MAX_BANS: Final = 100_000
 """Bans in a table."""
 FIRST_OF_IPV6: Final = 1 << 32
 """Numbers below are IPv4's."""
+_LINK_LOCAL: Final = 0xFE80 >> 6
+"""The first ten bits of fe80::/10."""
 _FEW: Final = 100
 """Changes that are inserted one by one; more are merged in one pass."""
 
 
 def client_number(address: IPv4Address | IPv6Address) -> int:
-    """The number of the client at an address; an IPv4-mapped address counts as IPv4.
+    """The number of the client at an address; one made of an IPv4 address counts as that (`embedded_ipv4`).
 
-    0, which is nobody's, for the /64 of ::1 and the reserved ones next to it.
+    0, which is nobody's, for the /64 of ::1 and the reserved ones next to it, and for the local link, where one /64 has all.
     """
     if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is None:
+        embedded = embedded_ipv4(address)
+        if embedded is None:
             number = int(address) >> 64
-            return number if number >= FIRST_OF_IPV6 else 0
-        address = address.ipv4_mapped
+            return number if number >= FIRST_OF_IPV6 and number >> 54 != _LINK_LOCAL else 0
+        address = embedded
     return int(address)
 
 

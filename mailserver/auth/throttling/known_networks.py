@@ -82,6 +82,10 @@ class KnownNetworks:
         """Has any user logged in from that network within KEEP_DAYS?"""
         return self._is_kept(self.network_digest(network))
 
+    def is_digest_known(self, digest: int) -> bool:
+        """Likewise, by the network's `network_digest`."""
+        return self._is_kept(digest)
+
     def add(self, pair: Pair) -> None:
         """Note that the user has logged in from that network."""
         digest, today = self._digest(pair), self._today()

@@ -22,7 +22,7 @@ from attrs import define, field
 
 from mailserver.auth.throttling.attacks import Attacks, Pair
 from mailserver.auth.throttling.known_networks import KnownNetworks
-from mailserver.types import Secret
+from mailserver.types import Secret, embedded_ipv4
 
 MAX_PAIRS: Final = 10_000
 """Pairs remembered."""
@@ -41,14 +41,15 @@ failure, seconds until the next turn, digests]. Digests are hexadecimal.
 
 
 def network_of(peer: IPv4Address | IPv6Address | None) -> str:
-    """The /24 (IPv4) or /48 (IPv6) network of an address; an IPv4-mapped address counts as IPv4."""
+    """The /24 (IPv4) or /48 (IPv6) network of an address; one made of an IPv4 address counts as that (`embedded_ipv4`)."""
     if peer is None:
         return "local"
     if isinstance(peer, IPv6Address):
-        if peer.ipv4_mapped is None:
+        embedded = embedded_ipv4(peer)
+        if embedded is None:
             # The zone of a link-local address would otherwise split one network into many.
             return str(ip_network((int(peer), 48), strict=False))
-        peer = peer.ipv4_mapped
+        peer = embedded
     return str(ip_network((int(peer), 24), strict=False))
 
 

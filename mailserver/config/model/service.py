@@ -82,6 +82,11 @@ class Bans:
         default=(),
         example=["203.0.113.0/24"],
     )
+    private: bool = setting(
+        "Ban private addresses, too (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 169.254.0.0/16, fc00::/7). Only if no "
+        "proxy or gateway, through which many clients come, has one.",
+        default=False,
+    )
     names: Count = setting("Names that one address may try within 10 minutes before it is banned.", default=Count(10))
     guesses: Count = setting(
         "Wrong passwords, each counted once, that one address may try within 10 minutes before it is banned.",

@@ -135,6 +135,7 @@ class GuessMade:
     digest: str = field(validator=max_len(MAX_WORD))
     protocol: str = field(validator=max_len(MAX_WORD))
     id: str = field(validator=max_len(MAX_WORD))
+    is_proof: bool = False
 
 
 @frozen

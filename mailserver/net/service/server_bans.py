@@ -1,14 +1,15 @@
 """The bans of the server, in the master or in the single process: counted here, kept in a file, changed by the administrator.
 
-The file is read at the start and written in a thread. With 100,000 bans that takes some tenths of a second, so the time until the
-next write grows with the last one.
+The file is read at the start, in steps between which clients are served, and written in a thread. A ban is written at once,
+and further ones after SAVE_AFTER seconds. With 100,000 bans a write takes some tenths of a second, so the time until the next one
+grows with the last one. What is not written when the process is killed is lost.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,7 @@ from mailserver.system.atomic_file import replace_file
 
 FILE: Final = "bans"
 SAVE_AFTER: Final = 1.0
-"""Seconds for which changes are gathered before the file is written, at least."""
+"""Seconds after a write for which changes are gathered, at least."""
 SAVE_SHARE: Final = 20.0
 """The time until the next write is at least so many times that of the last one."""
 
@@ -56,30 +57,53 @@ class ServerBans:
         self._path = directory / FILE
         self._is_changed = False
         self._is_timed = False
-        self._save_after = SAVE_AFTER
+        self._save_from = clock()
+        """Time of the next write, if there is anything to write."""
         self._saving: Deferred[None] | None = None
+        self._loading: Iterator[list[Ban]] | None = None
+        """The rest of the file, while it is read."""
         self._has_complained = False
 
     def __len__(self) -> int:
         return len(self.bans)
 
     def load(self, config: Config) -> None:
-        """Read the file before any client is served: this may block. A damaged file is renamed, and there are no bans."""
+        """Read the file: STEP bans at once, the others step by step when the reactor runs.
+
+        A damaged file is renamed; the bans before the damage hold, and none of a file that was cut.
+        """
         self.bans.configure(rules_of(config))
         try:
             with open(self._path, "rb") as file:
-                self.bans.restore(from_text(file.read(LARGEST_FILE)))
+                self._loading = from_text(file.read(LARGEST_FILE))
         except FileNotFoundError:
             return
+        except OSError as error:
+            self._complain(str(error))
+        self._load_more()
+
+    def _load_more(self) -> None:
+        self._load_step()
+        if self._loading is not None:
+            self._reactor.callLater(0, self._load_more)
+        elif self._is_changed:
+            self._save_later()
+
+    def _load_step(self) -> None:
+        """Take some more bans of the file, if it is being read."""
+        try:
+            rows = next(self._loading, None) if self._loading is not None else None
         except DamagedBans as error:
-            aside = self._path.with_suffix(".damaged")
+            rows, aside = None, self._path.with_suffix(".damaged")
             self._complain(f"{error}: {self._path} is set aside as {aside}")
             try:
                 os.replace(self._path, aside)
             except OSError as failure:
                 self._complain(str(failure))
-        except OSError as error:
-            self._complain(str(error))
+        if rows is None:
+            self._loading = None
+        elif changes := self.bans.restore(rows):
+            self.send(changes)
 
     def configure(self, config: Config) -> None:
         """Use the settings of a changed configuration."""
@@ -112,6 +136,9 @@ class ServerBans:
 
     def stop(self) -> Deferred[None]:
         """Write unwritten changes."""
+        while self._loading is not None:
+            # The file would otherwise be replaced by a part of it.
+            self._load_step()
         if self._saving is not None:
             return self._saving.addCallback(lambda _none: self.stop())
         return self._save() if self._is_changed else succeed(None)
@@ -204,9 +231,9 @@ class ServerBans:
         self._save_later()
 
     def _save_later(self) -> None:
-        if not self._is_timed:
+        if not self._is_timed and self._loading is None:
             self._is_timed = True
-            self._reactor.callLater(self._save_after, self._save_now)
+            self._reactor.callLater(max(self._save_from - self._clock(), 0.0), self._save_now)
 
     def _save_now(self) -> None:
         self._is_timed = False
@@ -229,7 +256,8 @@ class ServerBans:
 
         def end(result: Failure | None) -> None:
             self._saving = None
-            self._save_after = max(SAVE_AFTER, SAVE_SHARE * (self._clock() - began))
+            ended = self._clock()
+            self._save_from = ended + max(SAVE_AFTER, SAVE_SHARE * (ended - began))
             if isinstance(result, Failure):
                 log.failure("the bans are not written", result, event="bug")
             if self._is_changed:
@@ -249,6 +277,7 @@ def rules_of(config: Config) -> BanRules:
         names=config.bans.names,
         guesses=config.bans.guesses,
         time=config.bans.time,
+        private=config.bans.private,
     )
 
 

@@ -167,7 +167,15 @@ class BanSync:
     def report(self, guess: Guess) -> None:
         """Report a guess to the master."""
         self._link.report(
-            GuessMade(guess.peer, guess.name[:MAX_NAME], guess.shown[:MAX_NAME], guess.digest, guess.protocol, guess.id)
+            GuessMade(
+                guess.peer,
+                guess.name[:MAX_NAME],
+                guess.shown[:MAX_NAME],
+                guess.digest,
+                guess.protocol,
+                guess.id,
+                guess.is_proof,
+            )
         )
 
 

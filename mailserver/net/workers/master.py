@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from attrs import astuple
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
@@ -182,7 +183,7 @@ class MasterService(ServiceProcess):
         self.bans.users_came(self.known_networks.take(rows))
 
     def _take_guess(self, guess: GuessMade) -> None:
-        self.bans.take(Guess(guess.peer, guess.name, guess.shown, guess.digest, guess.protocol, guess.id))
+        self.bans.take(Guess(*astuple(guess)))
 
     def _send_bans(self, changes: Sequence[tuple[int, float]]) -> None:
         message = BansChanged(tuple(changes))
