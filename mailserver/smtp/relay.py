@@ -42,6 +42,14 @@ class SMTPUTF8Refused(MailError):
     text = "the next hop does not take addresses or header fields beyond ASCII"
 
 
+class HopRefusal(RelayDown):
+    """The hop refuses what must be before a message can be sent; `reply` is its own."""
+
+    def __init__(self, text: str, reply: Reply) -> None:
+        super().__init__(f"{text} (reply {reply.code})")
+        self.reply = reply
+
+
 class ReplyReader:
     """Cuts the hop's bytes into replies (RFC 5321 4.2.1)."""
 
@@ -108,11 +116,11 @@ def relay_reply(reply: Reply) -> Reply:
     return Reply(code, enhanced, tuple(line[:MAX_TEXT] for line in reply.lines))
 
 
-class _TLS:
+class StartTLS:
     """The value that a conversation yields when TLS must start now."""
 
 
-_Conversation = Generator[bytes | _TLS, Reply, Reply]
+Conversation = Generator[bytes | StartTLS, Reply, Reply]
 
 
 class RelayExchange:
@@ -132,7 +140,7 @@ class RelayExchange:
         self._credentials = credentials
         self._reader = ReplyReader()
         self._output = bytearray()
-        self._conversation: _Conversation | None = None
+        self._conversation: Conversation | None = None
 
     def next_bytes(self) -> bytes:
         """The bytes to send now; empty if it is the hop's turn."""
@@ -220,7 +228,7 @@ class RelayExchange:
         value = self.extensions.get("SIZE", "")
         return int(value) or None if re.fullmatch("[0-9]{1,20}", value) else None
 
-    def _start(self, conversation: _Conversation) -> None:
+    def _start(self, conversation: Conversation) -> None:
         self.outcome = None
         self._conversation = conversation
         step = next(conversation)
@@ -236,7 +244,7 @@ class RelayExchange:
         except StopIteration as stop:
             self.outcome = stop.value
             return
-        if isinstance(step, _TLS):
+        if isinstance(step, StartTLS):
             self.tls_due = True
         else:
             self._output += step
@@ -244,10 +252,10 @@ class RelayExchange:
     def _queue(self, line: str) -> None:
         self._output += line.encode("ascii") + b"\r\n"
 
-    def _ask(self, line: str) -> _Conversation:
+    def _ask(self, line: str) -> Conversation:
         return (yield line.encode("utf-8") + b"\r\n")
 
-    def _mail_and_rcpt(self, lines: str) -> _Conversation:
+    def _mail_and_rcpt(self, lines: str) -> Conversation:
         answer = self.mail_reply = yield from self._ask(lines)
         if answer.code // 100 == 2:
             return (yield from self._wait())
@@ -255,49 +263,58 @@ class RelayExchange:
             yield from self._wait()  # without a sender it is no success, whatever it says
         return answer
 
-    def _wait(self) -> _Conversation:
+    def _wait(self) -> Conversation:
         return (yield b"")
 
-    def _refusal(self) -> _Conversation:
+    def _refusal(self) -> Conversation:
         reply = yield b""
         if reply.code // 100 in {2, 3}:
             raise RelayDown("the next hop accepted a message before its end")
         return reply
 
-    def _open(self) -> _Conversation:
+    def _open(self) -> Conversation:
         greeting = yield b""
-        _require(greeting, 220, "the next hop does not greet")
-        hello = yield from self._ask(f"EHLO {self._hostname}")
-        self._read_extensions(hello)
+        require(greeting, 220, "the next hop does not greet")
+        hello = yield from self._say_hello()
         if self._starttls:
             if "STARTTLS" not in self.extensions:
                 raise RelayDown("the next hop offers no STARTTLS")
-            _require((yield from self._ask("STARTTLS")), 220, "the next hop refuses STARTTLS")
-            hello = yield _TLS()
-            self._read_extensions(hello)
+            hello = yield from self._secure()
         if self._credentials is not None:
             return (yield from self._log_in(self._credentials))
         return hello
 
+    def _say_hello(self) -> Conversation:
+        hello = yield from self._ask(f"EHLO {self._hostname}")
+        self._read_extensions(hello)
+        return hello
+
+    def _secure(self) -> Conversation:
+        """STARTTLS, the handshake, and the reply to the EHLO behind it."""
+        require((yield from self._ask("STARTTLS")), 220, "the next hop refuses STARTTLS")
+        hello = yield StartTLS()
+        self._read_extensions(hello)
+        return hello
+
     def _read_extensions(self, hello: Reply) -> None:
-        _require(hello, 250, "the next hop refuses EHLO")
+        require(hello, 250, "the next hop refuses EHLO")
         for line in hello.lines[1:]:
             keyword, _, parameters = line.partition(" ")
             self.extensions[keyword.upper()] = parameters
 
-    def _log_in(self, credentials: Credentials) -> _Conversation:
+    def _log_in(self, credentials: Credentials) -> Conversation:
         offered = self.extensions.get("AUTH", "").upper().split()
         name, password = credentials.name.encode("utf-8"), credentials.password.reveal()
         if "PLAIN" in offered:
             message = b"\0" + name + b"\0" + password
             answer = yield from self._ask(f"AUTH PLAIN {_base64(message)}")
         elif "LOGIN" in offered:
-            _require((yield from self._ask("AUTH LOGIN")), 334, "the next hop refuses AUTH")
-            _require((yield from self._ask(_base64(name))), 334, "the next hop refuses AUTH")
+            require((yield from self._ask("AUTH LOGIN")), 334, "the next hop refuses AUTH")
+            require((yield from self._ask(_base64(name))), 334, "the next hop refuses AUTH")
             answer = yield from self._ask(_base64(password))
         else:
             raise RelayDown("the next hop offers no AUTH mechanism that is supported here")
-        _require(answer, 235, "the next hop refuses our login")
+        require(answer, 235, "the next hop refuses our login")
         return answer
 
 
@@ -305,6 +322,7 @@ def _base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-def _require(reply: Reply, code: int, sentence: str) -> None:
+def require(reply: Reply, code: int, sentence: str) -> None:
+    """Raises: HopRefusal for another code."""
     if reply.code != code:
-        raise RelayDown(f"{sentence} (reply {reply.code})")
+        raise HopRefusal(sentence, reply)
