@@ -288,3 +288,37 @@ def test_before_tls_nothing_is_asked(protocol: Protocol, tmp_path: Path) -> None
     said = site.begin("SCRAM-SHA-256", b"n,,n=anna@example.test,r=abc")
     assert b"TLS" in said
     assert not said.startswith(protocol.asks + b"r=")
+
+
+@pytest.mark.parametrize("answer", [b"*", b"!"], ids=["cancelled", "no-base64"])
+def test_a_client_that_takes_salts_and_gives_no_proof_counts_as_failing(
+    protocol: Protocol, tmp_path: Path, answer: bytes
+) -> None:
+    """Otherwise one connection could ask for the salts of any number of names, unseen."""
+    site = Site(protocol, tmp_path)
+    site.authenticator.can = EVERYTHING
+    first = base64.b64encode(b"n,,n=nobody@example.test,r=abc")
+    for number in range(1, 6):
+        site.client.send(protocol.begin + b"SCRAM-SHA-256 " + first + b"\r\n")
+        assert protocol.asks in site.client.take()
+        site.client.send(answer + b"\r\n")
+        site.client.take()
+        # Another command between them resets no count.
+        site.client.send(b"n NOOP\r\n" if protocol.name == "imap" else b"NOOP\r\n")
+        site.client.take()
+        assert len(site.logged("login-failed")) == number
+        assert site.client.done == (number == 5)
+    assert {each["user"] for each in site.logged("login-failed")} == {"nobody@example.test"}
+
+
+def test_a_login_after_one_cancelled_exchange_is_as_any_other(protocol: Protocol, tmp_path: Path) -> None:
+    site = Site(protocol, tmp_path)
+    site.authenticator.can = EVERYTHING
+    first = base64.b64encode(b"n,,n=anna@example.test,r=abc")
+    site.client.send(protocol.begin + b"SCRAM-SHA-256 " + first + b"\r\n")
+    site.client.take()
+    site.client.send(b"*\r\n")
+    assert b"cancelled" in site.client.take()
+    plain = base64.b64encode(b"\0anna@example.test\0secret")
+    site.client.send(protocol.begin + b"PLAIN " + plain + b"\r\n")
+    assert protocol.done in site.client.take()

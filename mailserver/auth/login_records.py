@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from mailserver.auth.interfaces import LoginContext, User
 from mailserver.errors import (
@@ -16,13 +17,16 @@ from mailserver.errors import (
 from mailserver.explain.record import Record
 from mailserver.explain.trace import Rule
 
+_DECIDED: Final = (Rule.BANNED, Rule.CANCELLED)
+"""Rules that hold whatever the class of the error is."""
+
 
 def refusal_record(error: MailError, ref: str, name: tuple[str, str], method: str, context: LoginContext) -> Record:
     """The record of a refused login. `name`: as typed, which may be a password, and as it may be shown."""
     trace = context.trace
     is_delegate = bool(trace.user and trace.acting_for)
     rule = trace.rule
-    if rule is None or not (isinstance(error, AuthFailed) or rule is Rule.BANNED):
+    if rule is None or not (isinstance(error, AuthFailed) or rule in _DECIDED):
         rule = _rule_of(error, trace.user)
     typed, shown = name
     return Record(

@@ -173,6 +173,7 @@ _NAMES: Final = {
     Rule.TOO_MANY: "too many attempts at once",
     Rule.LIMIT: "a limit",
     Rule.BANNED: "a ban of its address",
+    Rule.CANCELLED: "a proof that did not come",
     Rule.MAILBOX: "mail that could not be opened",
 }
 
@@ -221,6 +222,10 @@ _ADVICE: Final[dict[Rule, Callable[[Record, Facts], str]]] = {
     ),
     Rule.BANNED: _fixed(
         "`mailserver bans list` shows the reason and the end of the ban, `mailserver bans remove` lifts it."
+    ),
+    Rule.CANCELLED: _fixed(
+        "nothing, if the program then logged in by another mechanism. Otherwise look at its settings: it began SCRAM and gave up, as"
+        " some do that are asked for a password at that moment. Many of these are somebody who tries names."
     ),
     Rule.MAILBOX: _fixed("look at the reason above: the password was right, and the mail could not be opened."),
 }

@@ -35,6 +35,7 @@ class Rule(enum.Enum):
     TOO_MANY = "too many"
     LIMIT = "limit"
     BANNED = "banned"
+    CANCELLED = "cancelled"
     MAILBOX = "mailbox"
 
 

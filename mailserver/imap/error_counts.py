@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mailserver.errors import AuthFailed, MailError, PrivacyRequired
+from mailserver.session.sasl_exchange import ProofMissing
 
 ERRORS_BEFORE_LOGIN = 5
 """In a row."""
@@ -27,7 +28,7 @@ class ErrorCounts:
 
     def note(self, error: MailError) -> None:
         """Count a refusal. NO is no error of the client, unless it is that of a login."""
-        failed_login = isinstance(error, AuthFailed)
+        failed_login = isinstance(error, AuthFailed | ProofMissing)
         self._cleartext_logins += isinstance(error, PrivacyRequired)
         self._failed_logins += failed_login
         if error.imap_status == "BAD" or failed_login:

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from mailserver.auth.interfaces import Authenticator, LoginContext, ShownCertificate, User
 from mailserver.errors import AuthFailed, BadSyntax, MailError
+from mailserver.explain.trace import Rule
 from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Mechanism, NeedKeys
 from mailserver.sasl.registry import MECHANISMS, Situation, sends_password
 from mailserver.session.channel import Channel, ConnectionInfo
@@ -30,6 +31,10 @@ class ExchangeCancelled(MailError):
     imap_status: ClassVar[str] = "BAD"
     smtp_reply: ClassVar[tuple[int, str]] = (501, "5.7.0")
     text = "authentication was cancelled"
+
+
+class ProofMissing(ExchangeCancelled):
+    """The client has learned the salt of a name by SCRAM, and gives no proof (`SaslExchange.lacks_proof`)."""
 
 
 def situation(channel: Channel, authenticator: Authenticator) -> Situation:
@@ -130,6 +135,8 @@ class SaslExchange:
         """
         self.name = ""
         """The name that the client claims, once it is known, as sent."""
+        self.lacks_proof = False
+        """Has the exchange ended as the client, which had the salt of a name, gave no proof? It counts as a failed login."""
         self.last: bytes | None = None
         """The server's last message, in base64, if there is one that is still to be sent."""
         self._last_with_success = last_with_success
@@ -141,7 +148,8 @@ class SaslExchange:
     async def run(self, initial: bytes | None) -> User:
         """Begin with the initial response as it was sent, None without one.
 
-        Raises: BadSyntax and ExchangeCancelled, which are no failed login; AuthFailed, AuthorizationFailed, AuthUnavailable.
+        Raises: BadSyntax and ExchangeCancelled, which are no failed login unless `lacks_proof`; AuthFailed, AuthorizationFailed,
+        AuthUnavailable.
         """
         step = self._mechanism.step(None if initial is None else b"" if initial == b"=" else _decode(initial))
         while True:
@@ -150,7 +158,8 @@ class SaslExchange:
                     step = self._mechanism.step(await self._answer_to(data))
                 case NeedKeys(name, hash_name, take):
                     self.name = name
-                    step = take(await self._authenticator.scram_keys(name, hash_name, self._context))
+                    challenge = take(await self._authenticator.scram_keys(name, hash_name, self._context))
+                    step = self._mechanism.step(await self._proof(challenge.data))
                 case Failed(reason):
                     raise AuthFailed(reason)
                 case Done(claim, last):
@@ -161,6 +170,14 @@ class SaslExchange:
                     elif last is not None and await self._answer_to(last):
                         raise AuthFailed("the client answered the server's last message by more than an empty line")
                     return user
+
+    async def _proof(self, challenge: bytes) -> bytes:
+        try:
+            return await self._answer_to(challenge)
+        except (BadSyntax, ExchangeCancelled):
+            self._context.trace.rule = Rule.CANCELLED
+            self.lacks_proof = True
+            raise
 
     async def _answer_to(self, data: bytes) -> bytes:
         line = await self._ask(binascii.b2a_base64(data, newline=False))

@@ -35,6 +35,7 @@ def context(**changes: object) -> LoginContext:
         (AuthUnavailable(), Trace(rule=Rule.WRONG), Rule.UNAVAILABLE),
         (TooManyLogins(), Trace(rule=Rule.WRONG), Rule.TOO_MANY),
         (TooManyLogins(), Trace(rule=Rule.BANNED), Rule.BANNED),
+        (MailError(), Trace(rule=Rule.CANCELLED), Rule.CANCELLED),
         (AuthorizationFailed(), Trace(rule=Rule.CERTIFICATE, user=ANNA), Rule.AUTHORIZATION),
         (LimitReached("too many sessions"), Trace(rule=Rule.CERTIFICATE, user=ANNA), Rule.LIMIT),
         (StorageFailure(), Trace(rule=Rule.CERTIFICATE, user=ANNA), Rule.MAILBOX),

@@ -19,6 +19,7 @@ from mailserver.session.login_refusal import refuse_login
 from mailserver.session.sasl_exchange import (
     ExchangeCancelled,
     ExposedExchange,
+    ProofMissing,
     SaslExchange,
     login_context,
     may_begin,
@@ -153,8 +154,12 @@ async def authenticate(session: Session, command: Command) -> str:
     exchange = SaslExchange(mechanism, session.input.read_continuation, services.authenticator, context)
     try:
         user = await exchange.run(initial)
-    except (BadSyntax, ExchangeCancelled):
-        raise
+    except (BadSyntax, ExchangeCancelled) as error:
+        if not exchange.lacks_proof:
+            raise
+        missing = ProofMissing()
+        _refuse(session, context, exchange.name, name, missing)
+        raise missing from error
     except MailError as error:
         _refuse(session, context, exchange.name, name, error)
         raise

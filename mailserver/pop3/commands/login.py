@@ -80,7 +80,9 @@ async def auth(session: Session, argument: bytes) -> None:
     exchange = SaslExchange(mechanism, ask, services.authenticator, context)
     try:
         user = await exchange.run(initial or None)
-    except (BadSyntax, ExchangeCancelled):
+    except (BadSyntax, ExchangeCancelled) as error:
+        if exchange.lacks_proof:
+            session.login_failed(context, exchange.name, method, error)
         raise
     except MailError as error:
         session.login_failed(context, exchange.name, method, error)

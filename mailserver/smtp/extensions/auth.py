@@ -79,8 +79,12 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
     try:
         user = await exchange.run(initial or None)
         channel.logged_in(user.name, user.credential, user.delegate)
-    except (BadSyntax, ExchangeCancelled):
-        raise
+    except (BadSyntax, ExchangeCancelled) as error:
+        if not exchange.lacks_proof:
+            raise
+        refuse_login(channel, authenticator, context, exchange.name, error, method=method)
+        _refuse(session, error)
+        return
     except MailError as error:
         refuse_login(channel, authenticator, context, exchange.name, error, method=method)
         _refuse(session, AuthUnavailable(error.sentence) if isinstance(error, LimitReached) else error)
