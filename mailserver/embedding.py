@@ -31,6 +31,7 @@ from mailserver.net.connection.open_connections import OpenConnections, Shutdown
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.log.events import log
+from mailserver.net.service.dkim_keys import log_problems, with_dkim_keys
 from mailserver.net.transport.stock import Transports, stock_transports
 from mailserver.problems import find_problems
 from mailserver.session.channel import Channel
@@ -112,6 +113,8 @@ class MailServices(Service):
             raise InvalidConfiguration(
                 f"[server] user is {user}, and this process is root: start twistd with --uid {user}"
             )
+        self._config, keys = with_dkim_keys(self._config)
+        log_problems(keys)
         try:
             services = Services(self._config, self.reactor)
         except SystemExit as error:

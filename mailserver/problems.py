@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import OpenSSL
@@ -12,6 +13,7 @@ from mailserver.config.directories import check_directories
 from mailserver.config.model import Config, Problem
 from mailserver.config.socket_rights import check_sockets
 from mailserver.config.trusted_files import check_trusted
+from mailserver.dkim.key_file import exposed, read_signing
 from mailserver.imap.search import criteria
 from mailserver.pop3 import uidl
 from mailserver.smtp import postmaster_check
@@ -29,7 +31,24 @@ def check_named(config: Config) -> list[Problem]:
         *postmaster_check.check(config),
         *check_directories(config),
         *check_sockets(config),
+        *check_dkim_keys(config),
     ]
+
+
+def check_dkim_keys(config: Config) -> list[Problem]:
+    """Find domains whose DKIM keys cannot be read, or may be known to others. Their mail goes on, so these are warnings."""
+    directory = config.server.state_dir
+    if not os.access(directory, os.X_OK):
+        return []  # whoever checks is not the user that reads keys
+    faults = dict(read_signing(directory, config.signed_domains).problems)
+    problems = []
+    for domain in config.domains:
+        if domain.name in faults:
+            reason = f"leaves its mail unsigned: {faults[domain.name]}"
+        elif not (reason := exposed(directory, domain.name)):
+            continue
+        problems.append(config.problem(f"{domain.place} dkim", f'"{domain.dkim}"', reason, warning=True))
+    return problems
 
 
 def check_libraries() -> list[Problem]:

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import socket
 import string
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from mailserver.cli.samples import now, sample_messages
 from mailserver.cli.users_file import UsersFile
 from mailserver.config.kinds import PORTS
 from mailserver.directory.model import AddressKind, StoredAddress, Target
+from mailserver.dkim import key_file
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.system.atomic_file import replace_file, sync_directory
@@ -116,6 +118,7 @@ def make(demonstration: Demonstration, extra_users: int, *, users_file: bool = F
     for each in (directory, *(directory / name for name in ("certs", "mail", "run", "state"))):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_certificates(demonstration)
+    _make_dkim_keys(demonstration)
     accounts = _make_accounts(demonstration, extra_users)
     store = store_of(demonstration, users_file=users_file)
     is_new = demonstration_accounts.make_users(store, accounts, ADDRESSES)
@@ -175,6 +178,16 @@ def _make_certificates(demonstration: Demonstration) -> None:
             made = authority.sign(signer, private.public_key(), covered, "server", days=DAYS, now=present)
             replace_file(key, key_pem(private))
             replace_file(certificate, certificate_pem(made), mode=0o644)
+
+
+def _make_dkim_keys(demonstration: Demonstration) -> None:
+    """Make keys that sign mail of both domains; nobody finds their records, as the domains are not in DNS."""
+    state, present = demonstration.directory / "state", time.time()
+    for domain in USERS:
+        if not key_file.path_of(state, domain).exists():
+            keys = key_file.DomainKeys(domain, ()).with_set("demonstration", present).with_waiting_signing(present)
+            with key_file.changing(state):
+                key_file.write(state, keys)
 
 
 def _make_authority(demonstration: Demonstration) -> None:

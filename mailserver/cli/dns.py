@@ -10,11 +10,13 @@ import click
 
 from mailserver.cli.cert import listed
 from mailserver.cli.columns import print_table
+from mailserver.cli.dkim import published_keys
 from mailserver.cli.dns_answers import BadResolver, Finding, Resolver, compare
 from mailserver.cli.options import FullHelpGroup, config_option, load_or_fail, suggestion
 from mailserver.config.model import Config, Domain
 from mailserver.discovery.dns_records import TTL, Note, Record, records
 from mailserver.discovery.services import find_domain, mail_host, public_addresses
+from mailserver.dkim.key_file import BadKeyFile
 from mailserver.tls.keypair.dns_values import issuer_name, key_digest
 
 _MAX_CERTIFICATE = 1 << 20
@@ -111,7 +113,12 @@ def _records(config: Config, domain: Domain) -> list[Record | Note]:
                 keys.setdefault(host, []).append(digest)
             if issuer is not None and table.name == domain.name:
                 issuers[issuer] = None
-    return records(config, domain, keys, list(issuers))
+    try:
+        dkim = published_keys(config, domain)
+    except BadKeyFile as error:
+        click.echo(f"{error}; its DKIM records are omitted", err=True)
+        dkim = []
+    return records(config, domain, keys, list(issuers), dkim)
 
 
 def _certificate(config: Config, table: Domain, path: Path | None) -> bytes:

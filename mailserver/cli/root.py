@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         directory,
         directory_check,
         directory_document,
+        dkim,
         dns,
         domain,
         domain_addresses,
@@ -72,6 +73,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
         "directory_document:plan_file",
         "directory_document:apply_file",
     ),
+    "dkim": ("dkim:dkim",),
     "dns": ("dns:dns",),
     "domain": (
         "domain:domain",

@@ -1,7 +1,7 @@
 """The DNS records by which clients and other mail servers find a domain's services and validate its mail.
 
 MX (RFC 5321 5.1), SRV (RFC 6186, RFC 8314 5.1, MS-OXDISCO 3.1.5.3), MTA-STS and TLSRPT (RFC 8461 3.1, RFC 8460 3), SPF
-(RFC 7208), DMARC (RFC 7489 6.3), CAA (RFC 8659), TLSA (RFC 6698; "3 1 1", as RFC 7671 5.1 advises).
+(RFC 7208), DKIM (RFC 6376 3.6), DMARC (RFC 7489 6.3), CAA (RFC 8659), TLSA (RFC 6698; "3 1 1", as RFC 7671 5.1 advises).
 """
 
 from __future__ import annotations
@@ -54,12 +54,16 @@ class Note:
 
 
 def records(
-    config: Config, domain: Domain, keys: Mapping[str, Sequence[str]], issuers: Sequence[str]
+    config: Config,
+    domain: Domain,
+    keys: Mapping[str, Sequence[str]],
+    issuers: Sequence[str],
+    dkim: Sequence[tuple[str, str]] = (),
 ) -> list[Record | Note]:
     """Return all records and remarks of a domain.
 
     `keys` maps a host to the SHA-256 of each public key that it is served with, hexadecimal. `issuers` are the CAA names of
-    the authorities that issue certificates.
+    the authorities that issue certificates. `dkim` has the selector and the text of each DKIM key.
     """
     host, offered = mail_host(config, domain), services(config, domain)
     found: list[Record | Note] = []
@@ -67,6 +71,9 @@ def records(
         return [Note(f"{domain.name} has only wildcard hosts: clients have no name to connect to")]
     found.append(Note(f"{host}. must have A and AAAA records with the addresses of this server"))
     found += _mail_from_elsewhere(config, domain)
+    found += dkim_records(domain.name, dkim)
+    if not dkim and domain.dkim == "sign":
+        found.append(Note(f"DKIM: `mailserver dkim create {domain.name}` makes the keys that sign its mail"))
     found += _services(domain, offered)
     found += _web(config, domain, host)
     found += [Record(f"{domain.name}.", "CAA", f'0 issue "{issuer}"') for issuer in issuers]
@@ -80,6 +87,11 @@ def records(
     if any(keys.get(name) for name, _port in places):
         found.append(Note("TLSA: only useful with DNSSEC; publish the next key before it is served"))
     return found
+
+
+def dkim_records(domain: str, keys: Sequence[tuple[str, str]]) -> list[Record]:
+    """The records of DKIM keys, each a selector and a text (RFC 6376 3.6.2)."""
+    return [Record(f"{selector}._domainkey.{domain}.", "TXT", _text(text)) for selector, text in keys]
 
 
 def _mail_from_elsewhere(config: Config, domain: Domain) -> Iterator[Record | Note]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
+from mailserver.dkim.canonical import MessageDigest
 from mailserver.errors import MailError, TooBig
 from mailserver.message.content import read_content
 from mailserver.message.header_size import HeaderSizeChecker
@@ -25,8 +26,17 @@ IN_MEMORY = 128 * 1024
 class Incoming:
     """One message. `failure` is the reason for its refusal, if there is one."""
 
-    def __init__(self, spool: Spool, limit: int, yield_to_others: Callable[[], Awaitable[None]]) -> None:
-        """`yield_to_others` is awaited in long work, so that other clients get their turn."""
+    def __init__(
+        self,
+        spool: Spool,
+        limit: int,
+        yield_to_others: Callable[[], Awaitable[None]],
+        digest: MessageDigest | None = None,
+    ) -> None:
+        """`yield_to_others` is awaited in long work, so that other clients get their turn.
+
+        `digest` gets the message: in the thread of the spool what goes there, so that nothing large is read again.
+        """
         self.size = 0
         """Octets so far, without dot-stuffing (RFC 1870 5); of the finished message, with the replaced start."""
         self.eight_bit = False
@@ -42,6 +52,7 @@ class Incoming:
         self._headers = HeaderSizeChecker()
         self._start = b""
         self._replaced = 0
+        self._digest = digest
 
     @property
     def in_memory(self) -> bytes | None:
@@ -116,6 +127,15 @@ class Incoming:
         text = self.in_memory
         return text is None or has_8bit_header(text)
 
+    def body_hash(self) -> bytes | None:
+        """The digest of the finished message, None if it has none. Once."""
+        digest, self._digest = self._digest, None
+        if digest is None:
+            return None
+        if self._file is None:
+            digest.update(bytes(self._memory))
+        return digest.digest()
+
     def replace_start(self, length: int, start: bytes) -> None:
         """Replace the first `length` octets of the finished message by `start`. Once."""
         self._start, self._replaced = start, length
@@ -145,5 +165,5 @@ class Incoming:
             self._file = self._spool.create()
         data = bytes(self._memory)
         self._memory.clear()
-        await self._file.write(data)
+        await self._file.write(data, None if self._digest is None else self._digest.update)
         self._spooled += len(data)

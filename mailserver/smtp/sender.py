@@ -111,8 +111,8 @@ async def owns(authenticator: Authenticator, user: User, address: Address) -> bo
     return await authenticator.may_send_as(user, address.key)
 
 
-async def check_header(fields: Sequence[Field], envelope: Address | None, owned: Owns) -> bool:
-    """Is there a From field? Raises: BadMessage, SenderRefused, AuthUnavailable."""
+async def check_header(fields: Sequence[Field], envelope: Address | None, owned: Owns) -> Sequence[Address]:
+    """The authors; none without a From field. Raises: BadMessage, SenderRefused, AuthUnavailable."""
     froms = [field for field in fields if field.name == "from"]
     senders = [field for field in fields if field.name == "sender"]
     if len(froms) > 1 or len(senders) > 1:
@@ -135,7 +135,7 @@ async def check_header(fields: Sequence[Field], envelope: Address | None, owned:
         raise BadMessage(f"the message has more than {MAX_RESENT} Resent-From and Resent-Sender fields")
     for field in resent:
         await _check_all(field.name.title(), parse_mailboxes(field.body), owned)
-    return bool(froms)
+    return authors
 
 
 async def _check_all(name: str, addresses: Sequence[Address], owned: Owns) -> None:

@@ -18,8 +18,8 @@ from mailserver.store.interfaces import StoreRunner
 class SpoolFile(Protocol):
     """One message's file."""
 
-    async def write(self, data: bytes) -> None:
-        """Append bytes. Raises: NoSpace, StoreUnavailable."""
+    async def write(self, data: bytes, also: Callable[[bytes], None] | None = None) -> None:
+        """Append bytes; `also` gets them in the same thread. Raises: NoSpace, StoreUnavailable."""
 
     async def read(self, offset: int, count: int) -> bytes:
         """Those bytes, fewer at the end. Raises: StoreUnavailable."""
@@ -61,8 +61,8 @@ class _File:
     def descriptor(self) -> int:
         return self._descriptor
 
-    async def write(self, data: bytes) -> None:
-        await self._runner.run(lambda: self._write(data))
+    async def write(self, data: bytes, also: Callable[[bytes], None] | None = None) -> None:
+        await self._runner.run(lambda: self._write(data, also))
 
     async def read(self, offset: int, count: int) -> bytes:
         return await self._runner.run(lambda: self._read(offset, count))
@@ -72,7 +72,7 @@ class _File:
         if descriptor >= 0:
             await self._runner.run(lambda: os.close(descriptor))
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, also: Callable[[bytes], None] | None) -> None:
         try:
             if self._descriptor < 0:
                 # The name is removed at once: the file then ends with the process at the latest.
@@ -82,6 +82,8 @@ class _File:
             left = memoryview(data)
             while left:
                 left = left[os.write(self._descriptor, left) :]
+            if also is not None:
+                also(data)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise NoSpace from error

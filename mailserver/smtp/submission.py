@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mailserver.auth.interfaces import User
 from mailserver.config.model import Submission
@@ -30,6 +30,7 @@ from mailserver.smtp.received import format_date, new_message_id, protocol_name,
 from mailserver.smtp.recipient_lookups import RecipientLookUps
 from mailserver.smtp.sender import RESENT, check_header, owns
 from mailserver.smtp.session import Services, Session
+from mailserver.smtp.signing import MessageSigner, Unsigned
 from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import NO_PARAMETERS, LookupFailed, Transaction
 from mailserver.smtp.wire import Reply, reply, reply_to
@@ -53,6 +54,8 @@ class SubmissionServices(Services):
     mechanisms: Mechanisms
     """SASL mechanisms that the configuration allows, in the order of EHLO."""
     next_hop: NextHop | None = None
+    signer: MessageSigner = field(factory=MessageSigner)
+    """Signs the messages of domains that have keys."""
     detail_separator: str = "+"
     """The separator of details in local recipients; the configuration of LMTP has it."""
 
@@ -127,6 +130,7 @@ class SubmissionTransaction(Transaction):
         super().__init__(sender, parameters)
         self._session = session
         self._user = user
+        self.digest = session.services.signer.new_digest()
         size = parameters.get("SIZE")
         self._declared_size = size if isinstance(size, int) else None
         services = session.services
@@ -224,10 +228,11 @@ class SubmissionTransaction(Transaction):
         if self._refusal is not None:
             return [self._refusal]
         fields = parse_header(await incoming.read(0, MAX_HEADER + 2), FIELDS)
-        has_from = await check_header(fields, self.sender, self._session.owned)
-        await check_trace(incoming, self._session.verifies_here, submitted=True)
+        authors = await check_header(fields, self.sender, self._session.owned)
+        header = await check_trace(incoming, self._session.verifies_here, submitted=True)
         name = self._session.new_message_name()
-        prefix = self._prefix(fields, name, has_from=has_from)
+        prefix = self._prefix(fields, name, has_from=bool(authors))
+        prefix = self._signatures(authors, prefix + header, incoming) + prefix
         hop = self._hop if self._hop is not None and self._hop.accepted else None
         answer = reply(250, "2.0.0", f"accepted as {name}")
         if hop is None and len(self._local) == 1:
@@ -282,7 +287,7 @@ class SubmissionTransaction(Transaction):
         """Received, and the fields that the message lacks (RFC 6409 8)."""
         session, services = self._session, self._session.services
         info, now = session.channel.info, services.clock()
-        present = {field.name for field in fields}
+        present = {each.name for each in fields}
         only = next(iter(self._local.values()))[0] if self.recipients == 1 and self._local else None
         added = received_field(
             info,
@@ -295,17 +300,35 @@ class SubmissionTransaction(Transaction):
             hide_client=services.config.hide_client,
         )
         if not has_from:
-            author = (
-                self._user.name if "@" in self._user.name else self.sender or f"{self._user.name}@{services.hostname}"
-            )
-            added += f"From: <{author}>\r\n".encode("utf-8" if self.utf8 else "ascii", "replace")
+            added += f"From: <{self._author}>\r\n".encode("utf-8" if self.utf8 else "ascii", "replace")
         if "date" not in present:
             added += f"Date: {format_date(now)}\r\n".encode("ascii")
-        given = next((field.body for field in fields if field.name == "message-id"), None)
+        given = next((each.body for each in fields if each.name == "message-id"), None)
         self._message_id = new_message_id(services.hostname, now) if given is None else bounded(given, LONGEST_ID)
         if given is None:
             added += f"Message-ID: {self._message_id}\r\n".encode("ascii")
         return added
+
+    @property
+    def _author(self) -> str:
+        """The author of a message without a From field."""
+        user = self._user.name
+        return user if "@" in user else str(self.sender or f"{user}@{self._session.services.hostname}")
+
+    def _signatures(self, authors: Sequence[Address], header: bytes, incoming: Incoming) -> bytes:
+        """The DKIM-Signature fields of a message; none if it is left unsigned."""
+        session = self._session
+        body_hash = incoming.body_hash()
+        if body_hash is None:
+            return b""
+        domains = [author.domain for author in authors] or [self._author.rpartition("@")[2]]
+        signer, now = session.services.signer, session.services.clock()
+        try:
+            return signer.sign(signer.choose(domains, now), header, body_hash, now)
+        except Unsigned as unsigned:
+            if unsigned.log:
+                session.channel.log("dkim-unsigned", domain=unsigned.domain, reason=str(unsigned))
+            return b""
 
     def _log(self, event: str, name: str, incoming: Incoming, **more: object) -> None:
         services, hop = self._session.services, self._hop

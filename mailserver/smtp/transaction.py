@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from mailserver.auth.interfaces import Authenticator, LookUpBudget, Resolution
+from mailserver.dkim.canonical import MessageDigest
 from mailserver.errors import AuthUnavailable, MailError, NoSuchUser
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
@@ -38,6 +39,8 @@ class Transaction(ABC):
         """Recipients accepted."""
         self.incoming: Incoming | None = None
         """The message, once its data begins."""
+        self.digest: MessageDigest | None = None
+        """Gets the message while it comes, where it may have to be signed."""
 
     @property
     def utf8(self) -> bool:

@@ -24,6 +24,7 @@ from mailserver.smtp import tables as smtp_tables
 from mailserver.smtp.address import Address
 from mailserver.smtp.lmtp import LmtpServices
 from mailserver.smtp.postmaster import Postmaster
+from mailserver.smtp.signing import MessageSigner
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices
 from mailserver.smtp.transaction import find_recipients
@@ -91,6 +92,9 @@ def make_protocol_services(
         spool=spool,
         quotas=quotas,
         postmaster=postmaster,
+        signer=MessageSigner(
+            config.dkim_keys, silent=[domain.name for domain in config.domains if domain.dkim == "off"]
+        ),
         detail_separator=config.lmtp.detail_separator,
         next_hop=next_hop,
         gather=run_concurrently,

@@ -14,6 +14,7 @@ from mailserver.config import at_start, load
 from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config
 from mailserver.net.log.events import log, log_event
+from mailserver.net.service.dkim_keys import with_dkim_keys
 from mailserver.net.serving.serving import ReloadCheck
 from mailserver.problems import check_named
 from mailserver.tls.acme.acme_state import with_account
@@ -78,6 +79,7 @@ def check_reload(running: Config, tls: policy.TlsPolicy) -> ReloadCheck[Prepared
         config = with_account(config)
     except CannotRecord as error:
         lines.append(f"acme: {error}")
+    config, _dkim = with_dkim_keys(config)
     prepared = tls.prepare(config)
     refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
     return ReloadCheck(config, lines, PreparedReload(config, prepared), whole=not refused)

@@ -96,6 +96,10 @@ class Domain:
     sites: tuple[Site, ...] = ()
     """[[domain.site]]"""
     mta_sts: MtaSts | None = setting("The MTA-STS policy (RFC 8461). When absent, there is none.", default=None)
+    dkim: Literal["sign", "off"] = setting(
+        "Whether mail that users of the domain submit gets DKIM signatures, once `mailserver dkim create` has made keys.",
+        default="sign",
+    )
     quota: DomainQuota | None = setting("Limits of the domain's accounts. When absent, those of [quota].", default=None)
     number: int = position()
     site: int = position()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from attrs import Factory, frozen
+from attrs import Factory, field, frozen
 
 from mailserver.config.model.acme import Acme
 from mailserver.config.model.domain import Domain
@@ -44,6 +45,8 @@ class Config:
     ledger: Ledger = Factory(Ledger)
     source: Path = Path()
     """Path of the file."""
+    dkim_keys: tuple[Any, ...] = field(default=(), repr=False, eq=False, metadata={"no_key": True})
+    """`dkim.key_file.SigningDomain`s. The process that reads keys sets them; not a setting."""
     embedded: bool = not_a_key(default=False)
     """Is it for the factories in another program (`mailserver.embedding`), which need no listeners and no domains?"""
 
@@ -51,6 +54,11 @@ class Config:
     def domains_and_sites(self) -> tuple[Domain, ...]:
         """All tables with a certificate: the domains, each followed by its sites."""
         return tuple(each for domain in self.domains for each in domain.with_sites)
+
+    @property
+    def signed_domains(self) -> tuple[str, ...]:
+        """Domains whose mail gets DKIM signatures, if they have keys."""
+        return tuple(domain.name for domain in self.domains if domain.dkim == "sign")
 
     @property
     def acme_hosts(self) -> tuple[str, ...]:

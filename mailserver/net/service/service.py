@@ -47,6 +47,7 @@ from mailserver.net.listeners.unix_sockets import bind_unix, serve_unix, set_rig
 from mailserver.net.log.events import log
 from mailserver.net.log.log_file import LogFile
 from mailserver.net.service import systemd
+from mailserver.net.service.dkim_keys import DkimRotation, log_problems, with_dkim_keys
 from mailserver.net.service.known_networks_file import KnownNetworksFile
 from mailserver.net.service.process_identity import allow_files
 from mailserver.net.service.server_bans import ServerBans
@@ -84,6 +85,7 @@ class ServiceProcess(Service, ABC):
         self._acme: AcmeCertificates | None = None
         self._private_ca: PrivateCertificates | None = None
         self._account: AcmeAccount | None = None
+        self._dkim: DkimRotation | None = None
         self._watchdog: LoopingCall | None = None
         self.exposures = Exposures(reactor, config.server.state_dir)
         self.known_networks = KnownNetworksFile(reactor, config.server.state_dir)
@@ -117,7 +119,7 @@ class ServiceProcess(Service, ABC):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if self._certificates is not None:
             self._certificates.stop()
-        for renewing in (self._acme, self._private_ca):
+        for renewing in (self._acme, self._private_ca, self._dkim):
             if renewing is not None:
                 renewing.stop()
         ending = self.end()
@@ -184,6 +186,7 @@ class ServiceProcess(Service, ABC):
             served=lambda: served_chains(policy),
             serving=self._certificates,
         )
+        self._dkim = DkimRotation(self.reactor, config=lambda: self.config, reload=self.reload)
         self._account = AcmeAccount(
             self.reactor,
             config=lambda: self.config,
@@ -202,6 +205,11 @@ class ServiceProcess(Service, ABC):
             self.config = with_account(self.config)
         except CannotRecord as error:
             log.warn("acme: {reason}", event="acme-not-possible", reason=str(error))
+
+    def load_dkim_keys(self) -> None:
+        """Read the DKIM keys before any client is served."""
+        self.config, reading = with_dkim_keys(self.config)
+        log_problems(reading)
 
     # --- Steps that the subclasses have
 
@@ -227,6 +235,8 @@ class ServiceProcess(Service, ABC):
         if self._certificates is not None:
             self._certificates.start()
         self._follow_renewals()
+        if self._dkim is not None:
+            self._dkim.start()
         signal.signal(signal.SIGHUP, lambda _number, _frame: self.reactor.callFromThread(self._reload_by_signal))
         choice = choose_transports(self.config.server.transport, self.reactor)
         log.info("{notice}", event="transport", notice=choice.line)

@@ -78,6 +78,7 @@ class SingleProcessService(ServiceProcess):
             self.log_file.open()
             signal.signal(signal.SIGUSR1, lambda _number, _frame: self.reactor.callFromThread(reopen))
         self.load_acme_account()
+        self.load_dkim_keys()
         self._services = self._make_services(self.config)
         forward_logging()
         self._services.start()

@@ -137,6 +137,7 @@ class MasterService(ServiceProcess):
         with contextlib.suppress(OSError):
             self._mail_root = DirectoryId.of(self.config.mail.root)
         self.load_acme_account()
+        self.load_dkim_keys()
         self._policy, activation = self._make_policy()
         self.follow_certificates(self._policy, activation, self._serve_certificates)
         self._served = ServedConfig(self.config, self._policy.material)

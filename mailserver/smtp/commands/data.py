@@ -49,7 +49,9 @@ def require_recipients(session: Session) -> Transaction:
 def begin_message(session: Session, transaction: Transaction) -> Incoming:
     """The message of a transaction, empty as yet."""
     common = session.common
-    incoming = transaction.incoming = Incoming(common.spool, common.mail.max_message_size, session.channel.drain)
+    incoming = transaction.incoming = Incoming(
+        common.spool, common.mail.max_message_size, session.channel.drain, transaction.digest
+    )
     return incoming
 
 
