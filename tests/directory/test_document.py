@@ -32,6 +32,7 @@ from mailserver.directory.model import (
 )
 from mailserver.directory.plan import Plan, Surroundings
 from mailserver.directory.sqlite import SQLiteDatabase
+from tests import sweeps
 
 ROOT = Author("root", 1_790_000_000)
 ANNA, BEN, INFO, ALL = "anna@example.test", "ben@example.test", "info@example.test", "all@example.test"
@@ -347,8 +348,9 @@ def test_what_is_disabled_empty_too_deep_or_too_large() -> None:
     assert re.search(r"50000 targets, .* more than 1000", large.text)
 
 
-def test_fifty_thousand_targets_are_written_and_read(database: SQLiteDatabase) -> None:
-    targets = tuple(Target(f"x{number}@elsewhere.test", is_account=False, may_send=False) for number in range(50_000))
+def test_very_many_targets_are_written_and_read(database: SQLiteDatabase) -> None:
+    count = sweeps.choose(10_000, whole=50_000)
+    targets = tuple(Target(f"x{number}@elsewhere.test", is_account=False, may_send=False) for number in range(count))
     address_changes.add_address(database, ROOT, StoredAddress(ALL, AddressKind.GROUP, targets))
     text = text_of(applying.load(database))
     assert plan_of(database, text, delete=True).steps == ()
