@@ -170,6 +170,21 @@ class AuthUnavailable(MailError):
     text = "logging in is not possible at the moment, try again later"
 
 
+class AccountChanged(AuthUnavailable):
+    """The account was changed after a login was decided, and before its session began."""
+
+    text = "the account was changed in the meantime, try again"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self._reason = reason
+
+    @property
+    def reason(self) -> str:
+        """See MailError."""
+        return self._reason
+
+
 class TooManyLogins(AuthUnavailable):
     """Too many logins at once: this attempt was not checked. The client gets the sentence of AuthUnavailable."""
 

@@ -20,7 +20,7 @@ from attrs import frozen
 
 from mailserver.auth import resolution
 from mailserver.auth.interfaces import Abilities, DomainEntry, Entry, LoginContext, LookUpBudget, Resolution, User
-from mailserver.errors import AuthFailed, AuthorizationFailed, ConnectionLost, MailError
+from mailserver.errors import AccountChanged, AuthFailed, AuthorizationFailed, ConnectionLost, MailError
 from mailserver.explain.names import shown_name
 from mailserver.explain.refs import new_ref
 from mailserver.sasl.mechanism import Certified, Claim, Credentials
@@ -320,6 +320,8 @@ class FakeAuthenticator:
         """Id, typed name, method and protocol of each refused login."""
         self.accepted_logins: list[tuple[str, str, str]] = []
         """User, method and protocol of each login that was let in."""
+        self.changed: set[str] = set()
+        """Users that were changed since they were let in."""
         self.can = Abilities(frozenset(), certificates=False)
         self.exposures: list[tuple[str, bytes, str, str]] = []
         """Name, password, method and protocol of each that came in clear text."""
@@ -361,6 +363,11 @@ class FakeAuthenticator:
         if claim.authorization and claim.authorization.lower() != name:
             raise AuthorizationFailed
         return User(name)
+
+    async def confirm(self, user: User, context: LoginContext) -> None:
+        del context
+        if user.name in self.changed:
+            raise AccountChanged("it was changed")
 
     def exposed(
         self, credentials: Credentials, method: str, context: LoginContext, tell: Callable[[str], None]

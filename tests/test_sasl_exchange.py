@@ -229,6 +229,24 @@ def test_last_message_cancelled(site: Site) -> None:
     assert site.logged("login") == []
 
 
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN"])
+def test_a_change_before_the_client_answers_the_last_message(site: Site, mechanism: str) -> None:
+    if mechanism == "PLAIN":
+        site.authenticator.changed.add("anna@example.test")
+        said = site.begin("PLAIN", b"\0anna@example.test\0secret")
+    else:
+        proved(site, mechanism, scramp())
+        site.authenticator.changed.add("anna@example.test")
+        said = site.answer(b"")
+    assert b"was changed in the meantime, try again" in said
+    assert site.client.channel.user is None
+    (failure,) = site.logged("login-failed")
+    assert (failure["user"], failure["reason"]) == ("anna@example.test", "it was changed")
+    assert site.authenticator.accepted_logins == []
+    site.authenticator.changed.clear()
+    assert site.begin("PLAIN", b"\0anna@example.test\0secret").startswith(site.protocol.done)
+
+
 @pytest.mark.parametrize("line", [b"not base64!", b"biws=", b"\x00", b"b i"])
 def test_no_base64(site: Site, line: bytes) -> None:
     site.begin("SCRAM-SHA-256", b"n,,n=anna@example.test,r=abc")

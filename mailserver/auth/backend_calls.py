@@ -29,6 +29,11 @@ def with_asking(backend: IAuthBackend, asking: Asking) -> IAuthBackend:
     return cast("IAuthBackend", backend.with_asking(asking)) if isinstance(backend, GuardedBackend) else backend
 
 
+def unguarded(backend: object) -> object:
+    """The back end itself, without its guard."""
+    return backend.unguarded if isinstance(backend, GuardedBackend) else backend
+
+
 async def ask(backend: object, question: str, call: Callable[[], T | Awaitable[T]], trace: Trace | None) -> T:
     """The answer of a back end to a call, which the trace notes with its time."""
     if trace is None:

@@ -69,6 +69,8 @@ class CredentialCheck:
     ) -> None:
         """`weak_schemes`: verify entries of weak schemes. `renewals`: makes weaker ones anew."""
         self._listing = [each for each in sources if not IPasswordsOnly.providedBy(each.backend)]
+        self.lists_users = bool(self._listing)
+        """Does any back end know which users exist?"""
         self._passwords_only = [each for each in sources if IPasswordsOnly.providedBy(each.backend)]
         self._with_app_passwords = [each for each in self._listing if IAppPasswords.providedBy(each.backend)]
         self._hasher = hasher
@@ -99,7 +101,7 @@ class CredentialCheck:
         context.trace.user = user.name
         # Restrictions are checked only now: an earlier refusal would reveal the user.
         by_password = not user.credential and not isinstance(claim, Certified)
-        fault = await self._restriction(user, context, by_password=by_password)
+        fault = await self.restriction(user, context, by_password=by_password)
         if not fault:
             if result.entry and self._renewals is not None and isinstance(claim, Credentials):
                 self._renewals.add(result.entry[0], user, result.entry[1], claim.password)
@@ -120,7 +122,7 @@ class CredentialCheck:
             result = await self._check_proof(candidates, claim, ANYBODY, context)
             fault, context.trace.rule = result.reason, result.rule
             if result.user is not None:
-                fault = await self._restriction(result.user, context, by_password=False)
+                fault = await self.restriction(result.user, context, by_password=False)
             return (None, fault) if fault else (result.user, "")
         named = self.find_app_password(candidates, claim.password) if isinstance(claim, Credentials) else None
         if named is None:
@@ -138,9 +140,9 @@ class CredentialCheck:
         if found.protocols is not None and context.protocol not in found.protocols:
             context.trace.rule = Rule.PROTOCOL
             return f"the app password {found.label} of {found.user.name} is not for {context.protocol}"
-        return await self._restriction(found.user, context, by_password=False)
+        return await self.restriction(found.user, context, by_password=False)
 
-    async def _restriction(self, user: User, context: LoginContext, *, by_password: bool) -> str:
+    async def restriction(self, user: User, context: LoginContext, *, by_password: bool) -> str:
         """The reason of a refusal, whose rule the trace gets; empty if there is none."""
         fault = limits_fault(user, context, by_password=by_password)
         context.trace.rule = Rule.PROTOCOL if user.limits.allows(context.peer) else Rule.NETWORK
@@ -161,7 +163,7 @@ class CredentialCheck:
         with_networks = evolve(user, limits=Limits(networks=user.limits.networks))
         with_protocols = evolve(user, limits=evolve(user.limits, networks=None))
         faults = [
-            (Rule.OTHER, "") if self._back_end_verifies(found) else self._entry_fault(self._stored(found), user),
+            (Rule.OTHER, "") if self._back_end_verifies(found) else self._entry_fault(self.stored(found), user),
             (Rule.NETWORK, limits_fault(with_networks, context, by_password=True)),
             (Rule.PROTOCOL, limits_fault(with_protocols, context, by_password=True)),
             (Rule.CERTIFICATE, await certificate_fault(self._names, self.find, user, context)),
@@ -178,7 +180,7 @@ class CredentialCheck:
         user = User(candidates[0]) if found is None else found[0]
         match claim:
             case Credentials(password=password) if password.reveal():
-                stored = self._stored(found)
+                stored = self.stored(found)
                 can_be = stored is not None and (stored or self._back_end_verifies(found))
                 return bool(can_be) and self._checked.contains(user.name, stored or "", password)
             case ScramProof():
@@ -192,7 +194,7 @@ class CredentialCheck:
 
     async def may_exist(self, candidates: Sequence[str]) -> bool:
         """May such a user exist? Raises: AuthUnavailable."""
-        return not self._listing or await self.find(candidates) is not None
+        return not self.lists_users or await self.find(candidates) is not None
 
     async def owner(self, candidates: Sequence[str], password: Secret, asking: Asking) -> User | None:
         """Return the user whose password it is, without remembering it. Raises: AuthUnavailable."""
@@ -237,7 +239,7 @@ class CredentialCheck:
             return _Result(None, _unknown(candidates), Rule.UNKNOWN_USER)
         # If no back end lists users, the name is used as given, and the password decides.
         user = User(candidates[0]) if found is None else found[0]
-        stored = self._stored(found)
+        stored = self.stored(found)
         reused = False
         if self._back_end_verifies(found):
             verifying = self._verifying(source, candidates)
@@ -272,16 +274,16 @@ class CredentialCheck:
 
         The entry may be another one of the same password (`renewal`).
         """
-        after = self._stored(found)
+        after = self.stored(found)
         if after == stored:
             return True
         if found is None or self._entry_fault(after, found[0])[1]:
             return False
         right = await self._hasher.verify(after or "", password, asking.share, asking.rank)
-        return right and self._stored(found) == after
+        return right and self.stored(found) == after
 
     @staticmethod
-    def _stored(found: tuple[User, IAuthBackend] | None) -> str | None:
+    def stored(found: tuple[User, IAuthBackend] | None) -> str | None:
         """The stored entry; None for a disabled user, empty where the back end provides none."""
         if found is None or not IHashedPasswords.providedBy(found[1]):
             return ""
@@ -291,7 +293,7 @@ class CredentialCheck:
         """Does a back end verify the password, instead of the hash pool?"""
         if found is None:
             return not self._listing
-        return not IHashedPasswords.providedBy(found[1]) or (self._stored(found) == "" and bool(self._passwords_only))
+        return not IHashedPasswords.providedBy(found[1]) or (self.stored(found) == "" and bool(self._passwords_only))
 
     def _verifying(
         self, source: tuple[User, IAuthBackend, BackendUse] | None, candidates: Sequence[str]

@@ -60,6 +60,16 @@ def split_claim(claim: C, separator: str) -> C:
     return claim if not user else cast("C", attrs.evolve(claim, name=name, authorization=user))
 
 
+def is_self(authorization: str, names: set[str]) -> bool:
+    """Is the authorization identity (authzid, RFC 4616 2) the user's own?"""
+    if not authorization:
+        return True
+    try:
+        return normalise(authorization) in names
+    except BadName:
+        return False
+
+
 async def delegated_user(
     check: CredentialCheck, names: Names, claim: Claim, candidates: Sequence[str], context: LoginContext
 ) -> User:

@@ -81,6 +81,8 @@ class User:
     """The app password that it has logged in with; empty: the main password or a certificate."""
     delegate: str = ""
     """The account that has logged in as this user, with its own password; empty: the user itself."""
+    let_in: object = field(default=None, eq=False, repr=False)
+    """What the login was decided by, for `Authenticator.confirm`; no secret."""
 
 
 @frozen
@@ -248,6 +250,16 @@ class IChanges(Interface):
         """
 
 
+class IRecordsChanges(IChanges):
+    """Optional: the back end says what has changed since any moment, so that a login is looked at once more."""
+
+    def position() -> object:
+        """The present moment in the record of changes. Answers at once. Raises: AuthUnavailable."""
+
+    def changed_since(position: object) -> ChangedUsers | None:
+        """As `changed_users`, of all changes after that moment. Answers at once. Raises: AuthUnavailable."""
+
+
 @frozen
 class Entry:
     """An address that is no user's own name: where its mail goes, and who may send as it."""
@@ -409,6 +421,13 @@ class Authenticator(Protocol):
         """Verify a claim, with the delays of repeated failures.
 
         Raises: AuthFailed (unknown user and wrong password alike), AuthorizationFailed, AuthUnavailable, LimitReached.
+        """
+
+    async def confirm(self, user: User, context: LoginContext) -> None:
+        """Look once more at a login that `login` has let in with that context.
+
+        Called last, before the session is registered (`Channel.logged_in`), with no wait in between: a change before is seen
+        here, and a later one ends the session. Raises: AccountChanged, AuthUnavailable.
         """
 
     def exposed(

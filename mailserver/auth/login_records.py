@@ -7,6 +7,7 @@ from typing import Final
 
 from mailserver.auth.interfaces import LoginContext, User
 from mailserver.errors import (
+    AccountChanged,
     AuthFailed,
     AuthorizationFailed,
     AuthUnavailable,
@@ -73,6 +74,8 @@ def _rule_of(error: MailError, user: str) -> Rule:
     match error:
         case TooManyLogins():
             return Rule.TOO_MANY
+        case AccountChanged():
+            return Rule.CHANGED
         case AuthUnavailable():
             return Rule.UNAVAILABLE
         case AuthorizationFailed():

@@ -28,8 +28,9 @@ import attrs
 
 from mailserver.auth.addresses import Addresses
 from mailserver.auth.backend_calls import keys_of
+from mailserver.auth.confirmation import Confirmation
 from mailserver.auth.credential_check import CredentialCheck
-from mailserver.auth.delegation import delegated_user, shown_login, split_claim, split_name
+from mailserver.auth.delegation import delegated_user, is_self, shown_login, split_claim, split_name
 from mailserver.auth.exposure.checker import ExposedPassword, ExposureChecker
 from mailserver.auth.exposure.revocation import Revocations
 from mailserver.auth.interfaces import (
@@ -124,6 +125,7 @@ class LoginService:
         sources = [Source(*pair) for pair in zip(backends, settings, strict=True)]
         with_users = [each for each in sources if not is_source_of_addresses(each.backend)]
         self._check = CredentialCheck(with_users, hasher, names, checked, weak_schemes=weak_schemes, renewals=renewals)
+        self._confirmation = Confirmation(self._check, names, [each.backend for each in with_users])
         self._names = names
         self._throttle = throttle
         self._addresses = Addresses(
@@ -203,6 +205,7 @@ class LoginService:
         refusal_delay: float | None = None
         try:
             # Who has an app password is not slowed, from whatever network, under whatever attack.
+            begun = self._confirmation.begin()
             user, barred = await self._check.by_app_password(claim, candidates, context)
             barred_by = context.trace.rule
             if user is None:
@@ -212,6 +215,7 @@ class LoginService:
                     await attempt.wait_turn()
                 finally:
                     context.trace.waited = self._throttle.clock() - started
+                begun = self._confirmation.begin()
                 user, reason = await self._check.check(claim, candidates, context, attempt.asking)
                 if barred:
                     reason, context.trace.rule = barred, barred_by
@@ -234,10 +238,14 @@ class LoginService:
         if user is None:
             context.trace.delay = max(min(delay, context.answer_within), MIN_FAILURE_TIME)
             await self._fail(min(delay, context.answer_within), started, reason)
-        if not _is_self(claim.authorization, {user.name, *candidates}):
+        if not is_self(claim.authorization, {user.name, *candidates}):
             acting = await delegated_user(self._check, self._names, claim, candidates, context)
             user = attrs.evolve(acting, credential=user.credential)
-        return self._with_own_address(user)
+        return self._confirmation.remember(self._with_own_address(user), claim, candidates, begun)
+
+    async def confirm(self, user: User, context: LoginContext) -> None:
+        """See Authenticator. Raises: AccountChanged, AuthUnavailable."""
+        await self._confirmation.confirm(user, context)
 
     async def _reuse_verified(
         self, claim: Claim, candidates: Sequence[str], context: LoginContext, attempt: LoginAttempt
@@ -402,13 +410,3 @@ def _evidence(claim: Claim) -> Secret:
             return proof
         case Certified(name=name):
             return Secret(name.encode("utf-8", "surrogatepass"))
-
-
-def _is_self(authorization: str, names: set[str]) -> bool:
-    """Is the authorization identity (authzid, RFC 4616 2) the user's own?"""
-    if not authorization:
-        return True
-    try:
-        return normalise(authorization) in names
-    except BadName:
-        return False

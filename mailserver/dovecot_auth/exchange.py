@@ -155,6 +155,7 @@ class Exchange:
         try:
             try:
                 user = await exchange.run(initial)
+                await self._authenticator.confirm(user, self._context)
             finally:
                 self._name = exchange.name
             self._accept(user, exchange.last)

@@ -145,7 +145,7 @@ class Session(LineSession):
     async def enter(self, user: User, method: str, context: LoginContext) -> None:
         """Open the maildrop of a verified user and answer. Raises: MailError, and the state is as before."""
         try:
-            await self._open(user)
+            await self._open(user, context)
         except MailError as error:
             self.login_failed(context, user.name, method, error)
             raise
@@ -163,7 +163,7 @@ class Session(LineSession):
         if self._login_failures >= MAX_LOGIN_FAILURES:
             self.end()
 
-    async def _open(self, user: User) -> None:
+    async def _open(self, user: User, context: LoginContext) -> None:
         """Take the lock, if the configuration asks for one, and the listing (RFC 1939 4)."""
         services = self.services
         try:
@@ -173,6 +173,7 @@ class Session(LineSession):
             self._maildrop = await Maildrop.open(
                 self._account, names=self.services.uidl_format.needs_names, utf8=self.utf8
             )
+            await services.authenticator.confirm(user, context)
             self.channel.logged_in(user.name, user.credential, user.delegate)
         except BaseException:
             self._release()

@@ -175,6 +175,23 @@ def test_scram(last_with_success: bool) -> None:
         assert peer.lines(b"CONT\t1\t\n") == [b"OK\t1\tuser=anna@example.test"]
 
 
+@pytest.mark.parametrize("last_with_success", [False, True])
+def test_a_change_before_the_answer(last_with_success: bool) -> None:
+    peer = Peer()
+    more = b"\tfinal-resp-ok" if last_with_success else b""
+    first = b"n=anna@example.test,r=abcdef"
+    (line,) = peer.lines(auth(1, base64.b64encode(b"y,," + first), b"service=imap" + more, b"SCRAM-SHA-256"))
+    proof, _server_final = _scram_proof(first, base64.b64decode(line.split(b"\t")[2]), b"secret")
+    peer.authenticator.changed.add("anna@example.test")
+    got = peer.lines(b"CONT\t1\t%b\n" % base64.b64encode(proof))
+    if not last_with_success:
+        assert got[0].startswith(b"CONT\t1\t")
+        got = peer.lines(b"CONT\t1\t\n")
+    (failure,) = got
+    assert failure.startswith(b"FAIL\t1\tuser=anna@example.test\ttemp\tcode=temp_fail\treason=the account was changed")
+    assert peer.authenticator.accepted_logins == []
+
+
 def _scram_proof(first: bytes, server_first: bytes, password: bytes) -> tuple[bytes, bytes]:
     parts = dict(part.split(b"=", 1) for part in server_first.split(b","))
     salted = hashlib.pbkdf2_hmac("sha256", password, base64.b64decode(parts[b"s"]), int(parts[b"i"]))

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 from zope.interface import implementer
 
 from mailserver.auth.backends.directory_credentials import DirectoryCredentials
-from mailserver.auth.backends.directory_feed import DirectoryFeed
+from mailserver.auth.backends.directory_feed import DirectoryFeed, Position
 from mailserver.auth.backends.directory_limits import limits_of
 from mailserver.auth.backends.directory_scram import scram_keys
 from mailserver.auth.backends.directory_survey import typical_hash, typical_scram
@@ -32,10 +32,10 @@ from mailserver.auth.interfaces import (
     IAddresses,
     IAppPasswords,
     IAuthBackend,
-    IChanges,
     IDelegates,
     IHashedPasswords,
     IReadsAhead,
+    IRecordsChanges,
     IScramKeys,
     ITrustsCertificates,
     TypicalScram,
@@ -83,7 +83,7 @@ class _Login(NamedTuple):
     IScramKeys,
     ITrustsCertificates,
     IReadsAhead,
-    IChanges,
+    IRecordsChanges,
     IStoresCredentials,
     IDelegates,
 )
@@ -216,6 +216,15 @@ class DirectoryBackend:
     def changed_users(self) -> ChangedUsers | None:
         """See IChanges."""
         return self._feed.changed_users()
+
+    def position(self) -> Position:
+        """See IRecordsChanges. Raises: AuthUnavailable."""
+        return self._feed.position()
+
+    def changed_since(self, position: object) -> ChangedUsers | None:
+        """See IRecordsChanges. Raises: AuthUnavailable."""
+        assert isinstance(position, Position)
+        return self._feed.changed_since(position)
 
     def reload(self) -> None:
         """Look at the file again at the next question."""

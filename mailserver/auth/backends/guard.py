@@ -408,6 +408,19 @@ class GuardedBackend:
             return frozenset()
         return changed
 
+    @property
+    def unguarded(self) -> object:
+        """The back end itself."""
+        return self._backend
+
+    def position(self) -> object:
+        """See IRecordsChanges. Raises: AuthUnavailable."""
+        return self._guard.ask_now(self._backend.position)
+
+    def changed_since(self, position: object) -> ChangedUsers | None:
+        """See IRecordsChanges. Raises: AuthUnavailable."""
+        return cast("ChangedUsers | None", self._guard.ask_now(lambda: self._backend.changed_since(position)))
+
     async def find_user(self, name: str) -> User | None:
         """See IAuthBackend."""
         return cast("User | None", await self._ask(lambda: self._backend.find_user(name)))

@@ -172,6 +172,7 @@ async def _enter(session: Session, user: User, method: str, context: LoginContex
     try:
         account = await accounts.open(user.name, user.home, session.services.quotas.of_user(user))
         try:
+            await session.services.authenticator.confirm(user, context)
             channel.logged_in(user.name, user.credential, user.delegate)
         except MailError:
             accounts.release(account)

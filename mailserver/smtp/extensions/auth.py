@@ -78,6 +78,7 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
     exchange = SaslExchange(mechanism, ask, authenticator, context)
     try:
         user = await exchange.run(initial or None)
+        await authenticator.confirm(user, context)
         channel.logged_in(user.name, user.credential, user.delegate)
     except (BadSyntax, ExchangeCancelled) as error:
         if not exchange.lacks_proof:
