@@ -122,7 +122,8 @@ class HeaderSummary:
         for spelled, value in self._pairs:
             line = unfold(value) if is_odd or b"\n" in value else value.strip(b" \t\r")
             lines.append(folded_line(names[spelled] or b"", line))
-        return "".join(lines)
+        text = "".join(lines)
+        return text if len(text) <= KEPT_LIMIT else INCOMPLETE
 
     def content(self) -> dict[bytes, bytes]:
         """Return the content fields, unfolded, like `structure.Part.fields`."""
