@@ -239,7 +239,11 @@ def test_random_trees(ours: Ask, theirs: Ask, seed: int) -> None:
     drawn = (b" ".join(tree(4) for _ in range(dice.randrange(1, 3))) for _ in count())
     # Of several sizes that are negated Dovecot takes the wrong one: the list of deviations has an example.
     for keys in islice((keys for keys in drawn if keys.count(b"LARGER") < 2 and keys.count(b"SMALLER") < 2), 40):
-        assert numbers(ours, keys) == numbers(theirs, keys), shown(keys)
+        # It also loses a part of an OR that is negated more than once: two negations are none.
+        simpler = keys
+        while b"NOT NOT " in simpler:
+            simpler = simpler.replace(b"NOT NOT ", b"")
+        assert numbers(ours, keys) == numbers(theirs, simpler), shown(keys)
 
 
 def test_every_deviation_is_of_a_key_and_cites_an_rfc() -> None:
