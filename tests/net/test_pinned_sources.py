@@ -108,7 +108,7 @@ PRIVATE: dict[str, set[str]] = {
 """Private names of others, by module. Those outside Twisted and pyOpenSSL are of ctypes and of requests, and a type of zlib that is
 named in an annotation alone."""
 
-DOCUMENTED = frozenset({"_exit", "_fields", "_replace"})
+DOCUMENTED = frozenset({"_exit", "_fields", "_make", "_replace"})
 """Of `os` and of named tuples: these only look private."""
 
 BASES = (
