@@ -1,6 +1,6 @@
 """The outcome of a try: what a reply of the hop, or its absence, means for a recipient (RFC 5321 4.2, RFC 3463).
 
-5xx to MAIL, RCPT, DATA or the message is the recipient's failure. Any refusal before MAIL is the hop's fault: other
+A reply to MAIL, RCPT, DATA or the message concerns the recipient, also 421. Any refusal before MAIL is the hop's fault: other
 recipients would fare no better, and the next address of the destination may take the message.
 """
 
@@ -42,7 +42,6 @@ COMMANDS: Final[dict[Stage, str]] = {
 _OF_RECIPIENT: Final = frozenset({"mail", "rcpt", "data", "message"})
 _ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")
 _MAX_LINES: Final = 10
-CLOSING: Final = 421
 _TOO_MANY: Final = frozenset({452, 552})
 
 
@@ -57,7 +56,8 @@ class Outcome:
     """The hop's words, or the reason, in printable ASCII on one line."""
     code: int = 0
     """The hop's reply code; 0: there was no reply."""
-    stage: Stage = "message"
+    stage: Stage | None = None
+    """The command that was answered; None: it is not known, or there was none."""
     hop: str = ""
     """The name of the hop that replied, with its address."""
     may_have_arrived: bool = False
@@ -99,8 +99,6 @@ def outcome_of_reply(
         return Outcome("hop_failed", "4" + status[1:], text, code, stage, hop)
     if stage == "rcpt" and code in _TOO_MANY and others_accepted:
         return Outcome("again", "4.5.3", text, code, stage, hop)
-    if code == CLOSING and stage in {"mail", "rcpt"}:
-        return Outcome("hop_failed", status, text, code, stage, hop)
     return Outcome("failed" if family == 5 else "deferred", status, text, code, stage, hop)
 
 
@@ -108,9 +106,9 @@ def outcome_of_silence(stage: Stage, reason: str, *, hop: str = "") -> Outcome:
     """No reply came: the connection could not be made, was cut, or timed out (RFC 3463 X.4.1, X.4.2)."""
     status = "4.4.1" if stage == "connect" else "4.4.2"
     text = printable(reason)
-    if stage == "message":
-        return Outcome("deferred", status, text, 0, stage, hop, may_have_arrived=True)
-    return Outcome("hop_failed", status, text, 0, stage, hop)
+    # Once a transaction has begun, the message itself may be what the hop cannot bear: others shall not wait behind it.
+    result: Result = "deferred" if stage in _OF_RECIPIENT else "hop_failed"
+    return Outcome(result, status, text, 0, stage, hop, stage == "message")
 
 
 def delivered_here(hop: str = "") -> Outcome:

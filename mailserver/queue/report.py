@@ -189,12 +189,16 @@ def _sentence(recipient: ReportedRecipient, utf8: bool) -> str:
     if outcome.code and outcome.result in {"relayed", "passed_on", "delivered"}:
         return f"{start}delivery via {printable(outcome.hop)}: {outcome.diagnostic}"
     if outcome.code and outcome.hop:
-        command = COMMANDS[outcome.stage]
-        return (
-            f"{start}host {printable(outcome.hop)} said: {outcome.diagnostic} (in reply to {command}"
-            f"{'' if outcome.stage == 'message' else ' command'})"
-        )
+        return f"{start}host {printable(outcome.hop)} said: {outcome.diagnostic}{_command(outcome)}"
     return start + (outcome.text or "no reason is known")
+
+
+def _command(outcome: Outcome) -> str:
+    """The command that the hop answered, in parentheses."""
+    if outcome.stage is None:
+        return ""
+    kind = " command" if outcome.stage in {"ehlo", "starttls", "auth", "mail", "rcpt", "data"} else ""
+    return f" (in reply to {COMMANDS[outcome.stage]}{kind})"
 
 
 def _delivery_status(action: Action, subject: Subject, recipients: Sequence[ReportedRecipient], hostname: str) -> str:

@@ -68,7 +68,7 @@ class OnwardSession:
     async def send(self, message: OutgoingMessage, recipients: Sequence[OnwardRecipient]) -> list[Outcome]:
         """Send a message to at most MOST_RECIPIENTS recipients, and return their outcomes in their order."""
         if not self.is_usable:
-            return [self._cut("mail", "the hop has closed the connection")] * len(recipients)
+            return [self._cut("connect", "the hop has closed the connection")] * len(recipients)
         refusal = self._cannot_take(message)
         if refusal is not None:
             return [refusal] * len(recipients)
@@ -87,7 +87,7 @@ class OnwardSession:
         if self.is_usable:
             self._connection.write(b"QUIT\r\n")
         if self.failure is None:
-            self.failure = self._cut("mail", "the session has ended")
+            self.failure = self._cut("connect", "the session has ended")
         self._connection.close()
 
     def become_idle(self) -> None:
@@ -195,7 +195,7 @@ class OnwardSession:
 
     def _end_if_closing(self, reply: Reply) -> None:
         if reply.code == CLOSING:
-            self._fail(self._outcome("ehlo", reply))
+            self._fail(self._outcome("mail", reply))
 
     def _fail(self, outcome: Outcome) -> None:
         """End the session in mid-air: nothing that the hop has now is whole."""
