@@ -95,18 +95,6 @@ def decode_text(data: bytes, charset: str | None) -> str:
     return text
 
 
-def is_text(data: bytes, charset: str) -> bool:
-    """Tell whether data is a text of that charset. Of US-ASCII it is as `decode_text` reads it."""
-    codec = codec_of(charset)
-    if codec is None or codec == "ascii":
-        return codec is not None
-    try:
-        data.decode(codec)
-    except UnicodeError:
-        return False
-    return True
-
-
 def decode_transfer(data: bytes, encoding: bytes) -> bytes:
     """Decode a Content-Transfer-Encoding, by its lower-case name (RFC 2045 6). Unknown ones leave data as it is."""
     match encoding:

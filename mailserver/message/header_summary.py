@@ -122,8 +122,7 @@ class HeaderSummary:
         for spelled, value in self._pairs:
             line = unfold(value) if is_odd or b"\n" in value else value.strip(b" \t\r")
             lines.append(folded_line(names[spelled] or b"", line))
-        text = "".join(lines)
-        return text if len(text) <= KEPT_LIMIT else INCOMPLETE
+        return "".join(lines)
 
     def content(self) -> dict[bytes, bytes]:
         """Return the content fields, unfolded, like `structure.Part.fields`."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterator
-from itertools import groupby, islice
+from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from mailserver.message.encodings import codec_of, decode_base64, decode_text, is_text
+from mailserver.message.encodings import codec_of, decode_base64, decode_text
 
 MAX_PARAMETERS: Final = 1000
 """Most parameters of one field that are returned."""
@@ -168,31 +168,6 @@ def decode_words(text: str) -> str:
     joined = "".join(out)
     # Folded lists have tabs; translating costs more than all before.
     return joined if joined.replace("\t", "").isprintable() else joined.translate(_BREAKS)
-
-
-def undecodable(line: bytes) -> bytes | None:
-    """Return the octets of an unfolded value with its encoded words decoded, if one of these is no text of its charset.
-
-    None if all are, or there is none; an unknown charset has no text.
-    """
-    pieces: list[tuple[str, bytes]] = []
-    """Charset and octets; "" for what is no encoded word."""
-    text = line.decode("latin-1")
-    at = 0
-    for match in islice(_WORD.finditer(text), MAX_WORDS):
-        between = text[at : match.start()]
-        if between and not (at and between.isspace()):
-            pieces.append(("", between.encode("latin-1")))
-        pieces.append((match[1].lower(), _decode_word(match[2], match[3])))
-        at = match.end()
-    pieces.append(("", text[at:].encode("latin-1")))
-    runs = [
-        (charset, b"".join([octets for _, octets in group]))
-        for charset, group in groupby(pieces, key=lambda each: each[0])
-    ]
-    if all(not charset or is_text(octets, charset) for charset, octets in runs):
-        return None
-    return b"".join([octets for _, octets in runs])
 
 
 def _decode_word(encoding: str, text: str) -> bytes:

@@ -15,23 +15,18 @@ from mailserver.message.collation import casemap
 from mailserver.message.dates import sent_time
 from mailserver.message.envelope import FIELD_LIMIT, first_address
 from mailserver.message.header_summary import first_values
-from mailserver.message.headers import decode_line, header_end, undecodable
+from mailserver.message.headers import decode_line, header_end
 from mailserver.message.limits import SEEN
 from mailserver.message.message_ids import message_ids
 
 LONGEST: Final = 1024
 """Characters of a subject, name or address that are compared."""
 
-_LAST: Final = "\U0010ffff"
-"""Before octets that are no text of their charset: no text begins with this noncharacter, and it comes behind all others."""
-
 _SHORT: Final = 128
 
 
 class SortKeys(NamedTuple):
     """The values of one message. Texts are in the form that i;unicode-casemap compares by code points.
-
-    Octets that do not decode come behind all texts, in the order of i;octet (RFC 5255 4.6 c).
 
     Values of a group that was not asked for are as if the header had none of its fields.
     """
@@ -137,11 +132,7 @@ def _header_fields(groups: Groups) -> tuple[bytes, ...]:
 
 
 def _subject(line: bytes) -> BaseSubject:
-    text = _text(line)
-    if text.startswith(_LAST):
-        base = base_subject(text[1:])
-        return BaseSubject(_LAST + base.text[:LONGEST], base.is_reply)
-    base = base_subject(text)
+    base = base_subject(decode_line(line))
     return BaseSubject(casemap(base.text[:LONGEST]), base.is_reply)
 
 
@@ -166,21 +157,8 @@ def _first(line: bytes) -> tuple[str, str]:
     name = _text(address.name)
     if not name and address.mailbox is not None and address.host is not None:
         name = f"{mailbox}@{_text(address.host)}"
-    return _compared(mailbox), _compared(name or mailbox)
-
-
-def _compared(text: str) -> str:
-    return text[:LONGEST] if text.startswith(_LAST) else casemap(text[:LONGEST])
+    return casemap(mailbox[:LONGEST]), casemap((name or mailbox)[:LONGEST])
 
 
 def _text(value: bytes | None) -> str:
-    """Decode a value. Octets that do not decode are a character each, behind _LAST."""
-    if not value:
-        return ""
-    text = decode_line(value)
-    # Most encoded words show that they were decoded.
-    if "\ufffd" in text or ("=?" in text and b"=?" in value):
-        octets = undecodable(value)
-        if octets is not None:
-            return _LAST + octets.decode("latin-1")
-    return text
+    return decode_line(value) if value else ""

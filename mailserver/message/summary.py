@@ -24,7 +24,7 @@ KEPT_FIELDS: Final = frozenset(
 KEPT_LIMIT: Final = 64 * 1024
 """Octets of kept lines; a message with more has INCOMPLETE in place of them, and of the text made of them."""
 
-RENDERING: Final = 2
+RENDERING: Final = 1
 """Version of the rendering: summaries of another version are rendered anew. At most 255."""
 
 INCOMPLETE: Final = "*"
@@ -49,7 +49,7 @@ class HeaderText(NamedTuple):
     """The facts of one message that SEARCH compares first. They are made of its kept lines."""
 
     text: str
-    """Decoded header text, folded by `message.collation.fold`: for each kept field "\\n" + name + ": " + value; or
+    """Decoded header text, folded by `message.text.fold`: for each kept field "\\n" + name + ": " + value; or
     INCOMPLETE."""
     sent: int | None
     """The Date field's day, days since 1970-01-01 in the zone it names; None when unusable."""

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import Final
 
 from mailserver.message import octet_search
-from mailserver.message.collation import fold
 from mailserver.message.encodings import codec_of, decode_text, decode_transfer
 from mailserver.message.envelope import parse_addresses
 from mailserver.message.headers import FIELD, decode_line, header_end, iterate_fields, parameter, unfold
 from mailserver.message.structure import Part, parse_structure
 
-TEXTS: Final = 2
-"""Version of `MessageText` and `collation.fold`: indexes of another version are made anew. At most 32767."""
+TEXTS: Final = 1
+"""Version of `MessageText` and `fold`: indexes of another version are made anew. At most 32767."""
 
 TEXT_LIMIT: Final = 16 * 1024 * 1024
 """Octets of a message's text parts, as in the message, that are searched: it bounds memory."""
@@ -37,6 +37,14 @@ _LONG: Final = 4096
 _BETWEEN: Final = re.compile(r"[\s<>,;:()]+")
 _ADDRESSES_LIMIT: Final = 64 * 1024
 # Python refuses to convert very long numbers.
+_PIECE: Final = 16 * 1024
+# Few texts have that many characters beyond ASCII in a row, and of ASCII none combines: the pattern is slow.
+_LONG_OTHER: Final = b"\x80" * 128
+_OTHERS: Final = bytes(128) + b"\x80" * 128
+# Combining marks are no letters, but for two that become some.
+_LONG_RUN: Final = re.compile(r"[\W\uff9e\uff9f]{64,}")
+_RUN: Final = 32
+"""Combining marks that are ordered together; no language has as many on one letter (UAX #15 13: 30)."""
 HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 
 
@@ -47,6 +55,50 @@ _INVISIBLE: Final = rb"[^!-9;-~]*+"
 _MOST_WORDS: Final = 16
 _MARK: Final = re.compile(rb"=\?|[\x80-\xff]")
 _TO_SPACES: Final = bytes.maketrans(b"\t\n\r\f\v()", b" " * 7)
+
+
+def fold(text: str) -> str:
+    """Fold a text for comparisons: letter case and compatible characters do not count (as in RFC 5051)."""
+    if text.isascii():
+        return text.lower()
+    if len(text) <= _PIECE:
+        return _fold(text)
+    # Each call below keeps all other threads waiting. Nothing combines over a space or a line's end.
+    pieces = []
+    at = 0
+    while at < len(text):
+        end = at + _PIECE
+        if end < len(text):
+            end = max(text.rfind(" ", at, end), text.rfind("\n", at, end)) + 1 or end
+        pieces.append(_fold(text[at:end]))
+        at = end
+    return "".join(pieces)
+
+
+def _fold(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    # A character beyond ASCII has two octets at least.
+    octets = text.encode("utf-8", "surrogatepass")
+    if _LONG_OTHER in octets.translate(_OTHERS) and _LONG_RUN.search(text):
+        return "".join(map(_normalised, _without_long_runs(text)))
+    return _normalised(text)
+
+
+def _without_long_runs(text: str) -> Iterator[str]:
+    """Yield pieces without long runs of combining marks, which would take quadratic time to order."""
+    at = 0
+    for run in _LONG_RUN.finditer(text):
+        for cut in range(run.start() + _RUN, run.end(), _RUN):
+            yield text[at:cut]
+            at = cut
+    yield text[at:]
+
+
+def _normalised(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    # One character may become eighteen: memory would not be bounded for a text of these.
+    return folded if len(folded) <= _PIECE or len(folded) <= 4 * len(text) else text.casefold()
 
 
 def field_text(name: bytes, value: bytes) -> str:

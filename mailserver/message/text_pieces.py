@@ -1,6 +1,8 @@
 """The texts of a large message for SEARCH, in folded pieces: memory holds one piece beside the source.
 
-They are those of `message.text.MessageText`, but only the first FIELD_LIMIT octets of one header field are searched.
+They are those of `message.text.MessageText`, with two more limits: only the first FIELD_LIMIT octets of one header
+field are searched, and a character's combining marks are joined to it only within a piece. A piece ends where a line or
+a word ends, if possible.
 """
 
 from __future__ import annotations
@@ -15,12 +17,11 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final, NamedTuple
 
-from mailserver.message.collation import fold
 from mailserver.message.content import CONTENT_FIELDS
 from mailserver.message.encodings import codec_of, decode_text
 from mailserver.message.headers import FIELD, header_end, parameter, unfold
 from mailserver.message.structure import Part, parse_structure
-from mailserver.message.text import HUGE_REFERENCE, TAG, TEXT_LIMIT, all_parts, field_text
+from mailserver.message.text import HUGE_REFERENCE, TAG, TEXT_LIMIT, all_parts, field_text, fold
 
 PIECE: Final = 64 * 1024
 """Octets of the message, about, for one piece."""
@@ -150,17 +151,19 @@ def _body_pieces(source: bytes, part: Part, end: int) -> Iterator[Piece]:
     if codec == "utf-7":
         yield from _utf_7_pieces(source, part, end, is_html=is_html)
         return
+    shown = _Words(Stream.BODY)
+    visible = _Words(Stream.VISIBLE)
     markup = ""
     decoder = _Decoder(codec)
     pieces: Iterator[bytes | None] = chain(_decoded(source, part.body, end, encoding), (None,))
     for piece in pieces:
         last = piece is None
         text = decoder.decode(piece or b"", last=last)
-        yield from _folded(Stream.BODY, text)
+        yield from shown.add(text, last=last)
         if is_html:
             whole, markup = _cut_markup(markup + text, last=last)
             plain = html.unescape(HUGE_REFERENCE.sub("\ufffd", TAG.sub("", whole)))
-            yield from _folded(Stream.VISIBLE, plain)
+            yield from visible.add(plain, last=last)
 
 
 def _utf_7_pieces(source: bytes, part: Part, end: int, *, is_html: bool) -> Iterator[Piece]:
@@ -174,9 +177,9 @@ def _utf_7_pieces(source: bytes, part: Part, end: int, *, is_html: bool) -> Iter
             break
     text = decode_text(b"".join(found), "utf-7")
     yield PAUSE
-    yield from _folded(Stream.BODY, text)
+    yield from _Words(Stream.BODY).add(text, last=True)
     if is_html:
-        yield from _folded(Stream.VISIBLE, html.unescape(HUGE_REFERENCE.sub("\ufffd", TAG.sub("", text))))
+        yield from _Words(Stream.VISIBLE).add(html.unescape(HUGE_REFERENCE.sub("\ufffd", TAG.sub("", text))), last=True)
 
 
 def _cut_markup(text: str, *, last: bool) -> tuple[str, str]:
@@ -233,12 +236,29 @@ class _Decoder:
         return data
 
 
-def _folded(stream: Stream, text: str) -> Iterator[Piece]:
-    """Yield a text, folded."""
-    # Folding keeps all other threads waiting: letters that become eighteen take microseconds each.
-    step = PIECE if text.isascii() else _FOLDED
-    for at in range(0, len(text), step):
-        yield Piece(stream, fold(text[at : at + step]))
+class _Words:
+    """Text of one stream, folded in pieces that end at the end of a word."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._rest = ""
+
+    def add(self, text: str, *, last: bool) -> Iterator[Piece]:
+        text = self._rest + text
+        self._rest = ""
+        if not last and not text.isascii():
+            end = max(text.rfind(" "), text.rfind("\n")) + 1
+            if end or len(text) < PIECE:
+                text, self._rest = text[:end], text[end:]
+        # Folding keeps all other threads waiting: letters that become eighteen take microseconds each.
+        step = PIECE if text.isascii() else _FOLDED
+        at = 0
+        while at < len(text):
+            end = at + step
+            if step == _FOLDED and end < len(text):
+                end = text.rfind(" ", at, end) + 1 or end
+            yield Piece(self._stream, fold(text[at:end]))
+            at = end
 
 
 def _decoded(source: bytes, start: int, end: int, encoding: bytes) -> Iterator[bytes]:

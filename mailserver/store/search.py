@@ -21,9 +21,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from typing import Final
 
 from mailserver.cancellation import check
-from mailserver.message.collation import fold
 from mailserver.message.matcher import MessageMatcher, SearchTerm, field_contains
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS
+from mailserver.message.text import fold
 from mailserver.store.batch_size import STEP, BatchSize
 from mailserver.store.candidates import Candidates
 from mailserver.store.query import (

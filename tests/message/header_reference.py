@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from mailserver.message.collation import fold
 from mailserver.message.dates import sent_day
 from mailserver.message.envelope import ENVELOPE_FIELDS, add_field, render_envelope
 from mailserver.message.header_summary import KEPT
 from mailserver.message.headers import FIELD, unfold
 from mailserver.message.summary import INCOMPLETE, KEPT_LIMIT
-from mailserver.message.text import line_text
+from mailserver.message.text import fold, line_text
 
 
 def read(header: bytes) -> tuple[bytes, bytes, str, int | None]:

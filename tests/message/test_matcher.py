@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.message import matcher, text_pieces
-from mailserver.message.collation import fold
 from mailserver.message.encodings import CHARSETS
 from mailserver.message.matcher import MessageMatcher, SearchTerm
-from mailserver.message.text import MessageText
+from mailserver.message.text import MessageText, fold
 from mailserver.message.text_pieces import Stream
 
 WORDS = ["alpha", "Äpfel", "größe", "naïve", "&uuml;ber", "<b>bold</b>", "x" * 30, "=?utf-8?q?=C3=84?=", "日本", "ﬁn"]

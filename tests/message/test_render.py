@@ -121,7 +121,7 @@ def test_kept_fields_are_the_lines_as_they_stand() -> None:
         b"FROM: a@b.test\nSubject: =?utf-8?q?=C3=84?=\n b\nsubject: two\nDate: Wed, 31 Dec 1969 00:00:00 +1200\n"
     )
     text, sent = HeaderSummary.of_message(source).text()
-    assert text == "\nfrom: a@b.test\nsubject: a\u0308 b\nsubject: two\ndate: wed, 31 dec 1969 00:00:00 +1200"
+    assert text == "\nfrom: a@b.test\nsubject: ä b\nsubject: two\ndate: wed, 31 dec 1969 00:00:00 +1200"
     assert sent == (date(1969, 12, 31) - date(1970, 1, 1)).days == -1
 
 

@@ -237,9 +237,8 @@ def test_random_trees(ours: Ask, theirs: Ask, seed: int) -> None:
         return b"(%b)" % leaf if re.match(rb"[\d*]", leaf) else leaf
 
     drawn = (b" ".join(tree(4) for _ in range(dice.randrange(1, 3))) for _ in count())
-    # Of several sizes or days that are negated Dovecot takes the wrong one: the list of deviations has an example of sizes.
-    single = (b"LARGER", b"SMALLER", b"SINCE", b"BEFORE")
-    for keys in islice((keys for keys in drawn if all(keys.count(each) < 2 for each in single)), 40):
+    # Of several sizes that are negated Dovecot takes the wrong one: the list of deviations has an example.
+    for keys in islice((keys for keys in drawn if keys.count(b"LARGER") < 2 and keys.count(b"SMALLER") < 2), 40):
         assert numbers(ours, keys) == numbers(theirs, keys), shown(keys)
 
 

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.message.collation import fold
 from mailserver.message.header_summary import HeaderSummary
 from mailserver.message.matcher import field_contains
 from mailserver.message.summary import INCOMPLETE
-from mailserver.message.text import MessageText
+from mailserver.message.text import MessageText, fold
 from mailserver.store.flags import FLAGGED, KEYWORD_BIT, SEEN, SYSTEM_FLAGS
 from mailserver.store.query import (
     All,

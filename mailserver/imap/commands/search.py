@@ -14,7 +14,7 @@ from mailserver.imap.object_ids import OBJECTID
 from mailserver.imap.partial import PARTIAL
 from mailserver.imap.progress import ProgressReporter
 from mailserver.imap.rev2 import IMAP4REV2, is_on
-from mailserver.imap.search.charset import I18NLEVEL, read_codec
+from mailserver.imap.search.charset import read_codec
 from mailserver.imap.search.contexts import check_update, open_context
 from mailserver.imap.search.evaluation import SearchWork, find, limited, numbers_of
 from mailserver.imap.search.filters import FILTERS, load_filters, may_name_filters
@@ -97,7 +97,6 @@ SEARCHING: Final = (
     OBJECTID,
     FILTERS,
     FUZZY,
-    I18NLEVEL,
     message_limit.MESSAGELIMIT,
     NOTIFY,
     UTF8_ACCEPT,
@@ -111,7 +110,7 @@ COMMANDS = (
         search,
         uses_sequence_numbers=True,
         capabilities=(ESEARCH, *SEARCHING, IMAP4REV2),
-        reference="RFC 3501, RFC 8474, RFC 9051, RFC 4731, RFC 5032, RFC 5182, RFC 5255, RFC 5267, RFC 5465, RFC 5466, RFC 6203, RFC 7162, RFC 9394, RFC 9586, RFC 9738, RFC 9755",
+        reference="RFC 3501, RFC 8474, RFC 9051, RFC 4731, RFC 5032, RFC 5182, RFC 5267, RFC 5465, RFC 5466, RFC 6203, RFC 7162, RFC 9394, RFC 9586, RFC 9738, RFC 9755",
         uid_form=True,
         cost=Cost("messages times keys, octets of the messages times text keys; up to 8 GiB beyond 20 keys", BOTH),
     ),

@@ -13,7 +13,6 @@ from mailserver.imap.commands.notify import NOTIFY
 from mailserver.imap.commands.search import EXPUNGED
 from mailserver.imap.new_messages import enable_condstore, fetch_new_messages
 from mailserver.imap.progress import ProgressReporter
-from mailserver.imap.search.charset import I18NLEVEL
 from mailserver.imap.search.contexts import check_update, open_context
 from mailserver.imap.search.evaluation import SearchWork, find, numbers_of
 from mailserver.imap.search.filters import FILTERS, load_filters, may_name_filters
@@ -129,8 +128,8 @@ COMMANDS = (
         State.SELECTED,
         sort,
         uses_sequence_numbers=True,
-        capabilities=(SORT, ESORT, CONTEXT, SORT_DISPLAY, FILTERS, FUZZY, I18NLEVEL, NOTIFY, condstore.CONDSTORE),
-        reference="RFC 5255, RFC 5256, RFC 5267, RFC 5465, RFC 5466, RFC 5957, RFC 6203, RFC 7162",
+        capabilities=(SORT, ESORT, CONTEXT, SORT_DISPLAY, FILTERS, FUZZY, NOTIFY, condstore.CONDSTORE),
+        reference="RFC 5256, RFC 5267, RFC 5465, RFC 5466, RFC 5957, RFC 6203, RFC 7162",
         uid_form=True,
         cost=Cost("as SEARCH, and messages that match, times sort keys", BOTH),
     ),

@@ -8,7 +8,6 @@ from mailserver.imap.capabilities import Capability
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.commands.search import EXPUNGED
 from mailserver.imap.progress import ProgressReporter
-from mailserver.imap.search.charset import I18NLEVEL
 from mailserver.imap.search.evaluation import find, numbers_of
 from mailserver.imap.search.filters import FILTERS, load_filters, may_name_filters
 from mailserver.imap.search.keys import read_criteria
@@ -61,8 +60,8 @@ COMMANDS = (
         State.SELECTED,
         thread,
         uses_sequence_numbers=True,
-        capabilities=(ORDEREDSUBJECT, REFERENCES, REFS, FILTERS, I18NLEVEL, message_limit.MESSAGELIMIT),
-        reference="RFC 5255, RFC 5256, RFC 5466, RFC 9738",
+        capabilities=(ORDEREDSUBJECT, REFERENCES, REFS, FILTERS, message_limit.MESSAGELIMIT),
+        reference="RFC 5256, RFC 5466, RFC 9738",
         uid_form=True,
         cost=Cost("as SEARCH, and messages that match, with their references", BOTH),
     ),

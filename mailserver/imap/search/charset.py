@@ -1,11 +1,10 @@
-"""The charset of search strings (RFC 3501 6.4.4), and the capability of their comparator (RFC 5255 4)."""
+"""The charset of search strings (RFC 3501 6.4.4)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from mailserver.errors import BadCharset
-from mailserver.imap.capabilities import Capability
 from mailserver.imap.wire.reader import Reader
 from mailserver.message.encodings import CHARSETS
 
@@ -42,7 +41,3 @@ class FilterCharset(BadCharset):
     imap_status = "BAD"
     imap_code = "BADCHARSET (UTF-8 US-ASCII)"
     text = "filters are in UTF-8"
-
-
-I18NLEVEL: Final = Capability("I18NLEVEL=1", "RFC 5255", __name__, "i18nlevel")
-"""Texts are compared by i;unicode-casemap (`mailserver.message.collation`) in SEARCH, SORT and THREAD."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.message.collation import fold
+from mailserver.message.text import fold
 from mailserver.store.index import schema
 from mailserver.store.index.fulltext import FullText, query_of
 from mailserver.store.search_source import Where
