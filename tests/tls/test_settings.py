@@ -90,7 +90,7 @@ NOT_OF_TLS = {
         *("port", "addresses", "socket", "proxy_from", "number"),
         *("socket_mode", "socket_owner", "socket_group", "trusted_authentication_results"),
     },
-    Domain: {"name", "mx", "sites", "mta_sts", "number", "quota", "site"},
+    Domain: {"name", "mx", "sites", "mta_sts", "number", "quota", "site", "dkim"},
     Acme: {"dns", "thumbprint"},
     Relay: {"host", "port", "user", "password_file", "timeout"},
 }
