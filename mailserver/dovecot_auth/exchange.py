@@ -32,6 +32,12 @@ PROTOCOLS: Final = {"smtp": "submission", "submission": "submission", "imap": "i
 """The protocol of a login, by the client's name of its service; "auth" for any other."""
 
 
+class OutOfTurn(ExchangeCancelled):
+    """The client has sent a message while the server checks the one before."""
+
+    text = "this request waits for no message"
+
+
 class RunningTask(Protocol):
     """A coroutine that runs beside its session."""
 
@@ -132,10 +138,15 @@ class Exchange:
             self._task = task
 
     def take(self, data: bytes) -> None:
-        """Go on with the client's message. Raises: wire.ProtocolError if it is not the client's turn."""
+        """Go on with the client's message. If it is not the client's turn, this exchange alone fails.
+
+        Dovecot's `auth_request_handler_auth_continue` does the same ("Unexpected continuation").
+        """
         waiting, self._waiting = self._waiting, None
         if waiting is None:
-            raise wire.ProtocolError("CONT for a request that waits for no message")
+            self._refuse(OutOfTurn())
+            self._end_wait()
+            return
         self._set_timer(ANSWER_TIME, self._overdue)
         waiting.callback(data)
 

@@ -427,12 +427,40 @@ def test_a_client_without_an_address_is_refused_and_the_others_are_served(rip: b
     assert len(slow.waiting) == 1, "the others are not checked"
 
 
-def test_a_message_out_of_turn() -> None:
+def test_a_message_out_of_turn_ends_its_own_request_alone() -> None:
     slow = SlowAuthenticator()
     peer = Peer(slow)
-    peer.send(auth(1) + b"CONT\t1\tAA==\n")
-    assert peer.done
-    assert slow.cancelled == 1
+    peer.send(auth(1) + auth(2) + b"AUTH\t3\tLOGIN\n")
+    peer.take()
+    refusal = b"FAIL\t1\treason=this request waits for no message"
+    assert peer.lines(b"CONT\t1\tAA==\n") == [refusal]
+    assert slow.cancelled == 1, "the password is not checked on"
+    assert peer.lines(b"CONT\t1\tAA==\n")[0].startswith(b"FAIL\t1\treason=this request is not known")
+    slow.waiting[1].callback(None)
+    assert peer.answers() == [b"OK\t2\tuser=anna@example.test"]
+    assert peer.lines(b"CONT\t3\tYW5uYUBleGFtcGxlLnRlc3Q=\n")[0].startswith(b"CONT\t3\t")
+    assert not peer.done
+    assert peer.lines(auth(1)) == [], "its number may be used again"
+    slow.waiting[2].callback(None)
+    assert peer.answers() == [b"OK\t1\tuser=anna@example.test"]
+
+
+def test_messages_out_of_turn_while_a_check_cannot_be_cancelled() -> None:
+    stuck: list[Deferred[None]] = []
+
+    class Stuck(FakeAuthenticator):
+        async def login(self, claim: Claim, context: LoginContext) -> User:
+            stuck.append(Deferred())
+            await stuck[-1]
+            return await super().login(claim, context)
+
+    peer = Peer(Stuck())
+    answers = peer.lines(auth(1) + b"CONT\t1\tAA==\n" * 1_000)
+    assert len(answers) == 1_000
+    assert [line for line in answers if not line.startswith(b"FAIL\t1\t")] == []
+    stuck[0].callback(None)
+    assert peer.answers() == [], "it has its answer"
+    assert not peer.done
 
 
 def test_a_peer_that_is_gone_waits_for_nothing() -> None:
