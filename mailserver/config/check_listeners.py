@@ -40,6 +40,9 @@ def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         if listener.trusted_authentication_results and listener.protocol != "lmtp":
             reason = "is for lmtp only: header fields of submitted messages are never trusted"
             yield config.problem(f"{place} trusted_authentication_results", "true", reason)
+        if listener.client_address != "optional" and listener.protocol != "auth":
+            reason = "is for auth only: elsewhere the client is the one that connects"
+            yield config.problem(f"{place} client_address", as_toml(listener.client_address), reason)
         if len(set(listener.addresses)) < len(listener.addresses):
             yield config.problem(f"{place} addresses", "", "lists an address twice")
         yield from _ssl(config, listener)

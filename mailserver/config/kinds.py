@@ -69,6 +69,9 @@ Cleartext: TypeAlias = Literal["never", "same host", "always"]
 EarlyTls: TypeAlias = Literal["serve", "refuse"]
 """The answer to a ClientHello before the greeting, at a port with STARTTLS."""
 
+ClientAddress: TypeAlias = Literal["optional", "required"]
+"""Whether another server that has its users checked here must name the address of its client."""
+
 CipherOrder: TypeAlias = Literal["client", "server"]
 """The side whose preference of cipher suites is used."""
 

@@ -184,11 +184,10 @@ class AuthSession:
         try:
             asker = Asker.of_request(request)
         except ValueError:
-            # Other clients of this connection have nothing to do with it.
-            if not self._has_logged_address:
-                self._has_logged_address = True
-                self.channel.log("bad-request", reason="rip is no IP address")
-            self.answer(wire.failure(request.id, reason="rip is no IP address"))
+            self._refuse_request(request, "rip is no IP address")
+            return
+        if asker.peer is None and self.channel.info.client_address_required:
+            self._refuse_request(request, 'rip is missing, and client_address = "required" demands it')
             return
         mechanism = self.services.mechanisms.start(request.mechanism, self._situation())
         if mechanism is None:
@@ -206,6 +205,13 @@ class AuthSession:
         self._exchanges[request.id] = exchange
         self._of_client[asker.share] += 1
         exchange.start(mechanism, self.services.start)
+
+    def _refuse_request(self, request: wire.Authenticate, reason: str) -> None:
+        """Refuse a request for its address. Other clients of this connection have nothing to do with it."""
+        if not self._has_logged_address:
+            self._has_logged_address = True
+            self.channel.log("bad-request", reason=reason)
+        self.answer(wire.failure(request.id, reason=reason))
 
     def _has_room(self) -> bool:
         """Is there a place, at worst that of the exchange whose client has been silent for longest?"""

@@ -86,6 +86,8 @@ class ConnectionInfo:
 
     results_trusted: bool = False
     """LMTP `trusted_authentication_results`: the transfer agent has removed forged results in our name."""
+    client_address_required: bool = False
+    """Logins at other servers, `client_address`: each request names its client."""
 
     @property
     def asked_host(self) -> str | None:

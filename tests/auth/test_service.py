@@ -241,6 +241,20 @@ def test_failures_grow_slower_and_success_forgives(site: Site) -> None:
     assert site.failure(site.login("anna@example.test", "wrong9"))[2] == 1
 
 
+def test_clients_without_an_address_are_delayed_together(site: Site) -> None:
+    """As those of the socket for other servers, where the request names no client; also where it is known for the user."""
+    assert site.login("anna@example.test", "secret", peer=None).outcome()
+    delays = [site.failure(site.login("anna@example.test", f"wrong{n}", peer=None))[2] for n in range(5)]
+    assert delays == [1, 2, 4, 8, 15]
+    guesses = [site.login("anna@example.test", f"guess{n}", peer=None) for n in range(5)]
+    site.hasher.checks.clear()
+    site.timers.advance(15.0)
+    assert len(site.hasher.checks) == 1, "one after the other"
+    assert site.failure(site.login("anna@example.test", "x", peer="198.51.100.1"))[2] == 1, "and nobody else"
+    for each in guesses:
+        each.cancel()
+
+
 def test_a_name_with_and_without_its_domain_is_one_pair(site: Site) -> None:
     assert site.failure(site.login("anna", "wrong1"))[2] == 1
     assert site.failure(site.login("anna@example.test", "wrong2"))[2] == 2

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -422,6 +423,20 @@ def test_a_client_without_an_address_is_refused_and_the_others_are_served(rip: b
     for number in (2, 3):
         assert peer.lines(bad % (number, rip, ANNA)) == [b"FAIL\t%d\treason=rip is no IP address" % number]
     assert peer.channel.logged == [("bad-request", {"reason": "rip is no IP address"})]
+    slow.waiting[0].callback(None)
+    assert peer.answers() == [b"OK\t1\tuser=anna@example.test"]
+    assert len(slow.waiting) == 1, "the others are not checked"
+
+
+def test_a_request_that_must_name_its_client() -> None:
+    slow = SlowAuthenticator()
+    peer = Peer(slow)
+    peer.channel.facts = attrs.evolve(peer.channel.facts, client_address_required=True)
+    refusal = b'FAIL\t%d\treason=rip is missing, and client_address = "required" demands it'
+    peer.send(auth(1))
+    assert peer.lines(auth(2, parameters=b"service=smtp")) == [refusal % 2]
+    assert peer.lines(auth(3, parameters=b"service=smtp\trip=")) == [refusal % 3]
+    assert logged(peer) == ["bad-request"], "once"
     slow.waiting[0].callback(None)
     assert peer.answers() == [b"OK\t1\tuser=anna@example.test"]
     assert len(slow.waiting) == 1, "the others are not checked"

@@ -38,6 +38,10 @@ socket_mode = "0666"  # its directory is Postfix's alone
 protocol = "auth"
 socket = "{exim}"
 socket_mode = "0666"
+[[listener]]
+protocol = "auth"
+socket = "{named}"
+client_address = "required"
 """
 
 
@@ -108,7 +112,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             work / "server", edit={"[auth]\n": '[auth]\nscram_for = "some"\nscram_protocols = ["submission"]\n'}
         )
         _add_hanging_back_end(server, work / "code")
-        sockets = SOCKETS.format(postfix=postfix.private / "mailserver-auth", exim=directory / "auth")
+        sockets = SOCKETS.format(
+            postfix=postfix.private / "mailserver-auth", exim=directory / "auth", named=directory / "named"
+        )
         server.config.write_text(server.config.read_text() + sockets)
         postfix.set_config(documented("smtpd_sasl_type = dovecot") + _tls_of_postfix(server, postfix.dir))
         own = documented("driver = dovecot").replace("/run/mailserver/auth", str(directory / "auth"))
@@ -251,10 +257,10 @@ def test_another_users_name_as_authorization_identity(site: Site, agent: str) ->
 def test_dovecots_own_client(site: Site) -> None:
     """Which also takes the server's numbers and its cookie."""
 
-    def ask(user: str, password: str) -> str:
+    def ask(user: str, password: str, *more: str, name: str = "auth") -> str:
         settings = ["-o", "dovecot_config_version=2.4.1", "-o", "dovecot_storage_version=2.4.1"]
-        socket_path = str(site.directory / "auth")
-        return _run(["doveadm", "-O", *settings, "auth", "test", "-a", socket_path, user, password])
+        socket_path = str(site.directory / name)
+        return _run(["doveadm", "-O", *settings, "auth", "test", "-a", socket_path, *more, user, password])
 
     user, password = site.user
     said = ask(user, password)
@@ -265,6 +271,11 @@ def test_dovecots_own_client(site: Site) -> None:
     assert "temp" not in said
     said = ask(NOBODY, "secret")
     assert "temp" in said, said
+    said = ask(user, password, name="named")
+    assert "auth failed" in said, said
+    assert "rip is missing" in said
+    said = ask(user, password, "-x", "rip=192.0.2.1", name="named")
+    assert "auth succeeded" in said, said
 
 
 def test_many_clients_of_postfix_at_once(site: Site) -> None:

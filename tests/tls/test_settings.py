@@ -89,6 +89,7 @@ NOT_OF_TLS = {
     Listener: {
         *("port", "addresses", "socket", "proxy_from", "number"),
         *("socket_mode", "socket_owner", "socket_group", "trusted_authentication_results"),
+        "client_address",
     },
     Domain: {"name", "mx", "sites", "mta_sts", "number", "quota", "site", "dkim"},
     Acme: {"dns", "thumbprint"},

@@ -15,6 +15,7 @@ from mailserver.config.kinds import (
     Address,
     CipherOrder,
     Cleartext,
+    ClientAddress,
     EarlyTls,
     FileMode,
     GreetingDelay,
@@ -59,6 +60,13 @@ class Listener:
         "lmtp: keep Authentication-Results and Received-SPF fields in the name of this server or a local domain, as the mail "
         "transfer agent removes forged ones. When false, this server removes all of them, the agent's own, too.",
         default=False,
+    )
+    client_address: ClientAddress = setting(
+        "Address of the client (rip=) in each request at a socket of auth. With optional, a request without one counts as a client of "
+        "this machine, of the network local: wrong passwords delay all of those together, and none of them is ever banned. With "
+        "required it is refused.",
+        default="optional",
+        example="required",
     )
     allow_cleartext: bool = setting(
         "Accept passwords without TLS here; only on loopback and Unix sockets.", default=False

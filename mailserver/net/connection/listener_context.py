@@ -112,6 +112,7 @@ class ListenerContext:
     """Are mechanisms taken without TLS that send no password?"""
     tls_required: bool
     results_trusted: bool
+    client_address_required: bool
     logs_in: bool
     """Do its clients log in? Else (LMTP, auth, lookup) they have no login time, and only the limit of all connections is theirs.
 
@@ -155,6 +156,7 @@ class ListenerContext:
             nonplaintext_without_tls=listener.nonplaintext_without_tls,
             tls_required=listener.require_tls,
             results_trusted=listener.trusted_authentication_results,
+            client_address_required=listener.client_address == "required",
             logs_in=family not in _ANONYMOUS,
             local=local,
             greeting_delay=listener.greeting_delay,
@@ -198,5 +200,6 @@ class ListenerContext:
             starttls_offered=tls is None and self.tls is not None and not self.implicit_tls,
             tls_required=self.tls_required,
             results_trusted=self.results_trusted,
+            client_address_required=self.client_address_required,
             proofs_allowed=self.nonplaintext_without_tls,
         )
