@@ -343,8 +343,11 @@ class Account(Protocol):
         The result has each one's exception in its place. Nothing stays staged.
         """
 
-    def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
-        """Sync the messages with an intent record, to be published later."""
+    def prepare(self, name: str, messages: Sequence[NewMessage], token: str = "") -> Prepared:
+        """Sync the messages with an intent record, to be published later; see `Prepared` for the token.
+
+        Raises: NoSuchMailbox, LimitReached, NoSpace.
+        """
 
     def lock_maildrop(self) -> MaildropLock:
         """Lock the maildrop against other POP3 sessions, in this process or another. Raises: InUse, at once.

@@ -66,6 +66,10 @@ class Prepared(Protocol):
     """Messages that are synced in tmp/ with an intent record: publishing them cannot fail for want of space.
 
     If the process dies first, or `publish` fails, the next holder of the lock publishes them.
+
+    Messages with a token wait for a decision: `publish` is called only once the token is durably decided. If the process
+    dies first, the next holder asks the `decided` that the store was opened with. "Yes" publishes them, "no" removes them
+    and gives their quota back. Without such a function, or while it raises, they stay as they are.
     """
 
     def publish(self) -> Appended:

@@ -83,7 +83,7 @@ class RecordingStore(MemoryStore):
         if is_new:
             stage, prepare = account.stage, account.prepare
             account.stage = lambda: self._keep(self.staged, stage())  # type: ignore[method-assign]
-            account.prepare = lambda name, messages: self._keep(self.prepared, prepare(name, messages))  # type: ignore[method-assign]
+            account.prepare = lambda name, messages, token="": self._keep(self.prepared, prepare(name, messages, token))  # type: ignore[method-assign]
         return account
 
     @staticmethod

@@ -188,8 +188,10 @@ class Messages:
 
     # --- prepare, publish
 
-    def test_publish(self, account, inbox):
-        prepared = account.prepare("INBOX", [staged(account, message("a")), staged(account, message("b"), ["\\Seen"])])
+    @pytest.mark.parametrize("token", ["", "0123abcd"], ids=["plain", "token"])
+    def test_publish(self, account, inbox, token):
+        messages = [staged(account, message("a")), staged(account, message("b"), ["\\Seen"])]
+        prepared = account.prepare("INBOX", messages, token)
         inbox.refresh()
         assert uids(inbox) == []
         appended = prepared.publish()
@@ -202,8 +204,9 @@ class Messages:
         inbox.refresh()
         assert uids(inbox) == list(appended.uids)
 
-    def test_abort_what_was_prepared(self, account, inbox):
-        prepared = account.prepare("INBOX", [staged(account, message())])
+    @pytest.mark.parametrize("token", ["", "0123abcd"], ids=["plain", "token"])
+    def test_abort_what_was_prepared(self, account, inbox, token):
+        prepared = account.prepare("INBOX", [staged(account, message())], token)
         prepared.abort()
         prepared.abort()
         put(account, data=message("other"))

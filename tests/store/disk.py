@@ -12,6 +12,7 @@ from mailserver.message.render import summarise
 from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.disk import reserved_space
+from tests.store.decisions import decided_below
 
 USER = "anna@example.test"
 INDEX_FILES = tuple("mailserver-index.sqlite" + end for end in ("", "-wal", "-shm"))
@@ -31,6 +32,7 @@ def open_store(root: str, bounds: Bounds | None = None, quota_warnings: Sequence
         hostname="host.example.test",
         bounds=bounds or Bounds(),
         quota_warnings=quota_warnings,
+        decided=decided_below(root),
     )
 
 

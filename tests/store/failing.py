@@ -24,6 +24,7 @@ from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.disk import lock, reserved_space, safeio
 from mailserver.store.maildir.disk.recorder import Change
 from mailserver.store.maildir.home import home, recovery, unsynced
+from tests.store.decisions import decided_below
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.faults import Faults, Plan
 from tests.store.operations import Operation, Refused, foreign_mail
@@ -319,7 +320,9 @@ class Run:
 
     def _open_account(self) -> Any:
         # Not by `open_store`, which would put the reserved space back that was given up.
-        store = MaildirStore(self.root, summarise, special_use={}, hostname="host.example.test")
+        store = MaildirStore(
+            self.root, summarise, special_use={}, hostname="host.example.test", decided=decided_below(self.root)
+        )
         return store.account(USER)
 
     def _index(self) -> dict[str, bytes]:

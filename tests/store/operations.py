@@ -13,6 +13,7 @@ from mailserver.errors import MailError, MessageExpunged
 from mailserver.store.flags import FlagChange
 from mailserver.store.interfaces import Account
 from mailserver.store.receiving import Appended, Delivery, NewMessage
+from tests.store.decisions import ALWAYS
 from tests.store.disk import INDEX_FILES, USER, open_store
 from tests.store.workload import find, observe, source, stage
 
@@ -133,13 +134,19 @@ def _replace(target: str, *flags: str) -> Act:
     return run
 
 
-def _prepare(account: Account, held: dict[str, Any]) -> None:
-    new = stage(account, "prepared")
-    try:
-        held["prepared"] = account.prepare("a/b", [new])
-    except BaseException:
-        new.staged.abort()
-        raise
+def _prepare_with(token: str) -> Act:
+    def prepare(account: Account, held: dict[str, Any]) -> None:
+        new = stage(account, "prepared")
+        try:
+            held["prepared"] = account.prepare("a/b", [new], token)
+        except BaseException:
+            new.staged.abort()
+            raise
+
+    return prepare
+
+
+_prepare = _prepare_with("")
 
 
 def _publish(_account: Account, held: dict[str, Any]) -> None:
@@ -250,6 +257,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("local copy", _prepare_and_publish),
     Operation("publish", _publish, _prepare),
     Operation("abort", _abort, _prepare, "forgotten"),
+    Operation("publish decided", _publish, _prepare_with(ALWAYS)),
+    Operation("abort undecided", _abort, _prepare_with("undecided")),
     Operation("send again", _send_again, _prepare, "forgotten"),
     Operation("new account", _append("INBOX", "new1"), base="empty"),
     Operation("look at a foreign account", _look, _drop_index, way="told", base="foreign", idempotent=True),

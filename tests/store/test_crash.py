@@ -12,7 +12,7 @@ import pytest
 from tests.store.aftermath import check_aftermath
 from tests.store.crash import Visit, run_start, run_workload, worth_killing
 from tests.store.disk import scratch
-from tests.store.workload import STEPS, Violation, expectations
+from tests.store.workload import STEPS, WAITING, Violation, expectations
 
 MUST_BE_VISITED = {
     "append one": "delivery.",
@@ -41,7 +41,7 @@ def visits(expected):
     assert not log.error, log.error
     assert len(log.pictures) == len(STEPS) + 1
     for picture, wanted, step in zip(log.pictures[1:], expected[1:], STEPS, strict=True):
-        if step.name not in {"prepare", "prepare to abort"}:
+        if step.name not in WAITING:
             assert picture.canonical() == wanted.canonical(), step.name
     return log.visits
 
@@ -83,6 +83,8 @@ TAKE_SEVERAL_STEPS = (
     ("replace elsewhere", "delivery.before-uidlist", 0),
     ("rename", "rename.after-rename", 0),
     ("publish", "delivery.after-rename", 0),
+    ("publish decided", "delivery.after-rename", 0),
+    ("prepare undecided", "intent.after-write", 0),
     ("rename INBOX", "intent.after-write", 0),
     ("delete", "delete.", 0),
 )

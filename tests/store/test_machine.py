@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,12 +26,13 @@ from mailserver.store.index.sums import ACCOUNT, Sum
 from mailserver.store.interfaces import Account, Mailbox
 from mailserver.store.maildir.account.account import MaildirAccount
 from mailserver.store.maildir.format import uidlist
-from mailserver.store.maildir.home import quota_state
+from mailserver.store.maildir.home import quota_state, recovery
 from mailserver.store.maildir.mailbox import expunge as expunging
 from mailserver.store.memory import MemoryStore
 from mailserver.store.time_slice import TimeSlice
 from mailserver.store.view import View
 from mailserver.types import UID, Quota
+from tests.store.decisions import ALWAYS
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.replay import Replay
 from tests.store.samples import content, flags
@@ -180,6 +182,18 @@ class Stores(RuleBasedStateMachine):
             prepared.abort()
 
         self.both(run)
+
+    @rule(name=NAMES, token=st.sampled_from(["", ALWAYS, "undecided"]))
+    def die_prepared(self, name: str, token: str) -> None:
+        """What was prepared is published by the next holder of the lock, or dropped if it was not decided."""
+        subject = f"m{next(self.number)}"
+        self.both(lambda account: account.prepare(name, [stage(account, subject)], token))
+        with mock.patch.object(recovery, "is_alive", return_value=False):
+            self.account.set_subscribed("any", subscribed=False)
+        self.model.recover(lambda asked: asked == ALWAYS)
+        with contextlib.suppress(MailError):
+            # It has its UID now, as in the model.
+            self.account.mailbox(name).refresh()
 
     @rule(name=NAMES, places=PLACES, how=st.sampled_from(FlagChange), names=FLAGS)
     def store(self, name: str, places: list[int], how: FlagChange, names: list[str]) -> None:

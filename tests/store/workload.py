@@ -7,6 +7,7 @@ message (STORE and EXPUNGE of many are no transactions in IMAP).
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -18,9 +19,11 @@ from mailserver.errors import NoSuchMailbox
 from mailserver.message.render import summarise
 from mailserver.store.flags import FlagChange
 from mailserver.store.interfaces import Account, Mailbox
+from mailserver.store.maildir.account.account import MaildirAccount
 from mailserver.store.memory import MemoryStore
 from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.types import UID
+from tests.store.decisions import decide
 from tests.store.samples import content, flags
 
 USER = "anna@example.test"
@@ -197,6 +200,22 @@ def _prepare_to_abort(account: Account, held: dict[str, Any]) -> None:
     held["aborted"] = account.prepare("INBOX", [stage(account, "aborted")])
 
 
+def _prepare_with_token(account: Account, held: dict[str, Any]) -> None:
+    held["decided"] = account.prepare("z/b", [stage(account, "token1"), stage(account, "token2", "\\Seen")], "yes")
+
+
+def _decide(account: Account, _held: dict[str, Any]) -> None:
+    if isinstance(account, MaildirAccount):
+        # For all accounts of the store.
+        decide(os.path.dirname(os.path.dirname(os.path.dirname(account.root))), "yes")
+
+
+def _prepare_undecided(account: Account, held: dict[str, Any]) -> None:
+    held["undecided"] = account.prepare("INBOX", [stage(account, "refused1"), stage(account, "refused2")], "no")
+
+
+WAITING = {"prepare": "prepared", "prepare to abort": "aborted", "decide": "decided"}
+"""Steps behind which messages are not seen yet, but would be after a crash."""
 WORDS = [f"word{number}" for number in range(30)]
 """More than there are letters."""
 NUMBERED = tuple(f"n{number}" for number in range(12))
@@ -222,6 +241,11 @@ STEPS: tuple[Step, ...] = (
     Step("publish", "whole", lambda _account, held: _used(held["prepared"].publish())),
     Step("prepare to abort", "whole", _prepare_to_abort),
     Step("abort", "whole", lambda _account, held: held["aborted"].abort()),
+    Step("prepare with a token", "whole", _prepare_with_token),
+    Step("decide", "whole", _decide),
+    Step("publish decided", "whole", lambda _account, held: _used(held["decided"].publish())),
+    Step("prepare undecided", "whole", _prepare_undecided),
+    Step("abort undecided", "whole", lambda _account, held: held["undecided"].abort()),
     Step("many", "whole", _append("z", *NUMBERED)),
     Step("expunge many", "each", _expunge("z", *NUMBERED[2:])),
     Step("append after many", "whole", _append("z", "last")),
@@ -240,7 +264,8 @@ STEPS: tuple[Step, ...] = (
 def expectations(steps: Collection[Step] = STEPS) -> list[Picture]:
     """What is seen before each step and after the last, by the model.
 
-    What was prepared counts as seen, until it is aborted: after a crash the next holder of the lock publishes it.
+    What was prepared counts as seen, until it is aborted: after a crash the next holder of the lock publishes it. What
+    has a token counts once that is decided.
     """
     account = MemoryStore(summarise).account(USER)
     pictures = [observe(account)]
@@ -248,8 +273,8 @@ def expectations(steps: Collection[Step] = STEPS) -> list[Picture]:
     for step in steps:
         step.run(account, held)
         picture = observe(account)
-        if step.name in {"prepare", "prepare to abort"}:
-            picture = _as_published(held["prepared" if step.name == "prepare" else "aborted"], account, picture)
+        if step.name in WAITING:
+            picture = _as_published(held[WAITING[step.name]], account, picture)
         pictures.append(picture)
     return pictures
 

@@ -328,16 +328,27 @@ class MemoryAccount:
                 new.staged.abort()
         return outcomes
 
-    def prepare(self, name: str, messages: Sequence[NewMessage]) -> MemoryPrepared:
+    def prepare(self, name: str, messages: Sequence[NewMessage], token: str = "") -> MemoryPrepared:
         """Keep them to be published later. Raises: NoSuchMailbox."""
         mailbox = self.mailbox(name)
         mailbox.check_room(len(messages))
         self.check_more([content(new.staged) for new in messages])
-        prepared = MemoryPrepared(mailbox, [(content(new.staged), new.flags, self.date_of(new)) for new in messages])
+        contents = [(content(new.staged), new.flags, self.date_of(new)) for new in messages]
+        prepared = MemoryPrepared(mailbox, contents, token)
         self._waiting.append(prepared)
         for new in messages:
             new.staged.abort()
         return prepared
+
+    def recover(self, decided: Callable[[str], bool] | None = None) -> None:
+        """Settle prepared messages as the next holder of an account's lock does once their process is dead."""
+        for each in self._waiting:
+            if not each.waits:
+                continue
+            if not each.token or (decided is not None and decided(each.token)):
+                each.publish()
+            elif decided is not None:
+                each.abort()
 
     def lock_maildrop(self) -> _HeldMaildrop:
         """Lock the maildrop. Raises: InUse."""

@@ -12,7 +12,10 @@ from mailserver.store.receiving import Appended
 class MemoryPrepared:
     """Messages that wait for `publish`."""
 
-    def __init__(self, mailbox: MemoryMailbox, messages: Sequence[tuple[bytes, Iterable[str], int]]) -> None:
+    def __init__(
+        self, mailbox: MemoryMailbox, messages: Sequence[tuple[bytes, Iterable[str], int]], token: str = ""
+    ) -> None:
+        self.token = token
         self._mailbox = mailbox
         self._messages = messages
         self._appended: Appended | None = None

@@ -147,11 +147,11 @@ class MaildirAccount(MailboxTree):
                     new.staged.abort()
             reserved_space.ensure(self._home.settings.reserved_space_root)
 
-    def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
-        """Sync the messages with an intent record. Raises: as `append`."""
+    def prepare(self, name: str, messages: Sequence[NewMessage], token: str = "") -> Prepared:
+        """Sync the messages with an intent record that has the token. Raises: as `append`."""
         name = canonical(name)
         self._check(name)
-        return usage.keep_to_quota(self._home, lambda: prepared.prepare(self._home, name, messages))
+        return usage.keep_to_quota(self._home, lambda: prepared.prepare(self._home, name, messages, token))
 
     def lock_maildrop(self) -> MaildropLock:
         """Acquire the account's lock for a POP3 session. Raises: InUse, NoSpace, StoreUnavailable."""

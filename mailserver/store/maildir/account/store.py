@@ -54,8 +54,13 @@ class MaildirStore:
         search_index: bool = True,
         root_seen: DirectoryId | None = None,
         quota_warnings: Sequence[int] = (),
+        decided: Callable[[str], bool] | None = None,
     ) -> None:
-        """`root_seen`: the root when the server started, if that is not now. `quota_warnings`: percentages."""
+        """`root_seen`: the root when the server started, if that is not now. `quota_warnings`: percentages.
+
+        `decided` tells whether a token of prepared messages was decided, and may raise; see `receiving.Prepared`. It
+        blocks, in any thread. Without it such messages of dead processes stay as they are.
+        """
         self._root = os.fspath(root)
         self._location = location
         uses = {use: (names,) if isinstance(names, str) else tuple(names) for use, names in special_use.items()}
@@ -68,6 +73,7 @@ class MaildirStore:
             search_index,
             uses,
             tuple(quota_warnings),
+            decided,
         )
         self._tidied: set[str] = set()
         with safeio.boundary():

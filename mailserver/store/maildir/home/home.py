@@ -72,6 +72,8 @@ class Home:
         """Ids of intents that could not be settled, and were logged."""
         self.due: set[str] = set()
         """Ids of intents that are due, but whose files could not be renamed to say so."""
+        self.ask_again = 0.0
+        """When `Settings.decided` may be asked again after it failed, by time.monotonic()."""
         self.local_changes = LocalChanges()
         self.untidied: dict[int, int] = {}
         """Messages expunged since a mailbox's uidlist was last checked for dead lines, by key."""

@@ -3,6 +3,7 @@
 | kind    | change                                 | recovery                                                        |
 |---------|----------------------------------------|-----------------------------------------------------------------|
 | publish | several messages, or prepared ones     | finished: each file still in tmp/ gets its name                 |
+|         | the same with a token nobody decided   | undone: the files in tmp/ are removed                           |
 | copy    | links into another mailbox             | undone: the new names are removed                               |
 | move    | renames into another mailbox           | finished: each file still at its old place is renamed           |
 | replace | a message in the place of another      | finished: as "publish"; then the old file is removed            |
@@ -15,6 +16,9 @@ mailboxes concerned are read from disk anew.
 
 An intent whose process is alive is left alone, as prepared messages wait for the answer of another server, outside the
 lock. The exception is one that is due: its process has tried to publish the messages, and failed.
+
+Messages with a token wait for a decision that other accounts wait for, too: `Settings.decided` knows it. An intent of
+which it cannot be learned now is left for later, and the account is served meanwhile. One that is due has been decided.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +48,9 @@ REPLACE: Final = "replace"
 RENAME: Final = "rename"
 CREATE: Final = "create"
 
+ASK_AGAIN: float = 2.0
+"""Seconds until a decision is asked for once more: until then a table that is locked or damaged delays nobody."""
+
 
 def recover(home: Home) -> bool:
     """Finish or undo all intents, on a full or failing disk as many as possible. Return True if some are left.
@@ -51,10 +59,18 @@ def recover(home: Home) -> bool:
     """
     waiting = more = False
     for left in intent.read_all(home.root):
-        if not left.is_due and left.id not in home.due and is_alive(left.payload.get("owner")):
+        due = left.is_due or left.id in home.due
+        if not due and is_alive(left.payload.get("owner")):
             more = True
             continue
         settle = SETTLERS.get(left.kind)
+        if not due and left.kind == PUBLISH and (token := left.payload.get("token")):
+            decided = _is_decided(home, left, str(token))
+            if decided is None:
+                more = True
+                continue
+            if not decided:
+                settle = _drop
         if settle is not None:
             safeio.point("recovery.before-settle")
             try:
@@ -66,14 +82,7 @@ def recover(home: Home) -> bool:
             except (OSError, StoreUnavailable) as error:
                 more = True
                 # A change that cannot be finished on this disk must not close the whole account.
-                if left.id not in home.unsettled:
-                    home.unsettled.add(left.id)
-                    _log.warning(
-                        "intent %s of %s could not be settled; the next operation tries again: %r",
-                        left.id,
-                        home.root,
-                        error,
-                    )
+                _warn_once(home, left, error)
                 continue
             except (ValueError, TypeError, KeyError, AttributeError, BadMailboxName):
                 _log.warning("intent %s of %s is invalid", left.id, home.root, exc_info=True)
@@ -86,6 +95,27 @@ def recover(home: Home) -> bool:
         home.due.discard(left.id)
     home.something_due = waiting
     return more
+
+
+def _is_decided(home: Home, left: intent.Intent, token: str) -> bool | None:
+    """Tell whether the messages of an intent are to be published; None if that cannot be learned now."""
+    decided = home.settings.decided
+    if decided is None or time.monotonic() < home.ask_again:
+        return None
+    try:
+        return decided(token)
+    except Exception as error:
+        home.ask_again = time.monotonic() + ASK_AGAIN
+        _warn_once(home, left, error)
+        return None
+
+
+def _warn_once(home: Home, left: intent.Intent, error: Exception) -> None:
+    if left.id not in home.unsettled:
+        home.unsettled.add(left.id)
+        _log.warning(
+            "intent %s of %s could not be settled; the next operation tries again: %r", left.id, home.root, error
+        )
 
 
 def find_mailbox(home: Home, payload: dict[str, Any]) -> str:
@@ -117,6 +147,13 @@ def _publish(home: Home, payload: dict[str, Any]) -> list[str]:
     for directory in places:
         safeio.sync_directory(directory)
     return [name]
+
+
+def _drop(home: Home, payload: dict[str, Any]) -> list[str]:
+    for temporary, _place, _name in payload["files"]:
+        with contextlib.suppress(FileNotFoundError):
+            safeio.unlink(os.path.join(home.temporary, temporary))
+    return []
 
 
 def _undo_copy(home: Home, payload: dict[str, Any]) -> list[str]:

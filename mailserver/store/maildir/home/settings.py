@@ -32,6 +32,8 @@ class Settings:
     """Names of mailboxes by special use, without its backslash. The first name is made with an account."""
     quota_warnings: tuple[int, ...] = ()
     """Percentages of a quota at which the user is warned."""
+    decided: Callable[[str], bool] | None = None
+    """Tells whether a token was decided; see `store.receiving.Prepared`. None: nobody can tell."""
     many: int = MANY
     """Bound of `Account.bounded`."""
     file_names: FileNames = field(factory=FileNames)

@@ -1,4 +1,8 @@
-"""Messages that are prepared now and published later: the local copies of a submission, which wait for the next hop's answer."""
+"""Messages that are prepared now and published later.
+
+The local copies of a submission wait for the next hop's answer. The copies of a message in several accounts wait for each
+other: they share a token, and whoever finds them after a crash asks whether it was decided (`home.recovery`).
+"""
 
 from __future__ import annotations
 
@@ -100,7 +104,7 @@ class PreparedMessages:
                 pass
 
 
-def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMessages:
+def prepare(home: Home, name: str, messages: Sequence[NewMessage], token: str = "") -> PreparedMessages:
     """Do steps 1 to 3. Raises: as `append`."""
     arrivals = sync_messages(messages)
     with home.changing(), home.dotlocked([existing_paths(home, name).directory]):
@@ -111,7 +115,7 @@ def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMe
         name_files(home, state, arrivals)
         save(home, state, [])
         home.expect_intents()
-        pending = write_intent(home, state, arrivals)
+        pending = write_intent(home, state, arrivals, token)
         addition.done()
     for arrival in arrivals:
         arrival.staged.release()

@@ -104,7 +104,7 @@ def name_files(home: Home, state: MailboxState, arrivals: Sequence[Arrival], *, 
             check_length(arrival.file_name)
 
 
-def write_intent(home: Home, state: MailboxState, arrivals: Sequence[Arrival]) -> intent.Intent:
+def write_intent(home: Home, state: MailboxState, arrivals: Sequence[Arrival], token: str = "") -> intent.Intent:
     """Do step 3. Raises: NoSpace, StoreUnavailable."""
     payload: dict[str, Any] = {
         "owner": owner(),
@@ -112,6 +112,8 @@ def write_intent(home: Home, state: MailboxState, arrivals: Sequence[Arrival]) -
         "guid": state.guid.hex(),
         "files": [arrival.record for arrival in arrivals],
     }
+    if token:
+        payload["token"] = token
     # The names in tmp/ must be safe before the intent is.
     safeio.sync_directory(home.temporary)
     return intent.write(home.root, intent.Intent(recovery.PUBLISH, payload))
