@@ -353,6 +353,16 @@ class RelayDown(MailError):
     smtp_reply = (451, "4.4.1")
     text = "the next hop cannot be reached, try again later"
 
+    def __init__(self, text: str | None = None, *, cause: str = "") -> None:
+        """`cause` is for logs and reports of the queue: the client is not told where the connection leads."""
+        super().__init__(text)
+        self._cause = cause
+
+    @property
+    def reason(self) -> str:
+        """As the parent."""
+        return self._cause or super().reason
+
 
 class MailLoop(MailError):
     """The message has passed too many servers (RFC 5321 6.3, RFC 3463 X.4.6)."""

@@ -91,7 +91,7 @@ async def find_mail_hosts(
     """
     literal = address_literal(domain)
     if literal is not None:
-        if is_refused(_unmapped(literal)):
+        if is_refused(unmapped(literal)):
             raise NoRoute
         return [MailHost("", literal)]
     exchanges = await _exchanges(resolver, domain, shuffle)
@@ -106,7 +106,7 @@ async def find_mail_hosts(
         found += [
             MailHost(exchange.host, address, exchange.preference)
             for address in addresses
-            if not is_refused(_unmapped(address))
+            if not is_refused(unmapped(address))
         ]
         if len(found) >= MOST_ADDRESSES:
             break
@@ -155,7 +155,7 @@ async def _addresses(resolver: Resolver, host: str, *, ipv6: bool) -> list[Addre
     return addresses
 
 
-def _unmapped(address: Address) -> Address:
+def unmapped(address: Address) -> Address:
     """The IPv4 address in a mapped one (RFC 4291 2.5.5.2): it is where the connection would go."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped

@@ -48,6 +48,9 @@ class HopConnection(Protocol):
     def close(self) -> None:
         """Send the queued bytes and end the connection. Harmless when repeated."""
 
+    def abort(self) -> None:
+        """End the connection at once. Harmless when repeated."""
+
 
 class NextHop(Protocol):
     """The server that mail for remote recipients is relayed to."""

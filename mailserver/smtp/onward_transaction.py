@@ -90,6 +90,12 @@ class OnwardSession:
             self.failure = self._cut("connect", "the session has ended")
         self._connection.close()
 
+    def abort(self) -> None:
+        """End the session at once, wherever it stands: a message that breaks off is not accepted."""
+        if self.failure is None:
+            self.failure = self._cut("connect", "the session has ended")
+        self._connection.abort()
+
     def become_idle(self) -> None:
         """Keep the connection for the next message for a while."""
         self._connection.become_idle()

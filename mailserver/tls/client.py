@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from typing import Any
 
 import attrs
@@ -38,13 +39,30 @@ def client_creator(relay: Relay) -> IOpenSSLClientConnectionCreator:
         (first, *chain), key = own
         options |= {"certificate": first, "privateKey": key, "extraCertChain": chain}
     if relay.verification == "none":
-        return _Unverified(relay, CertificateOptions(**options).getContext())
+        return _Unverified(relay.host, CertificateOptions(**options).getContext())
     if relay.ca_file is None:
         trust = platformTrust()
     else:
         authorities = read_authorities(relay.ca_file)
         trust = trustRootFromCertificates([Certificate.loadPEM(one.public_bytes(Encoding.PEM)) for one in authorities])
     return optionsForClientTLS(relay.host, trustRoot=trust, extraCertificateOptions=options)
+
+
+@cache
+def _any_certificate() -> SSL.Context:
+    return CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
+
+
+def any_certificate_creator(host: str) -> IOpenSSLClientConnectionCreator:
+    """Make a connection creator for a host of a domain, whose certificate is not verified (RFC 7435)."""
+    return _Unverified(host, _any_certificate())
+
+
+@lru_cache(maxsize=64)
+def valid_certificate_creator(host: str) -> IOpenSSLClientConnectionCreator:
+    """Make a connection creator that requires a certificate for that name or address, by the system's authorities."""
+    options = {"raiseMinimumTo": TLSVersion.TLSv1_2}
+    return optionsForClientTLS(host, trustRoot=platformTrust(), extraCertificateOptions=options)
 
 
 def client_faults(relay: Relay) -> list[Fault]:
@@ -88,8 +106,8 @@ def _own_pair(relay: Relay) -> tuple[list[x509.Certificate], PrivateKey] | None:
 class _Unverified:
     """Connection creator for a hop whose certificate is not verified."""
 
-    def __init__(self, relay: Relay, context: SSL.Context) -> None:
-        self._name = None if relay.host.replace(".", "").isdigit() or ":" in relay.host else relay.host
+    def __init__(self, host: str, context: SSL.Context) -> None:
+        self._name = None if host.replace(".", "").isdigit() or ":" in host else host
         self._context = context
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803

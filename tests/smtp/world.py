@@ -264,6 +264,9 @@ class FakeHop:
     def close(self) -> None:
         self.closed += 1
 
+    def abort(self) -> None:
+        self.closed += 1
+
     def _work(self) -> None:
         while b"\r\n" in self._input and not self._lost:
             line, _, self._input = self._input.partition(b"\r\n")

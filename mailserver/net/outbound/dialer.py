@@ -8,7 +8,7 @@ from socket import IPPROTO_TCP, TCP_QUICKACK, socket
 from typing import Any, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
@@ -40,6 +40,8 @@ IDLE_TIME = 10.0
 READ_AHEAD = 65536
 WRITE_SIZE = 65536
 """Octets that are collected for one write."""
+CONNECTING_FAILURES = (ConnectError, ConnectionClosed, ConnectingCancelledError, OSError)
+"""Exceptions of an endpoint that cannot connect."""
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -183,6 +185,11 @@ class HopProtocol(Protocol):
         self._is_idle = True
         self._set_deadline(self._clock.seconds() + IDLE_TIME)
 
+    def abort(self) -> None:
+        """See HopConnection."""
+        if self._lost is None:
+            cast("Any", self.transport).abortConnection()
+
     def _end_idle(self) -> None:
         if self.is_usable:
             self.write(b"QUIT\r\n")
@@ -233,7 +240,7 @@ class HopProtocol(Protocol):
             self._set_deadline(deadline)
             try:
                 await waiting
-            except Cancelled:
+            except (Cancelled, CancelledError):
                 # The session ends: whether the hop has accepted the message is unknown.
                 cast("Any", self.transport).abortConnection()
                 raise
@@ -245,7 +252,24 @@ class HopProtocol(Protocol):
 
     def _fail(self, why: str) -> None:
         log_warning("relay-down", hop=self._name, reason=why)
-        raise RelayDown
+        raise RelayDown(cause=why)
+
+
+def connecting_failed(name: str, error: Exception) -> RelayDown:
+    """Log why there is no connection, and return the failure."""
+    reason = str(error) or repr(error)
+    log_warning("relay-down", hop=name, reason=reason)
+    return RelayDown(cause=reason)
+
+
+def endpoint_for(reactor: Any, host: str, port: int) -> Any:
+    """The endpoint of a host name or an address."""
+    # An address needs no resolver and no trials of several addresses, which are most of the cost of dialling.
+    if isIPAddress(host):
+        return TCP4ClientEndpoint(reactor, host, port, timeout=int(CONNECT_TIME))
+    if isIPv6Address(host):
+        return TCP6ClientEndpoint(reactor, host, port, timeout=int(CONNECT_TIME))
+    return HostnameEndpoint(reactor, host.encode("ascii"), port, timeout=CONNECT_TIME)
 
 
 class NextHopDialer:
@@ -267,19 +291,10 @@ class NextHopDialer:
             password = relay.password_file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
             self.credentials = Credentials(relay.user, Secret(password))
 
-    def _endpoint(self) -> Any:
-        host, port = self._relay.host, self._relay.port
-        # An address needs no resolver and no trials of several addresses, which are most of the cost of dialling.
-        if isIPAddress(host):
-            return TCP4ClientEndpoint(self._reactor, host, port, timeout=int(CONNECT_TIME))
-        if isIPv6Address(host):
-            return TCP6ClientEndpoint(self._reactor, host, port, timeout=int(CONNECT_TIME))
-        return HostnameEndpoint(self._reactor, host.encode("ascii"), port, timeout=CONNECT_TIME)
-
     async def connect(self) -> HopProtocol:
         """Connect; implicit TLS is established then. Raises: RelayDown."""
         relay = self._relay
-        endpoint = self._endpoint()
+        endpoint = endpoint_for(self._reactor, relay.host, relay.port)
         name, take = self.name, self._take_connection
         factory = Factory.forProtocol(
             cast("Any", lambda: HopProtocol(self._reactor, self._tls, name, relay.timeout, take))
@@ -287,9 +302,8 @@ class NextHopDialer:
         factory.noisy = False
         try:
             connection = cast("HopProtocol", await abandonable(endpoint.connect(factory)))
-        except (ConnectError, ConnectionClosed, ConnectingCancelledError, OSError) as error:
-            log_warning("relay-down", hop=self.name, reason=str(error) or repr(error))
-            raise RelayDown from error
+        except CONNECTING_FAILURES as error:
+            raise connecting_failed(self.name, error) from error
         if relay.tls == "implicit":
             await connection.start_tls()
         return connection
