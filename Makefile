@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make run` serves mail, `make test` passes the tests.
-# Others: quick, check, bench, soak, format, clean. CONTRIBUTING.md says when each is for.
+# Others: quick, interop, check, bench, soak, format, clean. CONTRIBUTING.md says when each is for.
 
 PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.13 python3,$(shell command -v $(v) 2>/dev/null)))
 VENV ?= .venv
@@ -14,7 +14,7 @@ BENCH ?=
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run test quick check bench soak format clean venv FORCE
+.PHONY: run test interop quick check bench soak format clean venv FORCE
 
 # PYTHON=... is another interpreter than the one of $(VENV): it is set up anew.
 ifneq ($(origin PYTHON),file)
@@ -43,7 +43,10 @@ run: venv
 	@exec $(BIN)/twistd -n --pidfile= mailserver --config $(DIR)/mailserver.toml
 
 test: venv
-	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) $(or $(TESTS),-m "not interop")
+
+interop: venv
+	$(BIN)/python -m pytest -n $(JOBS) -m interop
 
 quick: venv
 	$(BIN)/python -m tests.quick $(if $(ALL),--all) -n $(JOBS)

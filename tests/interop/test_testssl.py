@@ -1,6 +1,6 @@
 """testssl.sh over every kind of listener, with the preset "modern": nothing at LOW or above.
 
-All listeners have the same TLS contexts. `make test` looks at one with implicit TLS in full, and at the versions of TLS
+All listeners have the same TLS contexts. `make interop` looks at one with implicit TLS in full, and at the versions of TLS
 behind one STARTTLS; openssl tries the versions behind the others. `make soak` looks at every listener in full.
 """
 
