@@ -1,0 +1,117 @@
+"""The queue of one process: spool files and rows behind the interface of sessions.
+
+It is opened behind the process's fork. Its owner, the process that sends, opens a `work.QueueWork` on it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from mailserver.errors import NoSpace
+from mailserver.queue import disk, statements
+from mailserver.queue.acceptance import Acceptor
+from mailserver.queue.commit_lock import CommitLock
+from mailserver.queue.interfaces import Content, Spooled
+from mailserver.queue.model import Envelope, QueueDamaged, Settings, Target
+from mailserver.queue.rows import FILE_NAME, Rows
+from mailserver.queue.spool import Spool
+
+SPOOL: Final = "msg"
+LOCK: Final = "commit.lock"
+
+
+class MailQueue:
+    """Implements `interfaces.Acceptances`."""
+
+    def __init__(self, directory: Path, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+        """Open the queue of a directory that exists, and make it if nothing is there yet.
+
+        Raises: QueueDamaged if rows are damaged, or are missing beside spool files; QueueTooNew, QueueBusy, NoSpace,
+        StorageFailure.
+        """
+        self.directory = directory
+        self.settings = settings
+        self.clock = clock
+        self.lock = CommitLock(directory / LOCK)
+        try:
+            self.spool = Spool(directory / SPOOL)
+            if not (directory / FILE_NAME).exists():
+                self._create()
+            self.rows = Rows(directory, self.lock)
+        except BaseException:
+            self.lock.close()
+            raise
+        self._acceptor = Acceptor(self.spool, self.rows, settings, clock)
+
+    def _create(self) -> None:
+        with self.lock.held():
+            if (self.directory / FILE_NAME).exists():
+                return
+            with disk.boundary():
+                os.makedirs(self.spool.directory, mode=0o700, exist_ok=True)
+                disk.sync_directory(self.directory)
+            if next(self.spool.names(), None) is not None:
+                raise QueueDamaged from FileNotFoundError(
+                    errno.ENOENT,
+                    "there are messages and no rows; `mailserver queue rebuild` makes rows from the messages",
+                    str(self.directory / FILE_NAME),
+                )
+            Rows.create(self.directory)
+
+    def check_space(self, size: int) -> None:
+        """See Acceptances."""
+        with disk.boundary():
+            status = os.statvfs(self.spool.directory)
+        if status.f_bavail * status.f_frsize < size + self.settings.minimum_free:
+            raise NoSpace
+
+    def write(self, envelope: Envelope, targets: Sequence[Target], content: Content) -> Spooled:
+        """See Acceptances."""
+        return self.spool.write(envelope, targets, content)
+
+    def discard(self, spooled: Spooled) -> None:
+        """See Acceptances."""
+        if spooled.name not in self._acceptor.doubtful:
+            self.spool.remove(spooled.name)
+
+    def accept(self, spooled: Sequence[Spooled], token: str = "", *, sent: Sequence[tuple[str, int]] = ()) -> None:
+        """See Acceptances."""
+        self._acceptor.accept(spooled, token, sent)
+
+    def sent(self, user: str, since: int) -> int:
+        """See Acceptances."""
+        [(count,)] = self.rows.read(statements.SENT, user=user, hour=since - since % 3600)
+        return int(count or 0)
+
+    def decided(self, token: str) -> bool:
+        """See Decisions."""
+        if rows := self.rows.read(statements.DECISION, token=token):
+            return rows[0][0] == 1
+
+        def refuse(connection: apsw.Connection) -> bool:
+            if found := connection.execute(statements.DECISION, {"token": token}).fetchall():
+                return bool(found[0][0] == 1)
+            connection.execute(statements.DECIDE, {"token": token, "accepted": 0, "at": int(self.clock())})
+            return False
+
+        return self.rows.write(refuse)
+
+    def forget(self, tokens: Sequence[str]) -> None:
+        """See Decisions. A refused token stays refused, as its session may only be slow."""
+        if tokens:
+            self.rows.write(
+                lambda connection: connection.executemany(statements.FORGET, [{"token": each} for each in tokens]),
+                durable=False,
+            )
+
+    def close(self) -> None:
+        """Close rows and lock."""
+        self.rows.close()
+        self.lock.close()
