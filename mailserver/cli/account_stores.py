@@ -20,7 +20,7 @@ from mailserver.auth.backends.directory_lines import entry_of, password_of
 from mailserver.auth.schemes.passwd import PasswdEntry
 from mailserver.cli.users_file import EntryExists, NoSuchEntry, UsersFile
 from mailserver.config.model import Config, Problem, Server
-from mailserver.directory import changing, reading
+from mailserver.directory import changing, credentials, reading
 from mailserver.directory.changing import Author
 from mailserver.directory.model import BadRow, DirectoryUnavailable, Missing, NewAccount, Refused, State, Taken
 from mailserver.directory.sqlite import WRITER_WAITS, SQLiteDatabase
@@ -47,6 +47,9 @@ class AccountStore(Protocol):
 
     def set_password(self, name: str, stored: str, scram: Mapping[str, str] = _NO_KEYS) -> None:
         """Replace the password and the SCRAM keys; a disabled user stays disabled. Raises: NoSuchEntry, OSError."""
+
+    def scram_parameters(self, name: str) -> Mapping[str, str]:
+        """The "rounds,salt" that keys of another password must have, by hash, for app passwords to keep theirs. Raises: OSError."""
 
     def set_disabled(self, name: str, *, disabled: bool) -> None:
         """Disable or enable the user; the password stays. Raises: NoSuchEntry, OSError."""
@@ -93,6 +96,11 @@ class DirectoryStore:
         password = password_of(PasswdEntry(name, stored, False, "", scram))
         with self.opened() as database:
             changing.set_password(database, author(), name, password)
+
+    def scram_parameters(self, name: str) -> Mapping[str, str]:
+        """See AccountStore."""
+        with self.opened() as database:
+            return credentials.parameters_in_use(database, name)
 
     def set_disabled(self, name: str, *, disabled: bool) -> None:
         """See AccountStore."""

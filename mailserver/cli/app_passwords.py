@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -24,7 +22,7 @@ from mailserver.directory.credentials import AppPassword
 from mailserver.directory.model import StoredKeys
 from mailserver.ledger.database import Ledger, LedgerUnavailable
 from mailserver.ledger.entry import SeenEntry, credential_of
-from mailserver.sasl.scram_keys import ROUNDS, SALT, derive
+from mailserver.sasl.scram_keys import derive_under
 
 PROTOCOLS: Final = ("imap", "pop3", "submission")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dwmy])")
@@ -89,13 +87,8 @@ def add(
 
 def scram_keys(password: str, hashes: Iterable[str], shared: dict[str, str]) -> dict[str, StoredKeys]:
     """SCRAM keys of a new app password, by hash: keys under the salt and rounds of the account; new ones where it has none."""
-    found = {}
-    for hash_name in hashes:
-        rounds, _, salt = shared[hash_name].partition(",")
-        octets = base64.b64decode(salt) if salt else secrets.token_bytes(SALT)
-        keys = derive(hash_name, password.encode("ascii"), octets, int(rounds) if rounds else ROUNDS)
-        found[hash_name] = StoredKeys.parse(keys.text())
-    return found
+    octets = password.encode("ascii")
+    return {name: StoredKeys.parse(derive_under(name, octets, shared[name]).text()) for name in hashes}
 
 
 @app_password.command("list")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
 
 import click
 
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import PasswdEntry
-from mailserver.auth.schemes.scram_fields import StaleKeys, keys_of, make_fields
+from mailserver.auth.schemes.scram_fields import StaleKeys, keys_of, make_fields, under_parameters
 from mailserver.cli.account_stores import AccountStore, DirectoryStore
 from mailserver.cli.accounts import Accounts, on_accounts
 from mailserver.cli.address_names import addresses_only_to, expect_new_aliases
@@ -36,6 +38,7 @@ _OFFERED = [name for name, row in schemes.SCHEMES.items() if row.make is not Non
 
 _NOLOGIN = "remove the extra field `nologin` from the user's line"
 """The way to enable a user that was disabled by hand."""
+_NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def _with_password(function: Callable[..., None]) -> Callable[..., None]:
@@ -70,15 +73,20 @@ def ask_password(*, generate: bool, confirm: bool = True) -> str:
         raise click.ClickException("the password is not UTF-8") from error
 
 
-def _store(password: str, scheme: str, scram_hashes: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """The password field, and the extra fields of the SCRAM keys."""
+def _store(
+    password: str, scheme: str, scram_hashes: Iterable[str], shared: Mapping[str, str] = _NO_PARAMETERS
+) -> tuple[str, dict[str, str]]:
+    """The password field, and the extra fields of the SCRAM keys. `shared`: "rounds,salt" that they must have, by hash."""
     octets = password.encode("utf-8")
     try:
         stored = schemes.make(octets, scheme.upper())
     except schemes.BadHash as error:
         raise click.ClickException(str(error)) from error
+    kind, _, hash_name = scheme.upper().partition("-")
+    if kind == "SCRAM" and hash_name in shared:
+        stored = under_parameters(hash_name, octets, shared[hash_name])
     try:
-        return stored, make_fields(stored, octets, scram_hashes)
+        return stored, make_fields(stored, octets, scram_hashes, shared=shared)
     except Unpreparable as error:
         click.echo(f"no SCRAM keys are stored, as SASLprep refuses the password: {error}", err=True)
         return stored, {}
@@ -149,7 +157,9 @@ def change_password(accounts: Accounts, name: str, scheme: str, generate: bool, 
     accounts = accounts.holding(name)
     plain = accounts.existing(name).name
     password = ask_password(generate=generate)
-    accounts.file.set_password(plain, *_store(password, scheme, () if no_scram else accounts.scram_hashes))
+    # App passwords have their SCRAM keys under the same salt.
+    shared = accounts.file.scram_parameters(plain)
+    accounts.file.set_password(plain, *_store(password, scheme, () if no_scram else accounts.scram_hashes, shared))
     click.echo(f"changed the password of {plain}")
     reload_users(accounts.config)
     if (entry := accounts.existing(plain)).disabled:

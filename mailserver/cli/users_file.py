@@ -66,6 +66,11 @@ class UsersFile:
 
         self._edit(edit)
 
+    def scram_parameters(self, name: str) -> Mapping[str, str]:
+        """None: a users file has no app passwords."""
+        del name
+        return _NO_KEYS
+
     def set_password(self, name: str, stored: str, scram: Mapping[str, str] = _NO_KEYS) -> None:
         """Replace the password and the SCRAM keys; a disabled user stays disabled. Raises: NoSuchEntry, OSError."""
 

@@ -141,6 +141,15 @@ def shared_parameters(database: Database, account: str) -> dict[str, str]:
     return _shared(database, account_id(database, account))
 
 
+def parameters_in_use(database: Database, account: str) -> dict[str, str]:
+    """The "rounds,salt" of the SCRAM keys of an account's app passwords, by hash; without hashes that none has keys for.
+
+    Keys of a main password under others would take those of the app passwords. Raises: DirectoryUnavailable.
+    """
+    found = app_passwords(database, account)
+    return {hash_name: keys.parameters for each in found for hash_name, keys in each.scram.items()}
+
+
 def new_id() -> str:
     """An identifier for a new app password."""
     return secrets.token_hex(8)

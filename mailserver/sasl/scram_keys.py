@@ -90,6 +90,13 @@ def derive(hash_name: str, password: bytes, salt: bytes, rounds: int) -> ScramKe
     return ScramKeys(rounds, salt, stored_key, hmac.digest(salted, b"Server Key", algorithm))
 
 
+def derive_under(hash_name: str, password: bytes, parameters: str) -> ScramKeys:
+    """The keys of a password as it stands, under "rounds,salt"; under a new salt if that is empty."""
+    rounds, _, salt = parameters.partition(",")
+    octets = base64.b64decode(salt) if salt else secrets.token_bytes(SALT)
+    return derive(hash_name, password, octets, int(rounds) if rounds else ROUNDS)
+
+
 def prepare(password: bytes) -> bytes:
     """Normalise the password as SCRAM clients do (RFC 5802 2.2). Raises: Unpreparable."""
     try:

@@ -13,6 +13,7 @@ from mailserver.auth.app_passwords import probe_of
 from mailserver.directory import addresses, credentials, reading
 from mailserver.directory.model import Account
 from mailserver.directory.sqlite import SQLiteDatabase
+from mailserver.sasl.scram_keys import ScramKeys, derive
 from tests.cli.test_aliases import ANNA, Site
 
 
@@ -66,6 +67,31 @@ def test_keys_of_all_have_one_salt(site: Site) -> None:
     database.close()
     assert shared
     assert [each.scram["SHA-256"].parameters for each in found] == [shared, shared]
+
+
+@pytest.mark.parametrize("scheme", ["argon2id", "scram-sha-256"])
+def test_another_main_password_has_keys_under_their_salt(site: Site, scheme: str) -> None:
+    site.ok("user", "app-password", "add", ANNA, "--label", "phone")
+    site.ok("user", "password", ANNA, "--generate", "--scheme", scheme)
+    site.ok("user", "app-password", "add", ANNA, "--label", "laptop")
+    said = site.ok("user", "password", ANNA, "--generate", "--scheme", scheme)
+    password = said.partition("password: ")[2].partition("\n")[0]
+    database = SQLiteDatabase.open(site.path)
+    apps = credentials.app_passwords(database, ANNA)
+    database.close()
+    main = account(site).password
+    assert main.secret.startswith("{" + scheme.upper())
+    keys = ScramKeys.parse(main.scram["SHA-256"].text(), "SHA-256")
+    assert derive("SHA-256", password.encode(), keys.salt, keys.rounds) == keys
+    assert [each.scram["SHA-256"].parameters for each in apps] == [main.scram["SHA-256"].parameters] * 2
+
+
+def test_without_app_passwords_another_main_password_has_a_salt_of_its_own(site: Site) -> None:
+    found = []
+    for _ in range(2):
+        site.ok("user", "password", ANNA, "--generate")
+        found.append(account(site).password.scram["SHA-256"].parameters)
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import re
-import secrets
 from collections.abc import Mapping
 from typing import Final
 
 from mailserver.auth.schemes import schemes
 from mailserver.sasl.saslprep import Unpreparable
-from mailserver.sasl.scram_keys import ROUNDS, SALT, derive, prepare
+from mailserver.sasl.scram_keys import derive_under, prepare
 
 MEMORY_KIB: Final = schemes.STRONG.memory_kib
 """Memory of `make_anew`."""
@@ -61,10 +59,4 @@ def make_anew(password: bytes, scram: Mapping[str, str]) -> tuple[str, dict[str,
         prepared = prepare(password)
     except Unpreparable:
         return stored, {}
-    return stored, {name: _keys(name, prepared, parameters) for name, parameters in scram.items()}
-
-
-def _keys(hash_name: str, prepared: bytes, parameters: str) -> str:
-    rounds, _, salt = parameters.partition(",")
-    octets = base64.b64decode(salt) if salt else secrets.token_bytes(SALT)
-    return derive(hash_name, prepared, octets, int(rounds) if rounds else ROUNDS).text()
+    return stored, {name: derive_under(name, prepared, parameters).text() for name, parameters in scram.items()}

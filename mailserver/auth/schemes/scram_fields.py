@@ -10,21 +10,25 @@ field that they were made with, and keys with another mark are ignored. A line w
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from mailserver.auth.interfaces import TypicalScram
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, parse_line
-from mailserver.sasl.scram_keys import HASHES, ROUNDS, BadKeys, ScramKeys, make_keys
+from mailserver.sasl.saslprep import Unpreparable
+from mailserver.sasl.scram_keys import HASHES, ROUNDS, BadKeys, ScramKeys, derive_under, make_keys, prepare
 
 _SAMPLE: Final = 500
 """Lines with keys that are parsed to find the typical parameters."""
 _FIELDS: Final = {name: f"scram_{name.lower().replace('-', '')}" for name in HASHES}
 FIELDS: Final = frozenset(_FIELDS.values())
 """Names of the extra fields."""
+_NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class StaleKeys(BadKeys):
@@ -34,16 +38,32 @@ class StaleKeys(BadKeys):
         super().__init__("its SCRAM keys belong to another password; `mailserver user password` makes new ones")
 
 
-def make_fields(stored: str, password: bytes, hashes: Iterable[str], rounds: int = ROUNDS) -> dict[str, str]:
+def make_fields(
+    stored: str,
+    password: bytes,
+    hashes: Iterable[str],
+    rounds: int = ROUNDS,
+    shared: Mapping[str, str] = _NO_PARAMETERS,
+) -> dict[str, str]:
     """The extra fields for a password field (without `!`), by name.
 
-    Without the hash whose keys are in the password field itself. Raises: saslprep.Unpreparable.
+    Without the hash whose keys are in the password field itself. `shared`: "rounds,salt" of other passwords of the user,
+    by hash. Raises: saslprep.Unpreparable.
     """
-    return {
-        _FIELDS[name]: f"{_mark(stored)},{make_keys(name, password, rounds).text()}"
-        for name in hashes
-        if not stored.upper().startswith(_scheme(name))
-    }
+    fields = {}
+    for name in hashes:
+        if not stored.upper().startswith(_scheme(name)):
+            given = name in shared
+            keys = derive_under(name, prepare(password), shared[name]) if given else make_keys(name, password, rounds)
+            fields[_FIELDS[name]] = f"{_mark(stored)},{keys.text()}"
+    return fields
+
+
+def under_parameters(hash_name: str, password: bytes, parameters: str) -> str:
+    """A password field of SCRAM keys under that "rounds,salt". A password that SASLprep refuses is taken as it is."""
+    with contextlib.suppress(Unpreparable):
+        password = prepare(password)
+    return f"{_scheme(hash_name)}{derive_under(hash_name, password, parameters).text()}"
 
 
 def field_of(stored: str, hash_name: str, keys: ScramKeys) -> tuple[str, str] | None:
