@@ -23,6 +23,7 @@ from mailserver.auth.interfaces import (
     IAuthBackend,
     IHashedPasswords,
     IPasswordsOnly,
+    IScramKeys,
     ITrustsCertificates,
     Limits,
     LoginContext,
@@ -36,6 +37,7 @@ from mailserver.config.model import BackendUse
 from mailserver.explain.names import shown_name
 from mailserver.explain.trace import Rule, Trace
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
+from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret
 
 
@@ -212,6 +214,20 @@ class CredentialCheck:
         found = await self._find_source(candidates, asking, trace)
         return None if found is None else found[:2]
 
+    async def keys_of(
+        self, found: tuple[User, IAuthBackend] | None, candidates: Sequence[str], hash_name: str, asking: Asking
+    ) -> ScramKeys | None:
+        """The SCRAM keys of a user; None if there are none. Raises: AuthUnavailable.
+
+        For an unknown name the first back end that may have keys is asked for them, so that the time does not show who exists.
+        """
+        serving = (each.backend for each in self._listing if each.serves(candidates))
+        backend = next(filter(IScramKeys.providedBy, serving), None)
+        decoy = None if backend is None else (User(candidates[-1]), with_asking(backend, asking))
+        asked = found or decoy
+        keys = None if asked is None else await keys_of(asked, hash_name)
+        return None if found is None else keys
+
     async def _find_source(
         self, candidates: Sequence[str], asking: Asking, trace: Trace | None
     ) -> tuple[User, IAuthBackend, BackendUse] | None:
@@ -322,10 +338,10 @@ class CredentialCheck:
     ) -> _Result:
         """Return the user whose keys the exchange used, if the proof is right."""
         found = await self.find(candidates, asking, context.trace)
+        keys = await self.keys_of(found, candidates, proof.hash_name, asking)
         if found is None:
             return _Result(None, _unknown(candidates), Rule.UNKNOWN_USER)
         user, backend = found
-        keys = await keys_of(found, proof.hash_name)
         if keys is None:
             if IHashedPasswords.providedBy(backend) and cast("IHashedPasswords", backend).password_hash(user) is None:
                 return _Result(None, f"{user.name} is disabled", Rule.DISABLED)

@@ -27,7 +27,6 @@ from typing import Any, Final, NoReturn, cast
 import attrs
 
 from mailserver.auth.addresses import Addresses
-from mailserver.auth.backend_calls import keys_of
 from mailserver.auth.confirmation import Confirmation
 from mailserver.auth.credential_check import CredentialCheck
 from mailserver.auth.delegation import delegated_user, is_self, shown_login, split_claim, split_name
@@ -158,9 +157,12 @@ class LoginService:
         except BadName:
             candidates = [name]
         context.trace.names = tuple(candidates)
-        found = await self._check.find(candidates, self._throttle.asking(candidates, context.peer), context.trace)
-        keys = None if found is None else await keys_of(found, hash_name)
-        return keys or self._dummy_keys(candidates[-1], hash_name)
+        asking = self._throttle.asking(candidates, context.peer)
+        found = await self._check.find(candidates, asking, context.trace)
+        # Both in any case: the client has its answer at once, so the work must be the same for all names.
+        keys = await self._check.keys_of(found, candidates, hash_name, asking)
+        dummy = self._dummy_keys(candidates[-1], hash_name)
+        return keys or dummy
 
     def shown_name(self, name: str, context: LoginContext) -> str:
         """See Authenticator."""

@@ -82,6 +82,19 @@ class ScramKeys:
         return ",".join([str(self.rounds), *encoded])
 
 
+def _decoy(hash_name: str) -> str:
+    key = bytes(hashlib.new(HASHES[hash_name]).digest_size)
+    return ScramKeys(ROUNDS, bytes(SALT), key, key).text()
+
+
+_DECOYS: Final = {name: _decoy(name) for name in HASHES}
+
+
+def parse_decoy(hash_name: str) -> None:
+    """Take the time of parsing keys, for a user that has none: the time must not show who has some."""
+    ScramKeys.parse(_DECOYS[hash_name], hash_name)
+
+
 def derive(hash_name: str, password: bytes, salt: bytes, rounds: int) -> ScramKeys:
     """The keys of a password as it stands, which takes `rounds` times two of the hash."""
     algorithm = HASHES[hash_name]

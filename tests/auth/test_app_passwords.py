@@ -185,6 +185,24 @@ def test_one_that_is_barred_costs_and_takes_what_a_wrong_one_does(world: World) 
     assert times[0][1] == 1
 
 
+def test_scram_keys_that_are_remembered_expire_with_their_app_password(world: World) -> None:
+    world.add(expires=int(world.wall) + 60)
+    assert world.by_scram(APP).credential
+    asked = len(world.backend.scram_keys(User(ANNA), "SHA-256").others)
+    world.wall += 60
+    assert (asked, len(world.backend.scram_keys(User(ANNA), "SHA-256").others)) == (1, 0)
+    world.wall -= 30
+    assert len(world.backend.scram_keys(User(ANNA), "SHA-256").others) == 1, "the clock was set back"
+    world.add("tablet", "abcd-efgh-ijkl-mnop-qrst-uvwz")
+    assert len(world.backend.scram_keys(User(ANNA), "SHA-256").others) == 2
+
+
+def test_many_names_are_not_remembered(world: World) -> None:
+    for number in range(1_500):
+        world.backend.scram_keys(User(f"u{number}@example.test"), "SHA-256")
+    assert len(world.backend._keys) <= 512
+
+
 def test_it_expires_and_its_sessions_end(world: World) -> None:
     phone = world.add(expires=int(world.wall) + 60)
     world.add("laptop", APP.replace("x", "y"))

@@ -9,10 +9,11 @@ import apsw
 import pytest
 
 from mailserver.auth.app_passwords import probe_of
-from mailserver.auth.interfaces import User
+from mailserver.auth.interfaces import LoginContext, User
 from mailserver.directory import address_changes, changing
-from mailserver.directory.model import AddressKind, NewAccount, StoredAddress, Target
+from mailserver.directory.model import AddressKind, NewAccount, Password, State, StoredAddress, StoredKeys, Target
 from mailserver.directory.sqlite import SQLiteDatabase
+from mailserver.sasl.scram_keys import ScramKeys, derive
 from tests.auth.test_app_passwords import ANNA, APP, BEN, MAIN, ROOT, World
 from tests.fakes import run_now
 
@@ -103,6 +104,72 @@ def test_a_login_by_scram_with_an_app_password_asks_for_all_of_them(world: World
     counted.taken()
     assert world.by_scram(APP).credential
     assert counted.taken()[0] == first
+
+
+CARL = "carl@example.test"
+NAMES = {
+    "main password": ANNA,
+    "app passwords": BEN,
+    "disabled": "disabled@example.test",
+    "no keys": "plain@example.test",
+    "unknown": "nobody@example.test",
+}
+
+
+@pytest.fixture
+def keyed(world: World) -> World:
+    """A user of each kind, beside an unknown one: `NAMES`."""
+    world.add(user=BEN, expires=int(world.wall) + 60)
+    keys = {"SHA-256": StoredKeys.parse(derive("SHA-256", MAIN.encode(), b"salt", 4096).text())}
+    changing.add_account(world.directory, ROOT, NewAccount(CARL, Password("{PLAIN}secret", keys)))
+    changing.add_account(world.directory, ROOT, NewAccount(NAMES["disabled"], state=State.DISABLED))
+    changing.add_account(world.directory, ROOT, NewAccount(NAMES["no keys"], Password("{PLAIN}secret")))
+    return world
+
+
+def test_scram_of_a_recent_name_asks_nothing_whether_it_exists_or_not(keyed: World) -> None:
+    counted = statements(keyed)
+    for name in NAMES.values():
+        first_challenge(keyed, name)
+    counted.taken()
+    found = {}
+    for kind, name in NAMES.items():
+        first_challenge(keyed, name)
+        found[kind] = counted.taken()
+    assert set(found.values()) == {(0, found["unknown"][1])}, found
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_scram_of_a_name_takes_the_same_work_whether_it_exists_or_not(
+    keyed: World, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing is remembered but the domain, as after a change of the directory."""
+    parsed: list[str] = []
+    parse = ScramKeys.parse.__func__
+
+    def note(cls: type[ScramKeys], text: str, hash_name: str) -> ScramKeys:
+        parsed.append(hash_name)
+        return parse(cls, text, hash_name)
+
+    monkeypatch.setattr(ScramKeys, "parse", classmethod(note))
+
+    def work(name: str) -> int:
+        counted = statements(keyed)
+        keyed.backend.find_domain("example.test")
+        parsed.clear()
+        return counted.steps(lambda: first_challenge(keyed, name))
+
+    steps = work(CARL)
+    assert len(parsed) == 1
+    # Each app password has its row and its keys. Else a step or two are of where a row lies.
+    difference = work(NAMES[kind]) - steps
+    assert difference > 10 if kind == "app passwords" else abs(difference) <= 10
+    assert len(parsed) == 1 + (kind == "app passwords")
+
+
+def first_challenge(world: World, name: str) -> None:
+    context = LoginContext("imap", None, None, "s1")
+    run_now(world.site.service.scram_keys(name, "SHA-256", context))
 
 
 @pytest.mark.parametrize(

@@ -123,3 +123,22 @@ def test_salts_are_made_of_the_machines_id(tmp_path: Path) -> None:
     assert secret is not None
     assert secret == salt_secret(path)
     assert b"0123456789abcdef" not in secret
+
+
+@pytest.mark.parametrize("name", ["anna", "ben", "carla", "nobody"])
+def test_keys_are_parsed_for_whoever_is_asked_for(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the users ben is disabled, and carla has no keys: the time must not show it."""
+    path = tmp_path / "users"
+    path.write_text("\n".join([line("anna", SSHA, "SHA-256"), line("ben", "!" + SSHA, "SHA-256"), f"carla:{SSHA}"]))
+    backend = FileBackend(path, DirectHasher())
+    backend.find_user("anna")
+    parsed: list[str] = []
+    parse = ScramKeys.parse.__func__
+
+    def note(cls: type[ScramKeys], text: str, hash_name: str) -> ScramKeys:
+        parsed.append(hash_name)
+        return parse(cls, text, hash_name)
+
+    monkeypatch.setattr(ScramKeys, "parse", classmethod(note))
+    assert (backend.scram_keys(User(name), "SHA-256") is not None) == (name == "anna")
+    assert parsed == ["SHA-256"]

@@ -18,7 +18,7 @@ from mailserver.auth.interfaces import (
 )
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable
 from mailserver.sasl.mechanism import Certified, Claim, ScramProof
-from mailserver.sasl.scram_keys import ScramKeys, make_keys
+from mailserver.sasl.scram_keys import SALT, ScramKeys, make_keys
 from mailserver.types import Secret
 from tests.auth.test_service import Checker, Hashed, Site
 from tests.auth.waiting import Task
@@ -106,6 +106,49 @@ def test_made_up_keys_are_as_real_ones(site: Site) -> None:
     assert keys_of(site, "nobody@example.test").salt != keys_of(site, "other@example.test").salt
     assert keys_of(site, "nobody").salt == keys_of(site, "Nobody@Example.test").salt
     assert keys_of(site, "nobody", "SHA-1").salt != keys_of(site, "nobody", "SHA-256").salt
+
+
+class Recording(Keyed):
+    """Notes its calls."""
+
+    def __init__(self, users: dict[str, ScramKeys | None]) -> None:
+        super().__init__(users)
+        self.calls: list[str] = []
+
+    def find_user(self, name: str) -> User | None:
+        self.calls.append("find_user")
+        return super().find_user(name)
+
+    async def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
+        self.calls.append("scram_keys")
+        return await super().scram_keys(user, hash_name)
+
+    def typical_scram(self, hash_name: str) -> TypicalScram | None:
+        self.calls.append("typical_scram")
+        return super().typical_scram(hash_name)
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["one back end", "behind one without keys"])
+def test_a_name_takes_the_same_calls_whether_it_has_keys_or_not(others: int) -> None:
+    """The client has its answer at once, so the time of the calls would show who exists."""
+    backend = Recording({"anna@example.test": KEYS, "ben@example.test": None, "carl@example.test": KEYS})
+    backend.disabled.add("carl@example.test")
+    site = Site(*[Hashed({"david@example.test": "{PLAIN}x"})] * others, backend, scram_for_some=True)
+    found: dict[str, list[str]] = {}
+    for name in ("anna", "ben", "carl", "nobody"):
+        backend.calls.clear()
+        keys_of(site, f"{name}@example.test")
+        found[name] = list(backend.calls)
+        backend.calls.clear()
+        reason(site, proof(f"{name}@example.test", fits=False))
+        found[name] += backend.calls
+    assert found["anna"].count("scram_keys") == 2, "for the challenge, and for the proof"
+    assert {name: calls for name, calls in found.items() if calls != found["anna"]} == {}
+
+
+def test_no_keys_are_asked_for_where_no_back_end_has_them() -> None:
+    site = Site(Hashed({"david@example.test": "{PLAIN}x"}))
+    assert len(keys_of(site, "nobody@example.test").salt) == SALT
 
 
 def test_a_proof_logs_in(site: Site) -> None:

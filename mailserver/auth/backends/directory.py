@@ -20,7 +20,7 @@ from zope.interface import implementer
 from mailserver.auth.backends.directory_credentials import DirectoryCredentials
 from mailserver.auth.backends.directory_feed import DirectoryFeed, Position
 from mailserver.auth.backends.directory_limits import limits_of
-from mailserver.auth.backends.directory_scram import scram_keys
+from mailserver.auth.backends.directory_scram import ScramKeysCache
 from mailserver.auth.backends.directory_survey import typical_hash, typical_scram
 from mailserver.auth.credential_store import IStoresCredentials
 from mailserver.auth.interfaces import (
@@ -47,7 +47,7 @@ from mailserver.directory.credentials import AppPassword
 from mailserver.directory.model import DirectoryUnavailable, LoginRow, Refused, StoredDomain
 from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.errors import AuthUnavailable
-from mailserver.sasl.scram_keys import BadKeys, ScramKeys
+from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret
 
 T = TypeVar("T")
@@ -108,6 +108,9 @@ class DirectoryBackend:
         self._looked = -_LOOK_EVERY
         self._state = -1
         self._recent: dict[str, _Login | None] = {}
+        self._keys = ScramKeysCache(_MAX_RECENT)
+        self._existing = ""
+        """The name of an account that was there; empty: none was looked up."""
         self._entries: dict[str, Entry | None] = {}
         """Recent ones of few targets, and names that are no address."""
         self._own_names: set[str] = set()
@@ -176,18 +179,20 @@ class DirectoryBackend:
 
     def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
         """The keys of the main password and the app passwords; None for a disabled user. Raises: AuthUnavailable."""
-        account = self._active(user)
-        if account is None:
-            return None
-        those = self._ask(lambda database: credentials.app_passwords(database, user.name))
-        now = self._wall()
+
+        def read(database: SQLiteDatabase) -> tuple[LoginRow | None, list[AppPassword]]:
+            login = self._look_up(database, user.name)
+            if login is None and (decoy := reading.find_login_row(database, self._existing)) is not None:
+                # The work that an account takes, so that the time does not show whether there is one.
+                self._user(database, decoy)
+            return None if login is None else login.account, credentials.app_passwords(database, user.name)
+
+        def question(database: SQLiteDatabase) -> ScramKeys | None:
+            return self._keys.find(user.name, hash_name, self._wall(), lambda: read(database))
+
         try:
-            return scram_keys(
-                account.scram(hash_name),
-                [each for each in those if each.expires is None or each.expires > now],
-                hash_name,
-            )
-        except (BadKeys, ValueError) as error:
+            return self._ask(question)
+        except ValueError as error:
             _log.error("%s: user %s cannot log in by SCRAM: %s", self._path, user.name, error)
             return None
 
@@ -261,6 +266,7 @@ class DirectoryBackend:
             if len(self._recent) >= _MAX_RECENT:
                 self._recent.clear()
             account = reading.find_login_row(database, name)
+            self._existing = self._existing if account is None else name
             self._recent[name] = None if account is None else _Login(account, self._user(database, account))
         return self._recent[name]
 
@@ -294,6 +300,7 @@ class DirectoryBackend:
     def _forget(self) -> None:
         """Forget all that was looked up: somebody has changed the directory."""
         self._recent.clear()
+        self._keys.clear()
         self._entries.clear()
         self._own_names.clear()
         self._domains.clear()

@@ -35,7 +35,7 @@ from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, normal
 from mailserver.auth.schemes.quota_fields import quota_of
 from mailserver.auth.schemes.scram_fields import keys_of, survey
 from mailserver.config.model import Problem
-from mailserver.sasl.scram_keys import BadKeys, ScramKeys
+from mailserver.sasl.scram_keys import BadKeys, ScramKeys, parse_decoy
 from mailserver.types import Secret
 
 _SAMPLE = 500
@@ -103,14 +103,15 @@ class FileBackend:
 
     def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
         """Keys in the password field or beside it; None for a disabled user, and for keys of another password."""
-        entry = self._entry(user.name)
-        if entry is None or entry.disabled:
-            return None
-        try:
-            return keys_of(entry, hash_name)
-        except BadKeys as error:
-            _log.error("%s: user %s cannot log in by SCRAM: %s", self._path, user.name, error)
-            return None
+        entry, keys = self._entry(user.name), None
+        if entry is not None and not entry.disabled:
+            try:
+                keys = keys_of(entry, hash_name)
+            except BadKeys as error:
+                _log.error("%s: user %s cannot log in by SCRAM: %s", self._path, user.name, error)
+        if keys is None:
+            parse_decoy(hash_name)
+        return keys
 
     def typical_scram(self, hash_name: str) -> TypicalScram | None:
         """The typical keys of the file."""
