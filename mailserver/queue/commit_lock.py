@@ -79,10 +79,11 @@ class CommitLock:
             return self._unwritten or os.pread(self._fd, 1, 0) == _MARKED
 
     def mark(self) -> None:
-        """Record a failed sync. Never raises: this process remembers it in any case."""
-        self._unwritten = True
-        with contextlib.suppress(OSError):
+        """Record a failed sync. Never raises: if the mark cannot be written, this process alone remembers it."""
+        try:
             os.pwrite(self._fd, _MARKED, 0)
+        except OSError:
+            self._unwritten = True
 
     def clear(self) -> None:
         """The WAL was written anew, and is synced. Raises: StorageFailure."""

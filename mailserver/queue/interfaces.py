@@ -94,7 +94,10 @@ class Work(Protocol):
         """Return the time when the next recipient is due; None: none waits."""
 
     def take(self, destination: str, now: int, limit: int, besides: Collection[int] = ()) -> Sequence[Try]:
-        """Return messages with their due recipients, oldest first. `besides`: ids of recipients that are being tried."""
+        """Return at most `limit` messages with their due recipients, the longest waiting first.
+
+        `besides`: ids of recipients that are being tried. Recipients of one message may come in several calls.
+        """
 
     def open(self, message: Message) -> int:
         """Open the file of a message for reading; it starts at `message.start`. Raises: MessageMissing."""
@@ -105,6 +108,23 @@ class Work(Protocol):
         Survives kill -9 on return, and a power cut within a second. Returns the reports that were queued.
         Raises: NoSpace, QueueBusy, QueueDamaged, StorageFailure.
         """
+
+    def overdue(self, now: int, besides: Collection[int] = ()) -> Sequence[Spooled]:
+        """Report delays and expiry of recipients that are not tried, as their destinations cannot be reached.
+
+        To be called each minute. `besides`: ids of recipients that are being tried. Returns the reports that were queued.
+        Raises: as `results`.
+        """
+
+    def sync(self) -> int:
+        """Make results survive a power cut, and then remove the files of finished messages; return their number.
+
+        To be called within a second behind `results`, and before the process ends. Raises: NoSpace, QueueBusy,
+        QueueDamaged, StorageFailure; the next call tries again.
+        """
+
+    def sweep(self, now: int) -> Sequence[str]:
+        """Remove files that nobody accepted; return their names. To be called each hour. Raises: as `sync`."""
 
     def hops(self) -> Sequence[Hop]:
         """Return the destinations that cannot be reached now."""

@@ -193,21 +193,23 @@ class Rows:
         return value
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep all writers out. Raises: QueueBusy."""
+    def settled(self) -> Iterator[None]:
+        """Keep all writers out, when all that they have committed survives a power cut.
+
+        Raises: NoSpace, QueueBusy, StorageFailure.
+        """
         with self._lock.held():
+            if self._lock.is_marked():
+                self._mend()
+            else:
+                self._sync_wal()
             yield
 
     def sync(self) -> None:
         """Make all transactions so far survive a power cut. Raises: NoSpace, QueueBusy, StorageFailure."""
-        with self._lock.held():
-            if self._lock.is_marked():
-                self._mend()
-                return
-            self._sync_wal()
+        with self.settled():
             if self._pages >= CHECKPOINT_PAGES // 2:
-                with faults():
-                    self._checkpoint_quietly()
+                self._checkpoint_quietly()
 
     def _sync_wal(self, *, rewritten: bool = False) -> None:
         # SQLite has no lock on this file, so that its descriptor may be closed.

@@ -47,3 +47,38 @@ ADD_SENT: Final = """
 INSERT INTO sent (user, hour, recipients) VALUES (:user, :hour, :recipients)
 ON CONFLICT (user, hour) DO UPDATE SET recipients = recipients + :recipients"""
 SENT: Final = "SELECT COALESCE(sum(recipients), 0) FROM sent WHERE user = :user AND hour >= :hour"
+
+# work
+DUE: Final = "SELECT destination FROM hop WHERE ready <= :now ORDER BY ready LIMIT :count"
+NEXT_DUE: Final = "SELECT destination, ready FROM hop WHERE ready IS NOT NULL ORDER BY ready LIMIT :count"
+HOPS: Final = "SELECT destination, until, failures, reply FROM hop WHERE failures > 0 ORDER BY until"
+HOP: Final = "SELECT until, failures, reply FROM hop WHERE destination = :destination"
+_BOTH: Final = f"SELECT {RECIPIENT_COLUMNS}, {MESSAGE_COLUMNS} FROM recipient r JOIN message m ON m.id = r.message"  # noqa: S608 - constants
+TAKE: Final = f"""{_BOTH}
+WHERE r.destination = :destination AND r.state = 'waiting' AND r.due <= :now
+ORDER BY r.due, r.id"""
+OVERDUE: Final = f"""{_BOTH}
+WHERE r.destination = :destination AND r.state = 'waiting' AND r.wake <= :now
+ORDER BY r.wake, r.id"""
+DEAD: Final = """
+SELECT h.destination FROM hop h
+WHERE h.failures > 0 AND h.until > :now
+      AND EXISTS (SELECT 1 FROM recipient r WHERE r.destination = h.destination AND r.state = 'waiting' AND r.wake <= :now)"""
+RECIPIENT: Final = f"{_BOTH} WHERE r.id = :id"
+REMOVE_RECIPIENT: Final = "DELETE FROM recipient WHERE id = :id"
+UPDATE_RECIPIENT: Final = """
+UPDATE recipient SET due = :due, tries = :tries, notice = :notice, wake = :wake, hop = :hop, reply = :reply WHERE id = :id"""
+REMOVE_FINISHED: Final = """
+DELETE FROM message WHERE id = :id AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = :id) RETURNING name"""
+FIRST_DUE: Final = "SELECT min(due) FROM recipient WHERE destination = :destination AND state = 'waiting'"
+REMOVE_HOP: Final = "DELETE FROM hop WHERE destination = :destination"
+SET_HOP: Final = """
+INSERT INTO hop (destination, due, until, failures, reply, ready)
+VALUES (:destination, :due, :until, :failures, :reply, max(:due, :until))
+ON CONFLICT (destination) DO UPDATE
+SET due = :due, until = :until, failures = :failures, reply = :reply, ready = max(:due, :until)"""
+
+# the sweep
+SWEEP_DECISIONS: Final = "DELETE FROM decision WHERE accepted = 0 AND at < :before"
+SWEEP_SENT: Final = "DELETE FROM sent WHERE hour < :before"
+SWEEP_HOPS: Final = "DELETE FROM hop WHERE due IS NULL AND until < :now"
