@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from mailserver.auth import resolution
 from mailserver.auth.interfaces import DomainEntry, Entry, IAddresses, IOwnAddresses, LookUpBudget, Resolution, User
@@ -120,7 +120,7 @@ class Addresses:
             return False
         if place.is_disabled:
             return False
-        if name == user.name or name in user.addresses:
+        if {name, place.name} & {user.name, *user.addresses}:
             return True
         return user.name in await self._senders_at(place, self._whole(user.name))
 
@@ -135,16 +135,28 @@ class Addresses:
             return frozenset()
         senders = set(await self._senders_at(place))
         for source in self._with_owners:
-            owners: frozenset[str] = await _answer(source.backend.find_owners(name))
-            senders |= {each for each in owners if source.serves((each,))}
+            for each in dict.fromkeys((name, place.name)):
+                owners: frozenset[str] = await _answer(source.backend.find_owners(each))
+                senders |= {owner for owner in owners if source.serves((owner,))}
         return frozenset(senders)
 
     async def _follow(self, name: str) -> _Place:
-        """The place of a normalised address. Raises: AddressLoop, AuthUnavailable."""
+        """The place of a normalised address, without a detail that only its mail has. Raises: AddressLoop, AuthUnavailable."""
         if "@" not in name:
             return _Place(name, name, None, is_local=False)
         meant, known = await resolution.follow_domains(self.find_domain, name, [])
-        return _Place(name, meant, known, known is not None or self.is_local_domain(meant.rpartition("@")[2]))
+        place = _Place(name, meant, known, known is not None or self.is_local_domain(meant.rpartition("@")[2]))
+        separator = self._detail_separator if known is None or known.detail is None else known.detail
+        base, mark, _detail = name.rpartition("@")[0].partition(separator) if separator else (name, "", "")
+        if not mark or not base or not place.is_local or await self._exists(place):
+            return place
+        return evolve(place, name=_with_local(name, base), meant=_with_local(meant, base))
+
+    async def _exists(self, place: _Place) -> bool:
+        for name in dict.fromkeys((place.name, place.meant)):
+            if await self._find(name) is not None:
+                return True
+        return await self.find_address(place.meant) is not None
 
     async def _senders_at(self, place: _Place, whole: str = "") -> frozenset[str]:
         """The user of that name, or else the users of the entry. `whole`: only this user is asked for."""
@@ -178,6 +190,10 @@ class Addresses:
     async def serves_domain(self, domain: str) -> bool:
         """See Authenticator."""
         return self.is_local_domain(domain) or await self.find_domain(domain.lower()) is not None
+
+
+def _with_local(address: str, local: str) -> str:
+    return f"{local}@{address.rpartition('@')[2]}"
 
 
 def _is_name(text: str) -> bool:

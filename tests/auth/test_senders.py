@@ -109,6 +109,50 @@ def test_a_right_is_looked_for_among_all_targets_only_for_a_user_of_the_alias(tm
     assert len(site.asked) <= 2
 
 
+@pytest.mark.parametrize(
+    ("address", "senders"),
+    [
+        ("anna+lists@example.org", ["anna@example.org"]),
+        ("anna+lists@example.net", ["anna@example.org"]),
+        ("info+sale@example.org", ["anna@example.org", "ben"]),
+        ("ben+x@example.org", ["ben"]),
+        ("anna+taken@example.org", ["ben"]),
+        ("carl+x@example.org", ["carl+x@example.org"]),
+        ("anna-lists@example.org", []),
+        ("+x@example.org", []),
+        ("nobody+x@example.org", []),
+        ("anna+lists@elsewhere.test", []),
+    ],
+    ids=[
+        "user",
+        "domain-alias",
+        "alias",
+        "bare-user",
+        "alias-of-its-own",
+        "user-of-its-own",
+        "other-separator",
+        "no-base",
+        "unknown",
+        "elsewhere",
+    ],
+)
+def test_a_detail_changes_nothing_unless_there_is_such_an_address(
+    tmp_path: Path, address: str, senders: list[str]
+) -> None:
+    text = "info@example.org anna@example.org, ben\nanna+taken@example.org ben\n@example.net @example.org\n"
+    site = of_file(tmp_path, text, "anna@example.org", "ben", "carl@example.org", "carl+x@example.org")
+    assert site.senders(address) == senders
+
+
+def test_a_domain_has_details_of_its_own(database: SQLiteDatabase, tmp_path: Path) -> None:
+    address_changes.change_domain(database, AUTHOR, "example.org", detail="-")
+    site = of_directory(tmp_path)
+    assert site.senders("anna-lists@example.org") == ["anna@example.org"]
+    assert site.senders("anna+lists@example.org") == []
+    address_changes.change_domain(database, AUTHOR, "example.org", detail="")
+    assert site.senders("anna-lists@example.org") == []
+
+
 @pytest.fixture
 def database(tmp_path: Path) -> SQLiteDatabase:
     database = SQLiteDatabase.create(tmp_path / "directory.db")
