@@ -103,15 +103,15 @@ def test_what_a_connection_is_shared_by(one: Place, other: Place, is_shared: boo
 def test_a_hop_has_room_for_so_many_and_says_when_it_has_again() -> None:
     world = Hops(most_at_a_hop=2)
     taken = [world.take(), world.take()]
-    assert not world.pool.has_room(FIRST)
-    assert world.pool.has_room(SECOND)
+    assert not world.pool.has_room(FIRST.key)
+    assert world.pool.has_room(SECOND.key)
     world.pool.give_back(world.take(SECOND))
-    assert world.freed == []
+    assert world.freed == [SECOND.key]
     world.pool.give_back(taken[0])
-    assert world.freed == [FIRST.key]
-    assert world.pool.has_room(FIRST)
+    assert world.freed == [SECOND.key, FIRST.key]
+    assert world.pool.has_room(FIRST.key)
     world.pool.drop(taken[1])
-    assert world.freed == [FIRST.key]
+    assert world.freed == [SECOND.key, FIRST.key, FIRST.key]
 
 
 @pytest.mark.parametrize("failure", [Outcome("hop_failed", "4.4.1"), KeyError("x")], ids=["outcome", "bug"])
@@ -123,7 +123,7 @@ def test_a_connection_that_is_not_made_takes_no_room(failure: Any) -> None:
     else:
         with pytest.raises(KeyError):
             run_now(world.pool.take(FIRST))
-    assert world.pool.has_room(FIRST)
+    assert world.pool.has_room(FIRST.key)
     assert world.freed == [FIRST.key]
 
 

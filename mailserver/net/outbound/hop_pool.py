@@ -48,7 +48,7 @@ class HopPool:
         self.reused = 0
         """Messages for which a resting session was taken."""
         self.on_room: Callable[[PoolKey], None] = lambda _key: None
-        """Called when a hop that had no room for another connection has it again."""
+        """Called when a hop has room for one connection more than before."""
         self._open_session = open_session
         self._most_at_a_hop = most_at_a_hop
         self._most_connections = most_connections
@@ -57,9 +57,9 @@ class HopPool:
         self._resting: OrderedDict[OnwardSession, PoolKey] = OrderedDict()
         """The one that has rested longest comes first."""
 
-    def has_room(self, place: Place) -> bool:
+    def has_room(self, key: PoolKey) -> bool:
         """May another connection to the hop be used?"""
-        return self._in_use[place.key] < self._most_at_a_hop
+        return self._in_use[key] < self._most_at_a_hop
 
     @property
     def in_use(self) -> int:
@@ -75,7 +75,7 @@ class HopPool:
     async def take(self, place: Place) -> PooledSession | Outcome:
         """Return a session that has rested, or else a new one; or why there is none. Only while `has_room`."""
         key = place.key
-        assert self.has_room(place)
+        assert self.has_room(key)
         self._in_use[key] += 1
         found = self._take_resting(key)
         if found is not None:
@@ -135,9 +135,7 @@ class HopPool:
             session.close()
 
     def _leave(self, key: PoolKey) -> None:
-        was_full = self._in_use[key] >= self._most_at_a_hop
         self._in_use[key] -= 1
         if not self._in_use[key]:
             del self._in_use[key]
-        if was_full:
-            self.on_room(key)
+        self.on_room(key)
