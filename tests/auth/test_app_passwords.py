@@ -13,7 +13,7 @@ from scramp import ScramClient
 from mailserver.auth.app_passwords import generate, printed, probe_of
 from mailserver.auth.backends.directory import DirectoryBackend
 from mailserver.auth.conformance import DirectHasher
-from mailserver.auth.interfaces import LoginContext, SessionsOf, User
+from mailserver.auth.interfaces import FoundAppPassword, LoginContext, SessionsOf, User
 from mailserver.directory import address_changes, changing, credentials, reading
 from mailserver.directory.changing import Author
 from mailserver.directory.credentials import MOST, AppPassword
@@ -183,6 +183,53 @@ def test_one_that_is_barred_costs_and_takes_what_a_wrong_one_does(world: World) 
         times.append((round(world.site.timers.now - started, 1), len(world.site.hasher.checks) - checks))
     assert times[0] == times[1]
     assert times[0][1] == 1
+
+
+SLOW = "{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$c29tZSBzYWx0$" + "A" * 43
+GONE = "gone-gone-gone-gone-gone-gone"
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        pytest.param(APP.replace("a", "z"), id="wrong app password"),
+        pytest.param(APP, id="of another user"),
+        pytest.param(GONE, id="revoked"),
+        pytest.param("wrong password", id="wrong main password"),
+    ],
+)
+def test_a_refusal_shows_neither_who_exists_nor_who_has_app_passwords(world: World, password: str) -> None:
+    """One hash, one look-up where it may be an app password, and the same delay."""
+    names = {who: f"{who}@example.test" for who in ("both", "main", "app", "nothing", "disabled", "unknown")}
+    for who in ("both", "main", "app", "nothing", "disabled"):
+        secret = SLOW if who in {"both", "main", "disabled"} else ""
+        state = State.DISABLED if who == "disabled" else State.ACTIVE
+        changing.add_account(world.directory, ROOT, NewAccount(names[who], Password(secret), state=state))
+    world.add()
+    for number, who in enumerate(("both", "app", "disabled")):
+        world.add(user=names[who], password=APP.replace("a", "bcd"[number]))
+    world.add("old", GONE, names["both"])
+    credentials.revoke(world.directory, ROOT, names["both"], "old")
+    world.now += 10  # by then the directory knows which hash most have
+    probes: list[str] = []
+    find = world.backend.find_app_password
+
+    def look_up(probe: str) -> FoundAppPassword | None:
+        probes.append(probe)
+        return find(probe)
+
+    work = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.backend, "find_app_password", look_up)
+        for who, name in names.items():
+            world.site.hasher.checks.clear()
+            probes.clear()
+            started = world.site.timers.now
+            world.refusal(password, name)
+            hashed = [each.partition("$")[0] for each in world.site.hasher.checks]
+            work[who] = hashed, len(probes), round(world.site.timers.now - started, 1)
+    may_be_one = int(password != "wrong password")
+    assert work == dict.fromkeys(names, (["{ARGON2ID}"], may_be_one, 1.0))
 
 
 def test_scram_keys_that_are_remembered_expire_with_their_app_password(world: World) -> None:
