@@ -29,6 +29,7 @@ import attrs
 from mailserver.auth.addresses import Addresses
 from mailserver.auth.confirmation import Confirmation
 from mailserver.auth.credential_check import CredentialCheck
+from mailserver.auth.credential_uses import CredentialUses
 from mailserver.auth.delegation import delegated_user, is_self, shown_login, split_claim, split_name
 from mailserver.auth.exposure.checker import ExposedPassword, ExposureChecker
 from mailserver.auth.exposure.revocation import Revocations
@@ -101,6 +102,7 @@ class LoginService:
         renewals: Renewals | None = None,
         revocations: Revocations | None = None,
         delegate_separator: str = "",
+        credential_uses: CredentialUses | None = None,
     ) -> None:
         """`backends`: providers of IAuthBackend, or of IAddresses alone, asked in this order.
 
@@ -113,6 +115,7 @@ class LoginService:
         `log`: keeps what `mailserver explain` and `mailserver last` show; None: nothing is kept.
         `renewals`: makes weaker hashes anew. `revocations`: revokes app passwords that came in clear text.
         `delegate_separator`: between the names of a user and its delegate, in one; empty: none.
+        `credential_uses`: notes the uses of app passwords; None: nothing notes them.
         """
         provided: list[IAuthBackend] = [IAuthBackend(each) for each in backends if not is_source_of_addresses(each)]
         listing = [each for each in provided if not IPasswordsOnly.providedBy(each)]
@@ -144,6 +147,7 @@ class LoginService:
         self._banned = BannedClients() if banned is None else banned
         self._on_guess = on_guess
         self._log = log
+        self._credential_uses = credential_uses
 
     def abilities(self) -> Abilities:
         """Credentials that can succeed besides passwords."""
@@ -182,6 +186,8 @@ class LoginService:
         """See Authenticator."""
         if self._log is not None:
             self._log.logged_in(login_record(user, method, context))
+        if user.credential and self._credential_uses is not None:
+            self._credential_uses.note(user.credential, user.delegate or user.name, context.peer, context.protocol)
 
     async def login(self, claim: Claim, context: LoginContext) -> User:
         """Verify a claim. Raises: AuthFailed, AuthUnavailable, TooManyLogins."""

@@ -20,6 +20,7 @@ from mailserver.cli.user_mail import reload_users
 from mailserver.directory import credentials, field_rules
 from mailserver.directory.credentials import AppPassword
 from mailserver.directory.model import StoredKeys
+from mailserver.ledger.credential_use import CredentialUse
 from mailserver.ledger.database import Ledger, LedgerUnavailable
 from mailserver.ledger.entry import SeenEntry, credential_of
 from mailserver.sasl.scram_keys import derive_under
@@ -100,19 +101,20 @@ def list_app_passwords(accounts: Accounts, name: str, *, as_json: bool) -> None:
     user = _user(accounts, name)
     with opened(accounts) as database:
         found = credentials.app_passwords(database, user)
-    now, used = time.time(), _last_uses(accounts, user)
+    now, (uses, seen) = time.time(), _last_uses(accounts, user, found)
     if as_json:
-        click.echo(json.dumps([_data(each, now, used.get(each.id)) for each in found], indent=2))
+        click.echo(json.dumps([_data(each, now, uses.get(each.id), seen.get(each.id)) for each in found], indent=2))
         return
     print_table(
-        ("LABEL", "FOR", "EXPIRES", "LAST USED", "WITH", "MADE", "BY"),
+        ("LABEL", "FOR", "EXPIRES", "LAST USED", "FROM", "WITH", "MADE", "BY"),
         [
             (
                 each.label,
                 _words(each.protocols),
                 "never" if each.expires is None else "expired" if each.expires <= now else _day(each.expires - 1),
-                _hour(used[each.id].last) if each.id in used else "not known",
-                _with(used.get(each.id)),
+                _last_used(uses.get(each.id), seen.get(each.id)),
+                uses[each.id].network if each.id in uses else "",
+                _with(seen.get(each.id)),
                 _day(each.created),
                 each.made_by,
             )
@@ -144,40 +146,50 @@ def _user(accounts: Accounts, name: str) -> str:
     return user
 
 
-def _last_uses(accounts: Accounts, user: str) -> dict[str, SeenEntry]:
-    """The last use of each that the ledger of clients knows, to the hour."""
+def _last_uses(
+    accounts: Accounts, user: str, found: Iterable[AppPassword]
+) -> tuple[dict[str, CredentialUse], dict[str, SeenEntry]]:
+    """The last use of each that the ledger knows, and the last client of each, to the hour."""
     if accounts.config is None:
-        return {}
+        return {}, {}
     try:
-        seen = Ledger(accounts.config.server.state_dir).seen(user)
+        ledger = Ledger(accounts.config.server.state_dir)
+        uses, seen = ledger.uses(each.id for each in found), ledger.seen(user)
     except LedgerUnavailable as error:
         click.echo(f"when they were used last is not known: {error}", err=True)
-        return {}
-    return {
+        return {}, {}
+    clients = {
         credential: each
         for each in sorted(seen, key=lambda each: each.last)
         if (credential := credential_of(each.entry.mechanism))
     }
+    return uses, clients
+
+
+def _last_used(use: CredentialUse | None, seen: SeenEntry | None) -> str:
+    if use is not None:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(use.last))
+    # A release before this one noted the hour alone.
+    return "not known" if seen is None else time.strftime("%Y-%m-%d %H:00", time.localtime(seen.last))
 
 
 def _with(seen: SeenEntry | None) -> str:
     return "" if seen is None else " ".join(filter(None, [seen.entry.program, f"({seen.entry.protocol})"]))
 
 
-def _hour(at: int) -> str:
-    return time.strftime("%Y-%m-%d %H:00", time.localtime(at))
-
-
-def _data(each: AppPassword, now: float, used: SeenEntry | None) -> dict[str, object]:
+def _data(each: AppPassword, now: float, use: CredentialUse | None, seen: SeenEntry | None) -> dict[str, object]:
+    last = use.last if use is not None else None if seen is None else seen.last
+    protocol = seen.entry.protocol if seen is not None else None if use is None else use.protocol
     return {
         "id": each.id,
         "label": each.label,
         "protocols": None if each.protocols is None else sorted(each.protocols),
         "expires": each.expires,
         "expired": each.expires is not None and each.expires <= now,
-        "last_used": None if used is None else used.last,
-        "program": None if used is None else used.entry.program or None,
-        "protocol": None if used is None else used.entry.protocol,
+        "last_used": last,
+        "network": None if use is None else use.network,
+        "program": None if seen is None else seen.entry.program or None,
+        "protocol": protocol,
         "created": each.created,
         "made_by": each.made_by,
         "scram": sorted(each.scram),

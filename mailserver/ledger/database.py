@@ -7,18 +7,22 @@ It is informative only: a crash may lose the last seconds, and a damaged file is
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import apsw
+from attrs import astuple, evolve
 
+from mailserver.ledger.credential_use import CredentialUse
 from mailserver.ledger.entry import NAMES, Entry, SeenEntry, as_row
 
 FILE: Final = "clients.db"
 DAY: Final = 86400
-_VERSION: Final = 1
+_VERSION: Final = 2
+"""A release with another number adds the tables that it misses, and leaves the others."""
 _BUSY: Final = 5000
 """Milliseconds to wait for another writer."""
 _COLUMNS: Final = ", ".join(f'"{name}"' for name in NAMES)
@@ -30,6 +34,10 @@ CREATE TABLE IF NOT EXISTS seen (
     PRIMARY KEY ({_COLUMNS})
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS seen_last ON seen (last);
+CREATE TABLE IF NOT EXISTS used (
+    credential TEXT PRIMARY KEY, account TEXT NOT NULL, network TEXT NOT NULL, protocol TEXT NOT NULL, last INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS used_last ON used (last);
 PRAGMA user_version = {_VERSION};
 """
 
@@ -55,6 +63,28 @@ class Ledger:
             self._replace_damaged()
             self._record(rows, now - keep_days * DAY, per_account, most)
 
+    def record_uses(self, uses: Iterable[CredentialUse], now: int, *, keep_days: int, most: int) -> None:
+        """Record last uses of app passwords, and delete the oldest. Raises: LedgerUnavailable."""
+        # The time is a worker's, which is not trusted.
+        rows, oldest = [astuple(evolve(each, last=min(each.last, now))) for each in uses], now - keep_days * DAY
+        try:
+            self._record_uses(rows, oldest, most)
+        except Damage:
+            self._replace_damaged()
+            self._record_uses(rows, oldest, most)
+
+    def uses(self, credentials: Iterable[str]) -> dict[str, CredentialUse]:
+        """The last uses of app passwords, by their identifiers, whatever their account is called now. Raises: LedgerUnavailable."""
+        if not self.path.exists():
+            return {}
+        with self._opened() as database:
+            rows = database.execute(
+                "SELECT credential, account, network, protocol, last FROM used"
+                " WHERE credential IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(credentials)),),
+            )
+            return {row[0]: CredentialUse(*row) for row in rows}
+
     def seen(self, account: str | None = None) -> list[SeenEntry]:
         """Return the entries of an account or of all, the newest of each account first. Raises: LedgerUnavailable."""
         if not self.path.exists():
@@ -74,10 +104,9 @@ class Ledger:
         if not self.path.exists():
             return 0
         with self._opened() as database:
-            if account is None:
-                database.execute("DELETE FROM seen")
-            else:
-                database.execute("DELETE FROM seen WHERE account = ?", (account,))
+            where, bindings = ("", ()) if account is None else ("WHERE account = ?", (account,))
+            database.execute(f"DELETE FROM used {where}", bindings)
+            database.execute(f"DELETE FROM seen {where}", bindings)
             return database.changes()
 
     def _record(self, rows: list[tuple[str | int, ...]], oldest: int, per_account: int, most: int) -> None:
@@ -90,6 +119,20 @@ class Ledger:
             for account in dict.fromkeys(row[0] for row in rows):
                 _bound(database, "WHERE account = ?", (account,), per_account)
             _bound(database, "", (), most)
+
+    def _record_uses(self, rows: list[tuple[str | int, ...]], oldest: int, most: int) -> None:
+        with self._opened() as database, database:
+            database.executemany(
+                "INSERT INTO used VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET account = excluded.account,"
+                " network = excluded.network, protocol = excluded.protocol, last = excluded.last"
+                " WHERE excluded.last >= last",
+                rows,
+            )
+            database.execute("DELETE FROM used WHERE last < ?", (oldest,))
+            database.execute(
+                "DELETE FROM used WHERE credential IN (SELECT credential FROM used ORDER BY last DESC LIMIT -1 OFFSET ?)",
+                (most,),
+            )
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[apsw.Connection]:

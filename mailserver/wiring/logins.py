@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mailserver.auth.backends.guard import Threads
+from mailserver.auth.credential_uses import CredentialUse, CredentialUses
 from mailserver.auth.exposure.checker import ExposureChecker, ExposureMark
 from mailserver.auth.exposure.revocation import Revocations
 from mailserver.auth.renewal import Renewals
@@ -22,6 +25,7 @@ from mailserver.auth.throttling.penalties import MAX_PAIRS, Penalties
 from mailserver.auth.throttling.verified_passwords import VerifiedPasswords
 from mailserver.config.model import Auth, Explain
 from mailserver.explain.log import DIRECTORY, LoginLog
+from mailserver.net.admin.ledger import report_uses
 from mailserver.net.connection.coroutines import AbandonableDeferred, spawn
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
@@ -78,12 +82,14 @@ class Logins:
             spawn=spawn,
             busy=lambda: hash_pool.waiting[0] > 0,
         )
+        self._uses = CredentialUses(reactor.seconds, time.time, reactor.callLater)
         if link is not None:
             PenaltySync(link, self._penalties)
             VerifiedPasswordSync(link, self._checked)
             KnownNetworkSync(link, self._known)
             ExposureSync(link, self._exposures)
             self._report_guess = BanSync(link, self.banned).report
+            self._uses.report = partial(report_uses, link)
         self._salt_secret = salt_secret() or key
 
     def make_service(self, auth: Auth, explain: Explain, backends: Sequence[Any], names: Names) -> LoginService:
@@ -115,11 +121,16 @@ class Logins:
             renewals=self._renewals,
             revocations=self._revocations,
             delegate_separator=auth.master_separator,
+            credential_uses=self._uses,
         )
 
     def set_exposure_recorder(self, take: Callable[[ExposureMark], None]) -> None:
         """Report exposed passwords to `take`, in a process without a master."""
         self._exposures.on_exposed = take
+
+    def set_use_recorder(self, take: Callable[[Sequence[CredentialUse]], None]) -> None:
+        """Report uses of app passwords to `take`, in a process without a master."""
+        self._uses.report = take
 
     def use_known_networks(self, file: KnownNetworksFile) -> None:
         """Use the table of `file`, in a process without a master."""
@@ -144,7 +155,8 @@ class Logins:
         self._report_guess(guess)
 
     def close(self) -> None:
-        """Close the files of the records; a later login opens them again."""
+        """Report what waits, and close the files of the records; a later login opens them again."""
+        self._uses.flush()
         if self._log is not None:
             self._log.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from attrs import frozen
@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from mailserver.auth.backends.backends import BackendFault, Backends
 from mailserver.auth.backends.guard import Scheduler
+from mailserver.auth.credential_uses import CredentialUse
 from mailserver.auth.exposure.checker import ExposureMark
 from mailserver.auth.interfaces import ChangedUsers
 from mailserver.auth.restrictions import Names
@@ -244,6 +245,10 @@ class Services:
     def set_exposure_recorder(self, take: Callable[[ExposureMark], None]) -> None:
         """Set the recorder of passwords that came in clear text, in a server without workers."""
         self._logins.set_exposure_recorder(take)
+
+    def set_use_recorder(self, take: Callable[[Sequence[CredentialUse]], None]) -> None:
+        """Set the recorder of uses of app passwords, in a server without workers."""
+        self._logins.set_use_recorder(take)
 
     def use_known_networks(self, file: KnownNetworksFile) -> None:
         """Use the known networks of a file, in a server without workers."""

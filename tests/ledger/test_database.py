@@ -6,9 +6,11 @@ import json
 import os
 from pathlib import Path
 
+import apsw
 import pytest
 from attrs import evolve
 
+from mailserver.ledger.credential_use import CredentialUse
 from mailserver.ledger.database import DAY, Ledger, LedgerUnavailable
 from mailserver.ledger.entry import Entry, as_row, from_row
 from tests.ledger.entries import ANNA
@@ -113,3 +115,64 @@ def test_rows() -> None:
     for port in (True, -1, 65536, "993", None):
         assert from_row([*row[:3], port, *row[4:]]) is None
     assert from_row([*row[:4], "perhaps", *row[5:]]) is None
+
+
+USE = CredentialUse("c1", "anna@example.test", "192.0.2.0/24", "imap", NOW)
+
+
+def record_uses(ledger: Ledger, *uses: CredentialUse, now: int = NOW, most: int = 100) -> None:
+    ledger.record_uses(uses, now, keep_days=30, most=most)
+
+
+def test_the_last_use_of_an_app_password_is_kept(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.uses(["c1"]) == {}
+    later = evolve(USE, network="198.51.100.0/24", protocol="pop3", last=NOW + 60)
+    record_uses(ledger, later, now=NOW + 60)
+    record_uses(ledger, USE, now=NOW + 60)  # of a worker that reports later
+    assert ledger.uses(["c1", "c2"]) == {"c1": later}
+    record_uses(ledger, evolve(USE, credential="c2", last=NOW + 9999))
+    assert ledger.uses(["c2"])["c2"].last == NOW, "a worker's clock may be wrong"
+
+
+def test_uses_are_bounded_by_age_and_number(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    record_uses(ledger, *(evolve(USE, credential=f"c{number}", last=NOW + number) for number in range(5)), now=NOW + 5)
+    record_uses(ledger, evolve(USE, credential="c9", last=NOW + 9), now=NOW + 9, most=3)
+    names = [f"c{number}" for number in range(10)]
+    assert sorted(ledger.uses(names)) == ["c3", "c4", "c9"]
+    record_uses(ledger, now=NOW + 31 * DAY)
+    assert ledger.uses(names) == {}
+
+
+def test_uses_are_forgotten_with_the_account(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for name, credential in (("anna@example.test", "c1"), ("bert@example.test", "c2")):
+        record(ledger, evolve(ANNA, account=name))
+        record_uses(ledger, evolve(USE, account=name, credential=credential))
+    assert ledger.forget("anna@example.test") == 1
+    assert list(ledger.uses(["c1", "c2"])) == ["c2"]
+    assert ledger.forget() == 1
+    assert ledger.uses(["c1", "c2"]) == {}
+
+
+def test_a_file_of_the_release_before_gets_the_table(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    record(ledger, ANNA)
+    database = apsw.Connection(str(ledger.path))
+    database.execute("DROP TABLE used; PRAGMA user_version = 1")
+    database.close()
+    assert ledger.uses(["c1"]) == {}
+    record_uses(ledger, USE)
+    assert list(ledger.uses(["c1"])) == ["c1"]
+    assert [each.entry for each in ledger.seen()] == [ANNA]
+
+
+def test_uses_survive_no_damage_but_are_kept_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    record_uses(ledger, USE)
+    ledger.path.write_bytes(b"no database " * 1000)
+    for ending in ("-wal", "-shm"):
+        ledger.path.with_name(ledger.path.name + ending).unlink(missing_ok=True)
+    record_uses(ledger, USE)
+    assert list(ledger.uses(["c1"])) == ["c1"]

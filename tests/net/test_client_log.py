@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import astuple, evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
+from mailserver.auth.credential_uses import CredentialUse
 from mailserver.config.kinds import Count
 from mailserver.config.model import Ledger
 from mailserver.ledger.database import Ledger as Database
 from mailserver.ledger.entry import Entry, as_row
 from mailserver.net.admin import ledger as writing
-from mailserver.net.admin.ledger import LedgerWriter, report_to_master
+from mailserver.net.admin.ledger import LedgerWriter, report_to_master, report_uses
 from mailserver.net.connection import client_log as module
 from mailserver.net.connection.client_log import GATHERING_TIME, REPORT_INTERVAL, ClientLog, program_of
 from mailserver.net.ipc.worker_messages import ClientsSeen
@@ -219,3 +220,62 @@ def test_where_it_cannot_be_written_the_server_goes_on(tmp_path: Path, monkeypat
     writer.add([ANNA])
     writer.clock.advance(writing.GATHER)
     assert not writer.clock.getDelayedCalls()
+
+
+USE = CredentialUse("c1", "anna@example.test", "192.0.2.0/24", "imap", 1_790_000_000)
+
+
+def test_a_worker_reports_uses_of_app_passwords_and_the_master_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "ROWS_AT_ONCE", 2)
+    link: Any = ServerLink()
+    report_uses(link, [USE._replace(credential=f"c{number}") for number in range(3)])
+    assert [len(rows) for rows in link.seen] == [2, 1]
+    writer = Writer(tmp_path, Ledger(), monkeypatch)
+    for rows in link.seen:
+        writer.take_uses(rows)
+    assert Database(tmp_path).uses(["c0"]) == {}
+    writer.clock.advance(writing.GATHER)
+    found = Database(tmp_path).uses(["c0", "c1", "c2", "c3"])
+    assert sorted(found) == ["c0", "c1", "c2"]
+    assert astuple(found["c1"]) == USE
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "c1",
+        ["c1"],
+        ["", *USE[1:]],
+        ["c\n", *USE[1:]],
+        ["c" * 300, *USE[1:]],
+        [*USE[:4], -1],
+        [*USE[:4], 2**70],
+        [*USE[:4], True],
+        [*USE[:4], "1"],
+        [1, *USE[1:]],
+        [*USE, 1],
+    ],
+    ids=["text", "short", "empty", "control", "long", "negative", "huge", "bool", "digits", "number", "more"],
+)
+def test_malformed_uses_of_a_worker_are_ignored(row: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(tmp_path, Ledger(), monkeypatch)
+    writer.take_uses([row, list(USE._replace(credential="c2"))])
+    writer.stop()
+    assert list(Database(tmp_path).uses(["c1", "c2", "", "c" * 300])) == ["c2"]
+
+
+def test_no_uses_are_kept_without_a_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(tmp_path, Ledger(enabled=False), monkeypatch)
+    writer.take_uses([list(USE)])
+    assert not writer.clock.getDelayedCalls()
+
+
+def test_uses_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "MOST_WAITING", 3)
+    writer = Writer(tmp_path, Ledger(), monkeypatch)
+    for number in range(9):
+        writer.take_uses([list(USE._replace(credential=f"c{number}"))])
+    writer.stop()
+    assert len(Database(tmp_path).uses(f"c{number}" for number in range(9))) == 3

@@ -80,6 +80,13 @@ class ClientsSeen:
 
 
 @frozen
+class CredentialsUsed:
+    """Uses of app passwords, an `auth.credential_uses.CredentialUse` each; the ledger validates the rows."""
+
+    rows: tuple[Any, ...] = field(validator=_rows)
+
+
+@frozen
 class PasswordExposed:
     """A valid password came in clear text (`auth.exposure.exposure.Mark`)."""
 
@@ -153,6 +160,7 @@ WorkerMessage: TypeAlias = (
     | WorkerFailed
     | Heartbeat
     | ClientsSeen
+    | CredentialsUsed
     | PasswordExposed
     | NetworksKnown
     | GuessMade
@@ -167,6 +175,7 @@ WORKER_MESSAGES: Final[dict[str, type[WorkerMessage]]] = {
     "failed": WorkerFailed,
     "heartbeat": Heartbeat,
     "clients seen": ClientsSeen,
+    "credentials used": CredentialsUsed,
     "password exposed": PasswordExposed,
     "networks known": NetworksKnown,
     "guess made": GuessMade,

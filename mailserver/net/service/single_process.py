@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 
+from mailserver.auth.credential_uses import CredentialUse
 from mailserver.auth.exposure.checker import ExposureMark
 from mailserver.config.model import Config
 from mailserver.net.admin.admin_queries import AdminQueries, SingleProcess
@@ -40,6 +41,9 @@ class SingleProcessServices(ProcessServices, Protocol):
 
     def set_exposure_recorder(self, take: Callable[[ExposureMark], None]) -> None:
         """Call `take(mark)` for each exposed password; called before any client is served."""
+
+    def set_use_recorder(self, take: Callable[[Sequence[CredentialUse]], None]) -> None:
+        """Call `take(uses)` with uses of app passwords; called before any client is served."""
 
     def use_known_networks(self, file: KnownNetworksFile) -> None:
         """Use the table of known networks that is kept in a file; called before any client is served."""
@@ -91,6 +95,7 @@ class SingleProcessService(ServiceProcess):
         self._single_process.renewals = self.renewals
         self.exposures.load()
         self._services.set_exposure_recorder(self.exposures.take)
+        self._services.set_use_recorder(self.ledger.take_uses)
         self.known_networks.load()
         self._services.use_known_networks(self.known_networks)
         self.bans.load(self.config)

@@ -144,6 +144,7 @@ class MasterService(ServiceProcess):
         self.exposures.load()
         self.supervisor.on_exposed = self.exposures.take
         self.supervisor.on_clients_seen = self.ledger.take
+        self.supervisor.on_credentials_used = self.ledger.take_uses
         self.known_networks.load()
         self.bans.load(self.config)
         self.bans.send = self._send_bans

@@ -25,6 +25,7 @@ from mailserver.net.ipc.server_link import QUERY_TIMEOUT
 from mailserver.net.ipc.worker_messages import (
     Broadcast,
     ClientsSeen,
+    CredentialsUsed,
     GuessMade,
     Heartbeat,
     NetworksKnown,
@@ -81,6 +82,7 @@ class Supervisor:
         """Called when the last worker has ended after `stop`."""
         self.on_exposed: Callable[[object], None] = lambda _mark: None
         self.on_clients_seen: Callable[[Sequence[Any]], None] = lambda _rows: None
+        self.on_credentials_used: Callable[[Sequence[Any]], None] = lambda _rows: None
         self.on_networks_known: Callable[[Sequence[Any]], None] = lambda _rows: None
         """Called with a worker's report of exposed passwords, clients and known networks, whose rows are not validated."""
         self.on_guess: Callable[[GuessMade], None] = lambda _guess: None
@@ -223,6 +225,8 @@ class Supervisor:
                 self._check_memory(record)
             case ClientsSeen(rows):
                 self.on_clients_seen(rows)
+            case CredentialsUsed(rows):
+                self.on_credentials_used(rows)
             case NetworksKnown(rows):
                 self.on_networks_known(rows)
             case GuessMade():
