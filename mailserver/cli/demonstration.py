@@ -16,6 +16,7 @@ import string
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import tomlkit
 from attrs import frozen
@@ -35,6 +36,14 @@ from mailserver.tls.ca.authority import AUTHORITY_DAYS, DAYS, certificate_pem, k
 
 OFFSETS: Mapping[str, int] = {**PORTS, "metrics": 90}
 """Listener -> offset of its port from the base. "metrics" is a second listener of protocol http."""
+
+_SOCKETS: Mapping[str, str] = {
+    "auth": "Postfix, Exim and others ask here for logins (docs/authentication.md).",
+    "lookup": "Postfix asks here for domains, addresses and senders (docs/accounts.md).",
+}
+"""Protocol -> purpose of the sockets for other servers."""
+_LONGEST_PATH: Final = 107
+"""Octets of a Unix socket's path (unix(7))."""
 
 USERS: Mapping[str, Sequence[str]] = {
     "example.test": ("anna", "ben", "carla"),
@@ -360,4 +369,22 @@ protocol = "{_protocol(name)}"
 port = {demonstration.port_base + offset}
 addresses = {addresses}
 """)
+    parts += [_socket_text(protocol, path, what) for protocol, path, what in _sockets(directory)]
     return "".join(parts)
+
+
+def _sockets(directory: Path) -> Iterator[tuple[str, Path, str]]:
+    """Yield protocol, path and purpose of the sockets for other servers. A system takes no path of over 107 octets."""
+    for protocol, what in _SOCKETS.items():
+        path = directory / "run" / protocol
+        if len(os.fsencode(path)) <= _LONGEST_PATH:
+            yield protocol, path, what
+
+
+def _socket_text(protocol: str, path: Path, what: str) -> str:
+    return f"""
+# {what}
+[[listener]]
+protocol = "{protocol}"
+socket = {tomlkit.item(str(path)).as_string()}
+"""

@@ -20,6 +20,7 @@ from mailserver.auth.schemes.passwd import parse_line
 from mailserver.cli import main
 from mailserver.cli.account_stores import DirectoryStore
 from mailserver.cli.samples import now, sample_messages
+from mailserver.config.kinds import PORTS
 from mailserver.config.model import Config
 from mailserver.problems import find_problems
 
@@ -76,7 +77,7 @@ def test_the_configuration_has_no_problem(made: tuple[Path, str]) -> None:
     assert [str(each) for each in problems] == []
     assert found is not None
     assert [domain.name for domain in found.domains] == ["example.test", "example.org"]
-    assert {(listener.protocol, listener.port) for listener in found.listeners} == {
+    assert {(listener.protocol, listener.port) for listener in found.listeners if not listener.socket} == {
         ("imap", 21143),
         ("imaps", 21993),
         ("pop3", 21110),
@@ -89,6 +90,17 @@ def test_the_configuration_has_no_problem(made: tuple[Path, str]) -> None:
         ("http", 21090),
     }
     assert {address for listener in found.listeners for address in listener.addresses} <= {"127.0.0.1", "::1"}
+    sockets = {listener.protocol: str(listener.socket) for listener in found.listeners if listener.socket}
+    assert sockets == {protocol: str(directory / "run" / protocol) for protocol in ("auth", "lookup")}
+
+
+def test_no_socket_where_its_path_would_be_too_long(tmp_path: Path) -> None:
+    directory = tmp_path / ("d" * 100)
+    make(directory)
+    found, problems = find_problems(directory / "mailserver.toml")
+    assert found is not None
+    assert [str(each) for each in problems] == []
+    assert {listener.protocol for listener in found.listeners} == set(PORTS)
 
 
 def test_three_users_each_whose_printed_passwords_are_right(made: tuple[Path, str]) -> None:
@@ -202,7 +214,7 @@ def test_another_port_base_moves_the_ports_and_keeps_the_rest(tmp_path: Path) ->
     file.write_text(file.read_text() + "\n# mine\n[imap]\nidle_notice = 60.0\n")
     CliRunner().invoke(main, ["demo", "--dir", str(tmp_path), "--port-base", "22000"], catch_exceptions=False)
     found = config(tmp_path)
-    assert sorted(listener.port or 0 for listener in found.listeners) == [
+    assert sorted(listener.port for listener in found.listeners if listener.port) == [
         22024, 22080, 22090, 22110, 22143, 22443, 22465, 22587, 22993, 22995,
     ]  # fmt: skip
     assert found.imap.idle_notice == 60.0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import smtplib
+import socket
 import ssl
 from collections.abc import Iterator
 
 import pytest
 
+from mailserver.lookup.wire import netstring
 from tests.live.client import Client
 from tests.live.conftest import no_bug
 from tests.server import Server
@@ -96,3 +100,26 @@ def test_a_document_beside_the_running_server(server: Server) -> None:
     assert carla.ask(b"n NOOP\r\n").startswith(b"n OK")
     submit(server, DAVID, DAVID, "doc@example.test", subject="by-the-document")
     assert received(server, CARLA, "by-the-document") == 1
+
+
+def asked(server: Server, protocol: str, request: bytes, pattern: bytes) -> bytes:
+    """What a socket for other servers sends, until the pattern is in it."""
+    received = b""
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.settimeout(60)
+        agent.connect(str(server.dir / "run" / protocol))
+        agent.sendall(request)
+        while not re.search(pattern, received, re.MULTILINE):
+            more = agent.recv(4096)
+            assert more, received
+            received += more
+    return received
+
+
+def test_the_sockets_for_other_servers_answer(server: Server) -> None:
+    data = f"OK {ANNA}, {BEN}".encode()
+    assert asked(server, "lookup", netstring(f"alias {INFO}".encode()), rb",\Z") == netstring(data)
+    word = base64.b64encode(f"\0{ANNA}\0{server.accounts[ANNA]}".encode()).decode()
+    request = f"VERSION\t1\t1\nCPID\t1\nAUTH\t1\tPLAIN\tservice=smtp\tsecured\tresp={word}\n".encode()
+    answer = asked(server, "auth", request, rb"^(OK|FAIL)\t.*\n")
+    assert f"\nOK\t1\tuser={ANNA}".encode() in answer
