@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import apsw
+from attrs import evolve
 
 from mailserver.queue import schedule, statements
 from mailserver.queue.model import Hop, Settings
@@ -16,6 +17,12 @@ def refresh(connection: apsw.Connection, destination: str) -> None:
 def reached(connection: apsw.Connection, destination: str) -> None:
     """Record that it has answered."""
     _store(connection, Hop(destination, 0, 0, ""))
+
+
+def contact_now(connection: apsw.Connection, destination: str) -> None:
+    """Let it be contacted at once. Its failures are remembered, so that the next one means a wait as long as before."""
+    hop = hop_of(connection, destination)
+    _store(connection, evolve(hop, until=0))
 
 
 def failed(connection: apsw.Connection, destination: str, reply: str, settings: Settings, now: int) -> None:

@@ -98,8 +98,11 @@ class MailQueue:
         def refuse(connection: apsw.Connection) -> bool:
             if found := connection.execute(statements.DECISION, {"token": token}).fetchall():
                 return bool(found[0][0] == 1)
-            connection.execute(statements.DECIDE, {"token": token, "accepted": 0, "at": int(self.clock())})
-            return False
+            now = int(self.clock())
+            # Rather a copy of what was not accepted than the loss of one that was.
+            accepted = bool(now < connection.execute(statements.TOKENS_LOST).get)
+            connection.execute(statements.DECIDE, {"token": token, "accepted": int(accepted), "at": now})
+            return accepted
 
         return self.rows.write(refuse)
 

@@ -44,6 +44,12 @@ class MessageMissing(StorageFailure):
     text = "a message of the mail queue cannot be read"
 
 
+class NotInQueue(MailError):
+    """No message has that name."""
+
+    text = "there is no such message in the mail queue"
+
+
 class TokenRefused(MailError):
     """The local copies of this acceptance were given up by a recovery, so that it must not happen."""
 

@@ -55,16 +55,8 @@ class Rows:
         self.path = directory / FILE_NAME
         self._lock = lock
         self._reading = threading.Lock()
-        self._pages = 0
-        self._state = -1
-        with faults():
-            self._reader = self._connect()
-            try:
-                self._writer = self._connect()
-            except BaseException:
-                self._reader.close(True)
-                raise
-        self._writer.set_wal_hook(self._committed)
+        with lock.held():
+            self._open()
         try:
             with faults():
                 old = migrations.version_of(self._reader) < migrations.NEWEST
@@ -78,14 +70,16 @@ class Rows:
             raise
 
     @staticmethod
-    def create(directory: Path) -> None:
-        """Make the file with its tables, whole or not at all. The caller holds the lock. Raises: NoSpace, StorageFailure."""
+    def create(
+        directory: Path, fill: Callable[[apsw.Connection], None] = lambda _connection: None, aside: Path | None = None
+    ) -> None:
+        """Make the file with its tables and what `fill` adds, whole or not at all. The caller holds the lock.
+
+        `aside`: where the file that is there goes. Raises: NoSpace, StorageFailure.
+        """
         new = directory / f"{FILE_NAME}.new"
         path = directory / FILE_NAME
         with faults():
-            # A WAL of rows that were lost would be taken for that of the new ones.
-            for suffix in ("-wal", "-shm"):
-                disk.unlink(path.with_name(path.name + suffix))
             for suffix in ("", "-wal", "-shm", "-journal"):
                 disk.unlink(new.with_name(new.name + suffix))
             fd = disk.create(new)
@@ -95,6 +89,7 @@ class Rows:
                     with connection:
                         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                         migrations.apply(connection, 0)
+                        fill(connection)
                     connection.execute("PRAGMA journal_mode = WAL")
                 finally:
                     connection.close(True)
@@ -102,8 +97,39 @@ class Rows:
             finally:
                 os.close(fd)
             disk.point("create.before-rename")
+            # A WAL of rows that were lost would be taken for that of the new ones.
+            for suffix in ("-wal", "-shm", ""):
+                old = path.with_name(path.name + suffix)
+                if aside is not None and old.exists():
+                    disk.rename(old, aside.with_name(aside.name + suffix))
+                elif suffix:
+                    disk.unlink(old)
+            disk.point("create.moved-aside")
             disk.rename(new, path)
             disk.sync_directory(directory)
+
+    def _open(self) -> None:
+        """Open both connections. The caller holds the lock, so that no rebuild replaces the file meanwhile."""
+        with faults():
+            self._reader = self._connect()
+            try:
+                self._writer = self._connect()
+            except BaseException:
+                self._reader.close(True)
+                raise
+            self._writer.set_wal_hook(self._committed)
+            self._identity = _identity(self.path)
+        self._pages = 0
+        self._state = -1
+
+    def _follow(self) -> None:
+        """Take the new file if a rebuild has replaced it. The caller holds the lock."""
+        with faults():
+            if _identity(self.path) == self._identity:
+                return
+        with self._reading:
+            self.close()
+            self._open()
 
     def _connect(self) -> apsw.Connection:
         if not self.path.is_file():
@@ -148,7 +174,12 @@ class Rows:
                 self._reader.execute("COMMIT")
 
     def changed(self) -> bool:
-        """Has another connection committed since the last call? The first call says yes."""
+        """Has another connection committed since the last call? The first call says yes, as after a rebuild."""
+        with faults():
+            replaced = _identity(self.path) != self._identity
+        if replaced:
+            with self._lock.held():
+                self._follow()
         with self._reading, faults():
             state = int(self._reader.execute("PRAGMA data_version").get)
         changed, self._state = state != self._state, state
@@ -162,6 +193,7 @@ class Rows:
         Raises: NoSpace, QueueBusy, QueueDamaged, StorageFailure, and what the body raises; nothing was changed then.
         """
         with self._lock.held():
+            self._follow()
             if self._lock.is_marked():
                 self._mend()
             with faults():
@@ -199,6 +231,7 @@ class Rows:
         Raises: NoSpace, QueueBusy, StorageFailure.
         """
         with self._lock.held():
+            self._follow()
             if self._lock.is_marked():
                 self._mend()
             else:
@@ -239,6 +272,7 @@ class Rows:
     def checkpoint(self) -> None:
         """Move the WAL into the database. Raises: NoSpace, QueueBusy, StorageFailure."""
         with self._lock.held(), faults():
+            self._follow()
             self._checkpoint()
 
     def _checkpoint(self) -> None:
@@ -274,6 +308,12 @@ class Rows:
         """Close both connections."""
         self._reader.close(True)
         self._writer.close(True)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and inode of the file. Raises: FileNotFoundError, OSError."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _expect_ours(connection: apsw.Connection) -> None:

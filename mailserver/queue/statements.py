@@ -6,7 +6,7 @@ from typing import Final
 
 # meta
 META: Final = "SELECT version, oldest FROM meta"
-ADD_META: Final = "INSERT INTO meta (one, version, oldest, overwritten) VALUES (1, 0, 0, 0)"
+ADD_META: Final = "INSERT INTO meta (one, version, oldest, overwritten, tokens_lost_until) VALUES (1, 0, 0, 0, 0)"
 SET_VERSION: Final = "UPDATE meta SET version = :version, oldest = :oldest"
 OVERWRITE: Final = "UPDATE meta SET overwritten = overwritten + 1"
 
@@ -82,3 +82,22 @@ SET due = :due, until = :until, failures = :failures, reply = :reply, ready = ma
 SWEEP_DECISIONS: Final = "DELETE FROM decision WHERE accepted = 0 AND at < :before"
 SWEEP_SENT: Final = "DELETE FROM sent WHERE hour < :before"
 SWEEP_HOPS: Final = "DELETE FROM hop WHERE due IS NULL AND until < :now"
+
+# administration
+RECIPIENTS_OF: Final = f"SELECT {RECIPIENT_COLUMNS} FROM recipient r WHERE r.message = :id ORDER BY r.id"  # noqa: S608 - constants
+HOLD: Final = "UPDATE recipient SET state = 'held' WHERE id = :id AND state = 'waiting'"
+RELEASE: Final = "UPDATE recipient SET state = 'waiting', due = :now WHERE id = :id AND state = 'held'"
+RETRY: Final = "UPDATE recipient SET due = :now WHERE id = :id AND state = 'waiting' AND due > :now"
+DROP: Final = REMOVE_RECIPIENT
+SIZE: Final = "SELECT count(*), COALESCE(sum(size), 0), min(received) FROM message"
+RECIPIENTS: Final = "SELECT count(*), COALESCE(sum(state = 'held'), 0) FROM recipient"
+BY_DESTINATION: Final = """
+SELECT r.destination, count(*) AS recipients, sum(r.state = 'held'), min(m.received)
+FROM recipient r JOIN message m ON m.id = r.message
+GROUP BY r.destination ORDER BY recipients DESC, r.destination LIMIT :count"""
+
+# the rebuild
+ALL_DECISIONS: Final = "SELECT token, accepted, at FROM decision"
+ALL_SENT: Final = "SELECT user, hour, recipients FROM sent"
+SET_TOKENS_LOST: Final = "UPDATE meta SET tokens_lost_until = :until"
+TOKENS_LOST: Final = "SELECT tokens_lost_until FROM meta"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
@@ -11,7 +10,7 @@ from typing import Final, cast
 
 import apsw
 
-from mailserver.queue import destinations, disk, insertion, statements
+from mailserver.queue import destinations, disk, insertion, owner, statements
 from mailserver.queue.changes import Changes
 from mailserver.queue.interfaces import Spooled, Try
 from mailserver.queue.mail_queue import MailQueue
@@ -22,7 +21,6 @@ from mailserver.queue.report_files import ReportTarget, ReportWriter
 from mailserver.queue.rows import Row
 from mailserver.queue.sweep import sweep
 
-OWNER: Final = "owner.lock"
 TAKE_AT_MOST: Final = 1000
 """Recipients of one `take`."""
 OVERDUE_AT_ONCE: Final = 200
@@ -47,13 +45,7 @@ class QueueWork:
         self._finished: set[str] = set()
         self._mutex = threading.Lock()
         """For `_finished`."""
-        with disk.boundary():
-            self._owner = os.open(queue.directory / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._owner)
-            raise QueueBusy from None
+        self._owner = owner.acquire(queue.directory)
 
     def close(self) -> None:
         """Let another process work; the caller has synced before."""

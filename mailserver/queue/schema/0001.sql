@@ -5,7 +5,9 @@ CREATE TABLE meta (
     version INTEGER NOT NULL,
     oldest INTEGER NOT NULL,
     -- Changed to write over what a failed commit may have left at the end of the WAL.
-    overwritten INTEGER NOT NULL
+    overwritten INTEGER NOT NULL,
+    -- Until then an unknown token counts as committed: a rebuild could not read those that were.
+    tokens_lost_until INTEGER NOT NULL
 );
 -- Ids are never used again: results of a try name recipients by them, and a command may have removed these meanwhile.
 CREATE TABLE message (
