@@ -24,15 +24,16 @@ from attrs import define, field
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks import foreign, growth, idle, latency, mixed, relay, restarts, text_index
+from benchmarks import foreign, growth, idle, latency, login_load, mixed, relay, restarts, text_index
 from benchmarks.accounts import LARGE, SIZES
+from benchmarks.directory_server import DirectoryServers
 from benchmarks.hostile import HOSTILE, ONE_OF
 from benchmarks.mail import PEOPLE, PLAIN
 from benchmarks.measurement import compare, run
 from benchmarks.plot import can_draw, draw
 from benchmarks.preparation import Servers, prepare
 from benchmarks.report import Report, Row, Section
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios import SCENARIOS, logins
 from benchmarks.scenarios.scenario import Scenario
 from benchmarks.servers import room_for_inotify
 from benchmarks.settings import TUNED
@@ -50,6 +51,7 @@ class Run:
     console: Console
     only: str
     workers: int
+    with_directory: DirectoryServers
     report: Report = field(factory=Report)
 
     def attempt(self, name: str, work: Callable[[], None], needs: Sequence[str]) -> None:
@@ -85,6 +87,11 @@ class Run:
         submission = partial(relay.measure, sides, accounts, self.servers.sink)
         self.attempt("submission with relay", lambda: self.add(submission()), ())
         ours, sections = self.servers.ours, self.report.sections
+        self.attempt(
+            "logins and look-ups with a directory",
+            lambda: sections.extend(logins.measure(self.with_directory, rounds)),
+            (),
+        )
         self.attempt("text index of 10k", lambda: sections.append(text_index.measure(ours, accounts)), ("k10", "warm"))
         for idling, name in ((False, "NOOP"), (True, "IDLE")):
             self.attempt(
@@ -136,6 +143,11 @@ class Run:
             counts = growth.CONNECTIONS + (growth.LARGE_CONNECTIONS if large else ())
             curves.extend(growth.of_connections(ours, theirs, accounts, counts))
 
+        self.attempt(
+            "logins, 10,000 a minute",
+            lambda: sections.append(login_load.measure(self.with_directory, accounts.mail)),
+            (),
+        )
         for count in (idle.CONNECTIONS, LARGE_IDLE) if large else (idle.CONNECTIONS,):
             self.attempt(f"idle connections, {count}", partial(idle_connections, count), ("people", "warm"))
         self.attempt("growth with mailboxes", of_mailboxes, sized)
@@ -248,7 +260,8 @@ def main(
             settings="" if dovecot_defaults else TUNED,
             with_stock=not (no_stock or hostile),
         )
-        bench = Run(servers, console, only.lower(), workers)
+        with_directory = DirectoryServers(Path(name), servers.sink, workers or usable_processors())
+        bench = Run(servers, console, only.lower(), workers, with_directory)
         try:
             if hostile:
                 bench.hostile(rounds)
@@ -257,6 +270,7 @@ def main(
                     bench.loads(large=large, plot=_plot(markdown) if markdown else None)
                 bench.scenarios(rounds)
         finally:
+            with_directory.stop()
             servers.stop()
     bench.report.show(console)
     if markdown is not None:

@@ -46,7 +46,8 @@ class Servers:
         self.theirs.dovecot.stop()
 
 
-def _make_ours(directory: Path, sink: relay.Sink, workers: int, transport: str) -> Server:
+def make_ours(directory: Path, sink: relay.Sink, workers: int, transport: str) -> Server:
+    """Make a server of ours with the accounts of single operations and people, not started."""
     server = Server(directory, users=USERS + HOSTILE_USERS, workers=workers)
     text = server.config.read_text()
     text = re.sub(r'(protocol = "(?:imap|pop3|submission)"\n)', r"\1allow_cleartext = true\n", text)
@@ -67,7 +68,7 @@ def prepare(
     directory.chmod(0o755)
     sink = relay.Sink()
     sink.start()
-    server = _make_ours(directory / "ours", sink, workers, Mailserver.transport)
+    server = make_ours(directory / "ours", sink, workers, Mailserver.transport)
     root = directory / "theirs-mail"
     root.mkdir()
     key, pem = server.dir / "certs" / "mail.example.test.key", server.dir / "certs" / "mail.example.test.pem"
@@ -88,7 +89,7 @@ def prepare(
     accounts = name_accounts(server.accounts, mail)
     second = None
     if with_stock:
-        second = _make_ours(directory / "stock", sink, workers, StockMailserver.transport)
+        second = make_ours(directory / "stock", sink, workers, StockMailserver.transport)
         (second.dir / "users").write_text((server.dir / "users").read_text())
         second.start()
     server.start()

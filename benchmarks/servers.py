@@ -23,11 +23,17 @@ SERVED = ("imap", "imaps", "pop3", "pop3s", "lmtp", "submission", "submissions")
 def _tree(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                found.extend(int(child) for child in task.read_text().split())
-            except OSError:
-                continue
+        found += _children(parent)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found.extend(int(child) for child in task.read_text().split())
+        except OSError:
+            continue
     return found
 
 
@@ -59,6 +65,18 @@ def memory(pid: int) -> int:
             continue
         total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
     return total
+
+
+def worker_memory(pid: int) -> float:
+    """Return octets that a worker of ours has for itself (private pages), in the mean; `pid` is the master."""
+    zygotes = _children(pid)
+    workers = [worker for zygote in zygotes for worker in _children(zygote)]
+    assert workers, "the server has no workers"
+    total = 0
+    for each in workers:
+        text = Path(f"/proc/{each}/smaps_rollup").read_text()
+        total += sum(int(size) for size in re.findall(r"(?m)^Private_(?:Clean|Dirty): +(\d+) kB$", text)) * 1024
+    return total / len(workers)
 
 
 def available_memory() -> int:
