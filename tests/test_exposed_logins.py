@@ -11,8 +11,8 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from mailserver.auth.asking import NEW
 from mailserver.auth.exposure.checker import CHECK_INTERVAL, ExposureChecker
-from mailserver.auth.interfaces import NEW
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
 from mailserver.auth.throttling.login_throttle import LoginThrottle

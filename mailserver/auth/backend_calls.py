@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TypeVar, cast
 
-from mailserver.auth.backends.guard import GuardedBackend
-from mailserver.auth.interfaces import Asking, IAuthBackend, IScramKeys, User
+from mailserver.auth.asking import Asking
+from mailserver.auth.backends.guarded_backend import GuardedBackend
+from mailserver.auth.interfaces import IAuthBackend, IScramKeys, User
 from mailserver.explain.trace import Trace
 from mailserver.sasl.scram_keys import ScramKeys
 

@@ -10,9 +10,9 @@ from attrs import frozen
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
+from mailserver.auth.asking import NEW
 from mailserver.auth.backends.guard import CALL_TIMEOUT
 from mailserver.auth.interfaces import (
-    NEW,
     DomainEntry,
     Entry,
     IAddresses,

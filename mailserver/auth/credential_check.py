@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from mailserver.auth.asking import ANYBODY, Asking
 from mailserver.auth.backend_calls import answer, ask, keys_of, with_asking
+from mailserver.auth.check_result import CheckResult, result_of_app_password, unknown_user
 from mailserver.auth.interfaces import (
-    ANYBODY,
-    Asking,
     FoundAppPassword,
     Hasher,
     IAppPasswords,
@@ -25,10 +25,10 @@ from mailserver.auth.interfaces import (
     IPasswordsOnly,
     IScramKeys,
     ITrustsCertificates,
-    Limits,
     LoginContext,
     User,
 )
+from mailserver.auth.limits import Limits
 from mailserver.auth.renewal import Renewals
 from mailserver.auth.restrictions import Names, certificate_fault, entry_fault, limits_fault
 from mailserver.auth.sources import Source, find_app_password
@@ -39,21 +39,6 @@ from mailserver.explain.trace import Rule, Trace
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret
-
-
-@frozen
-class _Result:
-    """The result of a check."""
-
-    user: User | None
-    reason: str = ""
-    """For the log, where there is no user."""
-    rule: Rule = Rule.OTHER
-    """The rule behind the reason."""
-    reused: bool = False
-    """Nothing was hashed, as the password was right recently."""
-    entry: tuple[IAuthBackend, str] | None = None
-    """The back end, and the stored entry that the password is right for."""
 
 
 class CredentialCheck:
@@ -244,15 +229,15 @@ class CredentialCheck:
 
     async def _check_password(
         self, candidates: Sequence[str], password: Secret, asking: Asking, trace: Trace, *, keep: bool
-    ) -> _Result:
+    ) -> CheckResult:
         """Check the password with exactly one hash. `keep`: remember a right password."""
         if not password.reveal():
-            return _Result(None, "the client sent an empty password", Rule.EMPTY)
+            return CheckResult(None, "the client sent an empty password", Rule.EMPTY)
         source = await self._find_source(candidates, asking, trace)
         found = None if source is None else source[:2]
         if found is None and self._listing:
             await self.check_dummy(password, asking)
-            return _Result(None, _unknown(candidates), Rule.UNKNOWN_USER)
+            return CheckResult(None, unknown_user(candidates), Rule.UNKNOWN_USER)
         # If no back end lists users, the name is used as given, and the password decides.
         user = User(candidates[0]) if found is None else found[0]
         stored = self.stored(found)
@@ -277,11 +262,11 @@ class CredentialCheck:
             if not stored and self._checked.contains(user.name, "", password):
                 # The password was right recently: it was changed in the back end.
                 self._checked.forget(user.name)
-            return _Result(None, reason, rule)
+            return CheckResult(None, reason, rule)
         if keep and not reused:
             self._checked.add(user.name, stored or "", password)
         entry = (found[1], stored) if found is not None and stored else None
-        return _Result(user, reused=reused, entry=entry)
+        return CheckResult(user, reused=reused, entry=entry)
 
     async def _is_still_right(
         self, found: tuple[User, IAuthBackend] | None, stored: str, password: Secret, asking: Asking
@@ -335,46 +320,30 @@ class CredentialCheck:
 
     async def _check_proof(
         self, candidates: Sequence[str], proof: ScramProof, asking: Asking, context: LoginContext
-    ) -> _Result:
+    ) -> CheckResult:
         """Return the user whose keys the exchange used, if the proof is right."""
         found = await self.find(candidates, asking, context.trace)
         keys = await self.keys_of(found, candidates, proof.hash_name, asking)
         if found is None:
-            return _Result(None, _unknown(candidates), Rule.UNKNOWN_USER)
+            return CheckResult(None, unknown_user(candidates), Rule.UNKNOWN_USER)
         user, backend = found
         if keys is None:
             if IHashedPasswords.providedBy(backend) and cast("IHashedPasswords", backend).password_hash(user) is None:
-                return _Result(None, f"{user.name} is disabled", Rule.DISABLED)
-            return _Result(
+                return CheckResult(None, f"{user.name} is disabled", Rule.DISABLED)
+            return CheckResult(
                 None,
                 f"{user.name} is disabled, or has no SCRAM-{proof.hash_name} keys that belong to the password:"
                 f" `mailserver user password {user.name}` makes them",
                 Rule.NO_KEYS,
             )
         if not proof.fits or proof.keys != keys:
-            return _Result(None, f"wrong password for {user.name}", Rule.WRONG)
+            return CheckResult(None, f"wrong password for {user.name}", Rule.WRONG)
         if proof.credential:
-            return self._result_of_app_password(proof.credential, user, backend, context)
+            return result_of_app_password(proof.credential, user, backend, context)
         self._checked.add(user.name, f"SCRAM-{proof.hash_name}", Secret(keys.stored_key))
-        return _Result(user)
+        return CheckResult(user)
 
-    @staticmethod
-    def _result_of_app_password(credential: str, user: User, backend: IAuthBackend, context: LoginContext) -> _Result:
-        """The user, let in by an app password that was proved, if it is for this protocol."""
-        found = None
-        if IAppPasswords.providedBy(backend):
-            found = cast("IAppPasswords", backend).app_password(credential, user)
-        if found is None:
-            return _Result(
-                None, f"an app password of {user.name} was revoked, or expired, while it was checked", Rule.EXPIRED
-            )
-        if found.protocols is not None and context.protocol not in found.protocols:
-            return _Result(
-                None, f"the app password {found.label} of {user.name} is not for {context.protocol}", Rule.PROTOCOL
-            )
-        return _Result(found.user)
-
-    async def _check_certificate(self, candidates: Sequence[str], context: LoginContext, asking: Asking) -> _Result:
+    async def _check_certificate(self, candidates: Sequence[str], context: LoginContext, asking: Asking) -> CheckResult:
         """Return the user that the certificate names, if it may log in."""
         rule, found = Rule.CERTIFICATE, await self.find(candidates, asking, context.trace)
         if found is None:
@@ -393,9 +362,9 @@ class CredentialCheck:
             elif not await answer(cast("ITrustsCertificates", backend).may_log_in(user)):
                 rule, reason = Rule.DISABLED, f"the certificate is valid, but its user {user.name} is disabled"
             else:
-                return _Result(user)
+                return CheckResult(user)
         shown = "" if context.certificate is None else f"; the client presented {context.certificate.label}"
-        return _Result(None, f"{reason}{shown}", rule)
+        return CheckResult(None, f"{reason}{shown}", rule)
 
     async def check_dummy(self, password: Secret, asking: Asking) -> None:
         """Hash a dummy, as for the password of an existing user. Raises: TooManyLogins, AuthUnavailable."""
@@ -405,12 +374,3 @@ class CredentialCheck:
                 if dummy:
                     await self._hasher.verify(dummy, password, asking.share, asking.rank)
                     return
-
-
-def _unknown(candidates: Sequence[str]) -> str:
-    """The reason for the log: no such user. A name without a domain may be a password, typed into the wrong field."""
-    typed = candidates[0]
-    if shown_name(typed) == typed:
-        return f"there is no user {typed}"
-    completed = f", with or without @{candidates[-1].partition('@')[2]}" if len(candidates) > 1 else ""
-    return f"there is no user of the typed name {shown_name(typed)}{completed}"

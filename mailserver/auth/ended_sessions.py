@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
 
-from mailserver.auth.interfaces import ChangedUsers, SessionsOf
+from mailserver.auth.changed_users import ChangedUsers, SessionsOf
 
 
 @frozen

@@ -8,62 +8,21 @@ imports Twisted; `auth.plugins` finds back ends.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address
 from math import inf
-from typing import Final, Protocol, TypeAlias
+from typing import Protocol
 
 from attrs import define, field, frozen
 from zope.interface import Attribute, Interface
 
+from mailserver.auth.asking import NEW
+from mailserver.auth.changed_users import ChangedUsers
+from mailserver.auth.limits import Limits
 from mailserver.errors import MailError, TooManyEnds
 from mailserver.explain.trace import Trace
 from mailserver.sasl.mechanism import Claim, Credentials
 from mailserver.sasl.scram_keys import ScramKeys
-from mailserver.types import Quota, Secret
-
-LOCAL_NETWORK: Final = "local"
-"""The network of clients without an address: those of a Unix socket."""
-
-
-@frozen
-class Limits:
-    """Restrictions of one user."""
-
-    networks: tuple[str, ...] | None = None
-    """Networks and addresses that the user may log in from; LOCAL_NETWORK for Unix sockets. A malformed one matches nobody.
-    None: all networks."""
-    quota: Quota = Quota()
-    """Limits of the user's own; where it says nothing, those of the configuration hold."""
-    protocols: frozenset[str] | None = None
-    """Protocols that the user may log in by: "imap", "pop3", "submission". None: all."""
-    password_protocols: frozenset[str] | None = None
-    """Protocols that the main password works for. None: all. App passwords have their own."""
-
-    def allow_protocol(self, protocol: str, *, by_password: bool) -> bool:
-        """May the user log in by that protocol, by its main password or in another way?"""
-        if self.protocols is not None and protocol not in self.protocols:
-            return False
-        return not by_password or self.password_protocols is None or protocol in self.password_protocols
-
-    def allows(self, peer: IPv4Address | IPv6Address | None) -> bool:
-        """May the user log in from that address? An IPv4-mapped address counts as IPv4; None is a Unix socket."""
-        if self.networks is None:
-            return True
-        if isinstance(peer, IPv6Address):
-            # The zone of a link-local address is no part of its network.
-            peer = peer.ipv4_mapped or IPv6Address(int(peer))
-        for text in self.networks:
-            if peer is None:
-                if text == LOCAL_NETWORK:
-                    return True
-                continue
-            try:
-                network = ip_network(text, strict=False)
-            except ValueError:
-                continue
-            if peer in network:
-                return True
-        return False
+from mailserver.types import Secret
 
 
 @frozen
@@ -201,24 +160,6 @@ class IReadsAhead(IReloadable):
 
 
 @frozen
-class SessionsOf:
-    """Some of the sessions of a user, which must end."""
-
-    user: str
-    """Its name; "@example.test" for all users of a domain."""
-    credential: str | None = None
-    """Only those that were let in by this app password; empty: by the main password or a certificate."""
-    limits: Limits | None = None
-    """Only those that these limits would not let in."""
-    delegate: str = ""
-    """Only those that this account has as the user, by its own password; empty: those of the user's passwords."""
-
-
-ChangedUsers: TypeAlias = frozenset[str | SessionsOf]
-"""Names of users, whose sessions all must end, and parts of the sessions of others."""
-
-
-@frozen
 class FoundAppPassword:
     """An app password that exists, is not expired, and whose user is not disabled."""
 
@@ -351,27 +292,6 @@ class IAuthBackendMaker(Interface):
     name = Attribute("The word before the colon in the configuration: `file` in `file:/etc/mailserver/users`.")
     module = Attribute("Dotted name of the module, imported only when used; it has make_backend(argument, hasher).")
     usage = Attribute("One line: what the argument is.")
-
-
-KNOWN: Final = 0
-"""Class of a user at a network from which it has logged in before."""
-NEW: Final = 1
-"""Class of all other networks, except..."""
-GUESSING: Final = 2
-"""...networks from which somebody has guessed recently."""
-CLASSES: Final = 3
-
-
-@frozen
-class Asking:
-    """Class and share of a password check: higher classes go first, and the shares of a class take turns."""
-
-    share: str = ""
-    """The user's name in the class KNOWN; else the client: an IPv4 address or an IPv6 /64."""
-    rank: int = NEW
-
-
-ANYBODY: Final = Asking()
 
 
 class Hasher(Protocol):

@@ -20,7 +20,8 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 import twisted.plugins
-from mailserver.auth.interfaces import NEW, Hasher, IAddresses, IAuthBackend, IAuthBackendMaker
+from mailserver.auth.asking import NEW
+from mailserver.auth.interfaces import Hasher, IAddresses, IAuthBackend, IAuthBackendMaker
 from mailserver.config.model import Problem
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret

@@ -19,14 +19,14 @@ never counts as a repetition: each proof is different.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 import attrs
 
 from mailserver.auth.addresses import Addresses
+from mailserver.auth.asking import GUESSING, Asking
 from mailserver.auth.confirmation import Confirmation
 from mailserver.auth.credential_check import CredentialCheck
 from mailserver.auth.credential_uses import CredentialUses
@@ -34,18 +34,14 @@ from mailserver.auth.delegation import delegated_user, is_self, shown_login, spl
 from mailserver.auth.exposure.checker import ExposedPassword, ExposureChecker
 from mailserver.auth.exposure.revocation import Revocations
 from mailserver.auth.interfaces import (
-    GUESSING,
     Abilities,
-    Asking,
     Hasher,
     IAuthBackend,
     IPasswordsOnly,
-    IScramKeys,
     ITrustsCertificates,
     LoginContext,
     LookUpBudget,
     Resolution,
-    TypicalScram,
     User,
 )
 from mailserver.auth.login_records import login_record, refusal_record
@@ -53,19 +49,20 @@ from mailserver.auth.plugins import is_source_of_addresses
 from mailserver.auth.renewal import Renewals
 from mailserver.auth.restrictions import Names
 from mailserver.auth.schemes.passwd import BadName, normalise
+from mailserver.auth.scram_offer import ScramOffer
 from mailserver.auth.sources import Source
 from mailserver.auth.throttling.banned_clients import BannedClients
 from mailserver.auth.throttling.guess_counts import Guess, peer_text
 from mailserver.auth.throttling.login_throttle import REFUSAL_DELAY, LoginAttempt, LoginThrottle, pairs_of
 from mailserver.auth.throttling.verified_passwords import VerifiedPasswords
 from mailserver.config.model import BackendUse
-from mailserver.errors import AuthFailed, AuthUnavailable, Cancelled, MailError, TooManyLogins
+from mailserver.errors import AuthFailed, Cancelled, MailError, TooManyLogins
 from mailserver.explain.log import LoginLog
 from mailserver.explain.names import shown_name
 from mailserver.explain.refs import new_ref
 from mailserver.explain.trace import Rule
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
-from mailserver.sasl.scram_keys import HASHES, ROUNDS, SALT, ScramKeys
+from mailserver.sasl.scram_keys import HASHES, ScramKeys
 from mailserver.types import Secret
 
 MIN_FAILURE_TIME: Final = 0.25
@@ -119,7 +116,7 @@ class LoginService:
         """
         provided: list[IAuthBackend] = [IAuthBackend(each) for each in backends if not is_source_of_addresses(each)]
         listing = [each for each in provided if not IPasswordsOnly.providedBy(each)]
-        self._with_scram = [cast("IScramKeys", each) if IScramKeys.providedBy(each) else None for each in listing]
+        self._scram = ScramOffer(listing, secret or secrets.token_bytes(32), for_some=scram_for_some)
         self._trusts_certificates = any(map(ITrustsCertificates.providedBy, listing))
         if checked is None:
             checked = VerifiedPasswords(throttle.clock)
@@ -139,8 +136,6 @@ class LoginService:
             detail_separator=names.detail_separator,
         )
         self._separator = delegate_separator
-        self._secret = secret or secrets.token_bytes(32)
-        self._scram_for_some = scram_for_some
         self._exposures = exposures
         self._revocations = revocations
         self._show_refs = show_refs
@@ -151,7 +146,7 @@ class LoginService:
 
     def abilities(self) -> Abilities:
         """Credentials that can succeed besides passwords."""
-        return Abilities(frozenset(filter(self._offers_scram, HASHES)), self._trusts_certificates)
+        return Abilities(frozenset(filter(self._scram.offers, HASHES)), self._trusts_certificates)
 
     async def scram_keys(self, name: str, hash_name: str, context: LoginContext) -> ScramKeys:
         """The user's keys, or keys that no proof matches. Raises: AuthUnavailable."""
@@ -165,7 +160,7 @@ class LoginService:
         found = await self._check.find(candidates, asking, context.trace)
         # Both in any case: the client has its answer at once, so the work must be the same for all names.
         keys = await self._check.keys_of(found, candidates, hash_name, asking)
-        dummy = self._dummy_keys(candidates[-1], hash_name)
+        dummy = self._scram.dummy_keys(candidates[-1], hash_name)
         return keys or dummy
 
     def shown_name(self, name: str, context: LoginContext) -> str:
@@ -370,30 +365,6 @@ class LoginService:
         rest = time - self._throttle.clock()
         if rest > 0:
             await self._throttle.sleep(rest)
-
-    def _typical_scram(self, hash_name: str) -> list[TypicalScram | None]:
-        """The typical keys of each back end that lists users."""
-        return [each.typical_scram(hash_name) if each is not None else None for each in self._with_scram]
-
-    def _offers_scram(self, hash_name: str) -> bool:
-        offers = False
-        try:
-            for each in self._with_scram:
-                found = each.typical_scram(hash_name) if each is not None else None
-                if found is not None and (self._scram_for_some or found.everybody):
-                    offers = True
-                elif not self._scram_for_some:
-                    return False
-        except AuthUnavailable:
-            return False
-        return offers
-
-    def _dummy_keys(self, name: str, hash_name: str) -> ScramKeys:
-        """Make keys with typical salt and rounds, always the same salt for a name; no proof matches them."""
-        like = next(filter(None, self._typical_scram(hash_name)), None) or TypicalScram(ROUNDS, SALT, False)
-        salt = hashlib.blake2b(f"{hash_name} {name}".encode("utf-8", "surrogatepass"), key=self._secret).digest()
-        size = hashlib.new(HASHES[hash_name]).digest_size
-        return ScramKeys(like.rounds, salt[: like.salt_size], secrets.token_bytes(size), secrets.token_bytes(size))
 
     def _with_own_address(self, user: User) -> User:
         """The user, with its address in the default domain if it has a bare name."""

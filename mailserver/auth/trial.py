@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from mailserver.auth.asking import ANYBODY
 from mailserver.auth.credential_check import CredentialCheck
-from mailserver.auth.interfaces import ANYBODY, Hasher, LoginContext
+from mailserver.auth.interfaces import Hasher, LoginContext
 from mailserver.auth.restrictions import Names
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.auth.sources import Source

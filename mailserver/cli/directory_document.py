@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from mailserver.auth.backends.directory_lines import line_of
-from mailserver.auth.interfaces import LOCAL_NETWORK
+from mailserver.auth.limits import LOCAL_NETWORK
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.mail_address import normalise_address
 from mailserver.auth.schemes.passwd import normalise

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from mailserver.auth.interfaces import Limits, User
+from mailserver.auth.interfaces import User
+from mailserver.auth.limits import Limits
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.auth.schemes.quota_fields import quota_of
 from mailserver.cli.account_stores import stores_of

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import click
 
-from mailserver.auth.interfaces import LOCAL_NETWORK
+from mailserver.auth.limits import LOCAL_NETWORK
 from mailserver.auth.schemes.passwd import PasswdEntry
 from mailserver.auth.schemes.quota_fields import quota_of
 from mailserver.cli.account_stores import DirectoryStore, author

@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from mailserver.auth.backends.backends import BackendFault, Backends
 from mailserver.auth.backends.guard import Scheduler
+from mailserver.auth.changed_users import ChangedUsers
 from mailserver.auth.credential_uses import CredentialUse
 from mailserver.auth.exposure.checker import ExposureMark
-from mailserver.auth.interfaces import ChangedUsers
 from mailserver.auth.restrictions import Names
 from mailserver.auth.schemes.hash_pool import HashPool
 from mailserver.auth.schemes.schemes import MAX_MEMORY_KIB

@@ -12,8 +12,9 @@ from scramp import ScramClient
 
 from mailserver.auth.app_passwords import generate, printed, probe_of
 from mailserver.auth.backends.directory import DirectoryBackend
+from mailserver.auth.changed_users import SessionsOf
 from mailserver.auth.conformance import DirectHasher
-from mailserver.auth.interfaces import FoundAppPassword, LoginContext, SessionsOf, User
+from mailserver.auth.interfaces import FoundAppPassword, LoginContext, User
 from mailserver.directory import address_changes, changing, credentials, reading
 from mailserver.directory.changing import Author
 from mailserver.directory.credentials import MOST, AppPassword

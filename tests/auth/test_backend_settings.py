@@ -8,7 +8,8 @@ from typing import Any
 from zope.interface import implementer
 
 from mailserver.auth.backends.backends import Backends
-from mailserver.auth.backends.guard import GuardedBackend, Scheduler
+from mailserver.auth.backends.guard import Scheduler
+from mailserver.auth.backends.guarded_backend import GuardedBackend
 from mailserver.auth.interfaces import DomainEntry, Entry, IAddresses, IAuthBackend, LoginContext, User
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from mailserver.auth.backends.directory import DirectoryBackend
+from mailserver.auth.changed_users import SessionsOf
 from mailserver.auth.conformance import DirectHasher
 from mailserver.auth.delegation import shown_login, split_claim, split_name
-from mailserver.auth.interfaces import IDelegates, LoginContext, SessionsOf, ShownCertificate, User
+from mailserver.auth.interfaces import IDelegates, LoginContext, ShownCertificate, User
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
 from mailserver.auth.throttling.login_throttle import LoginThrottle

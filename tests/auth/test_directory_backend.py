@@ -12,8 +12,10 @@ import pytest
 
 from mailserver.auth.backends.directory import DirectoryBackend, check_backend, make_backend
 from mailserver.auth.backends.directory_lines import entry_of, line_of, new_account
+from mailserver.auth.changed_users import SessionsOf
 from mailserver.auth.conformance import DirectHasher
-from mailserver.auth.interfaces import Entry, Limits, SessionsOf, TypicalScram, User
+from mailserver.auth.interfaces import Entry, TypicalScram, User
+from mailserver.auth.limits import Limits
 from mailserver.auth.schemes.passwd import parse_line
 from mailserver.auth.schemes.scram_fields import make_fields, replace_fields
 from mailserver.directory import changing, reading

@@ -11,9 +11,9 @@ import attrs
 import pytest
 
 from mailserver.auth.backends.directory import DirectoryBackend
+from mailserver.auth.changed_users import ChangedUsers
 from mailserver.auth.conformance import DirectHasher
 from mailserver.auth.ended_sessions import EndedSessions, OpenSession
-from mailserver.auth.interfaces import ChangedUsers
 from mailserver.directory import address_changes, applying, changing, credentials, delegates, plan, reading
 from mailserver.directory.changing import Author
 from mailserver.directory.credentials import AppPassword

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
+from mailserver.auth.asking import NEW
 from mailserver.auth.backends import file as backend_file
 from mailserver.auth.backends import watched_file
 from mailserver.auth.backends.file import FileBackend, check, check_backend, make_backend
-from mailserver.auth.interfaces import NEW, IAuthBackend, IHashedPasswords, IReadsAhead, IReloadable, User
+from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IReadsAhead, IReloadable, User
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.scram_fields import make_fields
 from mailserver.cli.users_file import UsersFile

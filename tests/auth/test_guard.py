@@ -9,32 +9,20 @@ from typing import Any
 import pytest
 from zope.interface import implementer
 
+from mailserver.auth.asking import GUESSING, KNOWN, NEW, Asking
+from mailserver.auth.backends.blocked_calls import BLOCKED_LOG_PAUSE
+from mailserver.auth.backends.circuit_breaker import FIRST_PAUSE, MAX_LOSSES, MAX_PAUSE
 from mailserver.auth.backends.guard import (
-    BLOCKED_LOG_PAUSE,
     CALL_TIMEOUT,
     CONCURRENCY,
-    FIRST_PAUSE,
     KNOWN_CONCURRENCY,
-    MAX_LOSSES,
-    MAX_PAUSE,
     Guard,
-    GuardedBackend,
     GuardedHasher,
     GuardSettings,
     Scheduler,
 )
-from mailserver.auth.interfaces import (
-    GUESSING,
-    KNOWN,
-    NEW,
-    Asking,
-    IAuthBackend,
-    IBlocking,
-    IHashedPasswords,
-    IPasswordsOnly,
-    IReadsAhead,
-    User,
-)
+from mailserver.auth.backends.guarded_backend import GuardedBackend
+from mailserver.auth.interfaces import IAuthBackend, IBlocking, IHashedPasswords, IPasswordsOnly, IReadsAhead, User
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 from tests.auth.waiting import Task, Timers, Waiting

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.auth.interfaces import GUESSING, KNOWN, NEW
+from mailserver.auth.asking import GUESSING, KNOWN, NEW
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.hash_pool import MAX_WAIT, HashPool, _Request
 from mailserver.errors import AuthUnavailable, TooManyLogins

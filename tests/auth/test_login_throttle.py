@@ -12,7 +12,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
-from mailserver.auth.interfaces import GUESSING, KNOWN, NEW, LoginContext, User
+from mailserver.auth.asking import GUESSING, KNOWN, NEW
+from mailserver.auth.interfaces import LoginContext, User
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
 from mailserver.auth.throttling.login_throttle import CHECKS_PER_SECOND, NETWORK_LIMIT, REFUSAL_DELAY, LoginThrottle

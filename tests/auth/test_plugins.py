@@ -13,11 +13,12 @@ import attrs
 import pytest
 
 from mailserver.auth import plugins
+from mailserver.auth.asking import NEW
 from mailserver.auth.backends.backend_check import check
 from mailserver.auth.backends.file import FileBackend
 from mailserver.auth.backends.memory import MemoryBackend
 from mailserver.auth.backends.strcred import CheckerBackend
-from mailserver.auth.interfaces import NEW, IAuthBackendMaker, User
+from mailserver.auth.interfaces import IAuthBackendMaker, User
 from mailserver.auth.plugins import AuthBackendMaker, BrokenBackend, UnknownBackend, find_backend
 from mailserver.config.model import Auth, Config, Mail, Server
 from mailserver.notify.watcher import Watcher

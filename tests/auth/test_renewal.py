@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from mailserver.auth.asking import NEW
 from mailserver.auth.backends.directory import DirectoryBackend
 from mailserver.auth.conformance import DirectHasher
-from mailserver.auth.interfaces import NEW, User
+from mailserver.auth.interfaces import User
 from mailserver.auth.renewal import FAILURE_PAUSE, MAX_WAIT, MAX_WAITING, PAUSE, Renewals
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.renewal import is_weaker, make_anew

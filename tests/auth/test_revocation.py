@@ -12,10 +12,11 @@ import pytest
 from mailserver.auth.app_passwords import probe_of
 from mailserver.auth.backends.directory import DirectoryBackend
 from mailserver.auth.backends.directory_credentials import EXPOSED
+from mailserver.auth.changed_users import SessionsOf
 from mailserver.auth.conformance import DirectHasher
 from mailserver.auth.exposure.checker import ExposureChecker, ExposureMark
 from mailserver.auth.exposure.revocation import Revocations
-from mailserver.auth.interfaces import LoginContext, SessionsOf, User
+from mailserver.auth.interfaces import LoginContext, User
 from mailserver.auth.schemes import schemes
 from mailserver.directory import changing, credentials, reading
 from mailserver.directory.changing import Author

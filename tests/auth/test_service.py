@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from zope.interface import implementer
 
+from mailserver.auth.asking import NEW
 from mailserver.auth.interfaces import (
-    NEW,
     IAuthBackend,
     IHashedPasswords,
     IPasswordsOnly,
-    Limits,
     LoginContext,
     ShownCertificate,
     User,
 )
+from mailserver.auth.limits import Limits
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import MIN_FAILURE_TIME, LoginService
 from mailserver.auth.throttling.banned_clients import BannedClients, client_number

@@ -10,8 +10,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailserver.auth.asking import NEW
 from mailserver.auth.backends.strcred import CheckerBackend, check_backend, make_backend
-from mailserver.auth.interfaces import NEW, IAuthBackend, IPasswordsOnly, User
+from mailserver.auth.interfaces import IAuthBackend, IPasswordsOnly, User
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 

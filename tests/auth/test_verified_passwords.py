@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from mailserver.auth.interfaces import IAuthBackend, Limits, User
+from mailserver.auth.interfaces import IAuthBackend, User
+from mailserver.auth.limits import Limits
 from mailserver.auth.throttling import token_buckets, verified_passwords
 from mailserver.auth.throttling.penalties import MAX_WAIT
 from mailserver.auth.throttling.token_buckets import BURST, REFILL_INTERVAL, TokenBuckets

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailserver.auth.interfaces import Limits, User
+from mailserver.auth.interfaces import User
+from mailserver.auth.limits import Limits
 from mailserver.errors import AuthUnavailable
 from mailserver.session.quotas import UserQuotas
 from mailserver.types import UNLIMITED, Quota

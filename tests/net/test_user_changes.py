@@ -11,8 +11,10 @@ from twisted.internet.task import Clock
 from zope.interface import alsoProvides
 
 from mailserver.auth.backends.backends import Backends
+from mailserver.auth.changed_users import SessionsOf
 from mailserver.auth.conformance import DirectHasher
-from mailserver.auth.interfaces import IChanges, Limits, SessionsOf
+from mailserver.auth.interfaces import IChanges
+from mailserver.auth.limits import Limits
 from mailserver.config.model import BackendUse
 from mailserver.net.admin.sessions import CUT_AFTER, Sessions
 from mailserver.net.admin.user_changes import EVERY, REASON, UserChanges

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from mailserver.auth.backends.guard import UNGUARDED, Guard, GuardedBackend, GuardedHasher, GuardSettings, Scheduler
-from mailserver.auth.interfaces import ChangedUsers, Hasher, IChanges, IReadsAhead, IReloadable, SessionsOf
+from mailserver.auth.backends.guard import UNGUARDED, Guard, GuardedHasher, GuardSettings, Scheduler
+from mailserver.auth.backends.guarded_backend import GuardedBackend
+from mailserver.auth.changed_users import ChangedUsers, SessionsOf
+from mailserver.auth.interfaces import Hasher, IChanges, IReadsAhead, IReloadable
 from mailserver.auth.plugins import find_backend
 from mailserver.config.model import BackendUse
 

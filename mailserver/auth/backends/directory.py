@@ -22,9 +22,9 @@ from mailserver.auth.backends.directory_feed import DirectoryFeed, Position
 from mailserver.auth.backends.directory_limits import limits_of
 from mailserver.auth.backends.directory_scram import ScramKeysCache
 from mailserver.auth.backends.directory_survey import typical_hash, typical_scram
+from mailserver.auth.changed_users import ChangedUsers
 from mailserver.auth.credential_store import IStoresCredentials
 from mailserver.auth.interfaces import (
-    ChangedUsers,
     DomainEntry,
     Entry,
     FoundAppPassword,

@@ -12,7 +12,8 @@ from typing import Any, Final
 import attrs
 
 from mailserver.auth.backends.directory_limits import limits_of
-from mailserver.auth.interfaces import ChangedUsers, Limits, SessionsOf
+from mailserver.auth.changed_users import ChangedUsers, SessionsOf
+from mailserver.auth.limits import Limits
 from mailserver.directory import address_changes, addresses, changing, credentials, delegates, reading
 from mailserver.directory.database import Database
 from mailserver.directory.model import AccountLimits, AddressKind, Change, DirectoryUnavailable

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from attrs import frozen
 
 from mailserver.auth.backends.directory_changes import concerned, sessions_over
-from mailserver.auth.interfaces import ChangedUsers, SessionsOf
+from mailserver.auth.changed_users import ChangedUsers, SessionsOf
 from mailserver.directory import credentials, delegates, reading
 from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.errors import AuthUnavailable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from mailserver.auth.interfaces import Limits
+from mailserver.auth.limits import Limits
 from mailserver.directory.model import AccountLimits, LoginRow, StoredDomain
 from mailserver.types import Quota
 

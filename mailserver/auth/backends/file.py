@@ -26,10 +26,10 @@ from mailserver.auth.interfaces import (
     IReadsAhead,
     IScramKeys,
     ITrustsCertificates,
-    Limits,
     TypicalScram,
     User,
 )
+from mailserver.auth.limits import Limits
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, normalise, parse_line
 from mailserver.auth.schemes.quota_fields import quota_of

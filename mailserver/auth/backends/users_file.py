@@ -15,7 +15,7 @@ from typing import Final
 
 from attrs import define, field
 
-from mailserver.auth.interfaces import LOCAL_NETWORK
+from mailserver.auth.limits import LOCAL_NETWORK
 from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, name_of, parse_line
 from mailserver.auth.schemes.quota_fields import FIELDS as QUOTA_FIELDS

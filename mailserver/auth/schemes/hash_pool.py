@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from mailserver.auth.interfaces import CLASSES, GUESSING, NEW
+from mailserver.auth.asking import CLASSES, GUESSING, NEW
 from mailserver.auth.schemes import renewal, schemes
 from mailserver.auth.throttling.fair_queue import ClassQueue, FairQueue, NewestFirstQueue
 from mailserver.errors import AuthUnavailable, TooManyLogins

@@ -39,7 +39,7 @@ from ipaddress import IPv4Address, IPv6Address
 from math import inf
 from typing import Final
 
-from mailserver.auth.interfaces import GUESSING, KNOWN, NEW, Asking
+from mailserver.auth.asking import GUESSING, KNOWN, NEW, Asking
 from mailserver.auth.throttling.attacks import Pair
 from mailserver.auth.throttling.fair_semaphore import FairSemaphore, WaitTimedOut
 from mailserver.auth.throttling.penalties import MAX_WAIT, Penalties, network_of

@@ -8,8 +8,8 @@ from typing import cast
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from mailserver.auth.changed_users import ChangedUsers
 from mailserver.auth.ended_sessions import EndedSessions, OpenSession
-from mailserver.auth.interfaces import ChangedUsers
 from mailserver.net.connection.connection import Connection
 from mailserver.net.ipc.message_schema import Json, unstructure
 from mailserver.net.ipc.worker_messages import SessionRow

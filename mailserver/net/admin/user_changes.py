@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from twisted.internet.task import LoopingCall
 
-from mailserver.auth.interfaces import ChangedUsers
+from mailserver.auth.changed_users import ChangedUsers
 from mailserver.net.admin.sessions import Sessions
 from mailserver.net.log.events import log
 

@@ -15,7 +15,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 
-from mailserver.auth.interfaces import ChangedUsers
+from mailserver.auth.changed_users import ChangedUsers
 from mailserver.auth.throttling.banned_clients import BannedClients
 from mailserver.config.model import Config, Listener
 from mailserver.ledger.entry import Entry
