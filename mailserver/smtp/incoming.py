@@ -14,6 +14,7 @@ from mailserver.message.header_size import HeaderSizeChecker
 from mailserver.message.headers import header_end
 from mailserver.message.limits import MAX_HEADER
 from mailserver.message.structure import has_8bit_header
+from mailserver.queue.interfaces import Content
 from mailserver.smtp.spool import Spool, SpoolFile
 from mailserver.smtp.wire import LineEnds
 
@@ -60,14 +61,13 @@ class Incoming:
         return None if self._file else self._start + self._memory[self._replaced :]
 
     @property
-    def in_file(self) -> tuple[bytes, int, int, int] | None:
-        """The start of a finished message that is in a file, then descriptor, offset and number of the other octets.
-
-        None for one in memory. The descriptor is valid until `close`.
-        """
+    def content(self) -> Content:
+        """The finished message. The descriptor of one in a file is valid until `close`."""
         if self._file is None:
-            return None
-        return self._start, self._file.descriptor, self._replaced, self.size - len(self._start)
+            text = self.in_memory
+            assert text is not None
+            return Content(text)
+        return Content(self._start, (self._file.descriptor, self._replaced, self.size - len(self._start)))
 
     async def write(self, data: bytes) -> None:
         """Add the next part. Never raises a MailError: see `failure`."""

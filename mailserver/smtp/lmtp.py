@@ -9,15 +9,15 @@ from attrs import frozen
 from mailserver.auth.interfaces import User
 from mailserver.config.model import Lmtp
 from mailserver.errors import LeadsElsewhere, MailError, OverQuota, StoreUnavailable
+from mailserver.filing.concurrency import gather_limited
+from mailserver.filing.local_copies import LocalCopies, check_copies
+from mailserver.filing.trace import earlier_recipients
 from mailserver.session.channel import Channel
 from mailserver.smtp.address import Address
 from mailserver.smtp.announced_size import check_announced_size
-from mailserver.smtp.concurrency import gather_limited
-from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.incoming import Incoming
-from mailserver.smtp.local_copies import LocalCopies, check_copies
 from mailserver.smtp.log_fields import list_of, message_id_of
-from mailserver.smtp.received import protocol_name, received_field, trace_fields
+from mailserver.smtp.received import protocol_name, received_field
 from mailserver.smtp.recipient_lookups import RecipientLookUps
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.trace import check_trace
@@ -82,6 +82,8 @@ class LmtpTransaction(Transaction):
         self._copies = 0
         self._recipients: list[tuple[Address, Sequence[tuple[User, str]]]] = []
         self._message_id = ""
+        self._earlier: frozenset[str] = frozenset()
+        """Recipients here that the message was delivered to before."""
 
     async def look_up(self, recipient: Address) -> Reply:
         """See Transaction."""
@@ -102,14 +104,11 @@ class LmtpTransaction(Transaction):
         """See Transaction: one reply for each recipient, in the order of RCPT (RFC 2033 4.2)."""
         session = self._session
         trusted = session.channel.info.results_trusted
-        self._message_id = message_id_of(await check_trace(incoming, None if trusted else session.verifies_here))
+        header = await check_trace(incoming, None if trusted else session.verifies_here)
+        self._message_id = message_id_of(header)
         name = self._session.new_message_name()
-        works = [
-            self._deliver_one(recipient, *ends[0], incoming, name)
-            if len(ends) == 1
-            else self._deliver_several(recipient, ends, incoming, name)
-            for recipient, ends in self._recipients
-        ]
+        self._earlier = earlier_recipients(header, session.services.hostname)
+        works = [self._deliver_to(recipient, ends, incoming, name) for recipient, ends in self._recipients]
         return await gather_limited(self._session.services.gather, works)
 
     def refuse(self, error: MailError) -> Sequence[Reply]:
@@ -119,46 +118,32 @@ class LmtpTransaction(Transaction):
     async def publish(self) -> None:
         """See Transaction: all is visible before the replies."""
 
-    async def _deliver_one(self, recipient: Address, user: User, detail: str, incoming: Incoming, name: str) -> Reply:
-        channel, services = self._session.channel, self._session.services
-        facts = self._facts(recipient, incoming, name) | {"user": user.name}
-        try:
-            live = await services.accounts.open(user.name, user.home, services.quotas.of_user(user))
-            try:
-                copy = LocalCopy(live, detail, self._prefix(recipient, name))
-                appended = await copy.append(incoming)
-            finally:
-                services.accounts.release(live)
-        except MailError as error:
-            if isinstance(error, OverQuota):
-                channel.log("quota-refused", user=user.name, command="DATA")
-            return self._failed(facts, error)
-        except Exception:
-            channel.bug(f"delivering to {user.name}")
-            return reply_to(StoreUnavailable("internal error"))
-        channel.log("delivery", **facts, mailbox=copy.folder, uid=appended.uids[0])
-        return _delivered(recipient)
-
-    async def _deliver_several(
+    async def _deliver_to(
         self, recipient: Address, ends: Sequence[tuple[User, str]], incoming: Incoming, name: str
     ) -> Reply:
-        """Deliver to all users of an alias, or to none: else the client would send again to those who have it."""
-        channel, facts = self._session.channel, self._facts(recipient, incoming, name)
-        facts["users"] = list_of([user.name for user, _detail in ends])
-        prefix = self._prefix(recipient, name)
-        copies = LocalCopies(channel, self._session.services)
+        """Deliver to all users of a recipient, or to none: else the client would send again to those who have it."""
+        channel, services = self._session.channel, self._session.services
+        facts = self._facts(recipient, incoming, name)
+        if len(ends) == 1:
+            facts["user"] = ends[0][0].name
+        else:
+            facts["users"] = list_of([user.name for user, _detail in ends])
+        copies = LocalCopies(channel, services.filing, str(self.sender or ""), self._earlier)
         try:
-            for user, detail in ends:
-                await copies.add(user, detail, prefix)
-            await copies.prepare(incoming)
-            await copies.publish()
+            fields = self._received(recipient, name)
+            added = [await copies.add(user, detail, str(recipient), fields) for user, detail in ends]
+            appended = await copies.file(incoming.content)
         except MailError as error:
+            if isinstance(error, OverQuota) and len(ends) == 1:
+                channel.log("quota-refused", user=ends[0][0].name, command="DATA")
             return self._failed(facts, error)
         except Exception:
             channel.bug(f"delivering to {recipient}")
             return reply_to(StoreUnavailable("internal error"))
         finally:
             await copies.close()
+        if appended is not None:
+            facts |= {"mailbox": added[0].mailboxes[0], "uid": appended.uids[0]}
         channel.log("delivery", **facts)
         return _delivered(recipient)
 
@@ -176,10 +161,10 @@ class LmtpTransaction(Transaction):
         self._session.channel.log("delivery-failed", **facts, reason=error.reason)
         return reply_to(self._session.services.quotas.refusal(error))
 
-    def _prefix(self, recipient: Address, name: str) -> bytes:
+    def _received(self, recipient: Address, name: str) -> bytes:
         session = self._session
         info = session.channel.info
-        return trace_fields(self.sender, recipient) + received_field(
+        return received_field(
             info,
             hello=session.hello or "unknown",
             hostname=session.services.hostname,

@@ -52,11 +52,6 @@ def received_field(
     ).encode("utf-8", "replace")
 
 
-def trace_fields(sender: Address | None, recipient: Address) -> bytes:
-    """The fields of final delivery: Return-Path (RFC 5321 4.4), and Delivered-To, as Dovecot's LMTP writes them."""
-    return f"Return-Path: <{sender or ''}>\r\nDelivered-To: {recipient}\r\n".encode("utf-8", "replace")
-
-
 def new_message_id(hostname: str, now: float) -> str:
     """A Message-ID (RFC 5322 3.6.4)."""
     return f"<{int(now * 1_000_000):x}.{secrets.token_hex(8)}@{hostname}>"

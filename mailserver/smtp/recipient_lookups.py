@@ -10,8 +10,8 @@ from typing import Final
 
 from mailserver.auth.interfaces import Authenticator, LookUpBudget, Resolution
 from mailserver.errors import AddressLoop, MailError, NoSuchUser, TooManyEnds
+from mailserver.filing.local_copies import most_copies
 from mailserver.smtp.address import Address
-from mailserver.smtp.local_copies import most_copies
 from mailserver.smtp.postmaster import UNNAMED, Postmaster
 from mailserver.smtp.transaction import find_recipients
 

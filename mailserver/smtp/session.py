@@ -15,13 +15,17 @@ from attrs import field, frozen
 from mailserver.auth.interfaces import Authenticator
 from mailserver.config.model import Limits, Mail
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, UnknownCommand
+from mailserver.filing.concurrency import Gather, gather_in_turn
+from mailserver.filing.detail import DetailFiler
+from mailserver.filing.interfaces import Filer
+from mailserver.filing.local_copies import Filing
+from mailserver.queue.interfaces import Acceptances
 from mailserver.session.channel import Channel, Wake
 from mailserver.session.line_session import LineSession
 from mailserver.session.lines import LineFault
 from mailserver.session.quotas import UserQuotas
 from mailserver.smtp.address import Address
 from mailserver.smtp.command import CommandSpec, Table
-from mailserver.smtp.concurrency import Gather, gather_in_turn
 from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.spool import Spool
 from mailserver.smtp.transaction import Transaction
@@ -63,6 +67,15 @@ class Services:
     """The configuration of mail to postmaster."""
     gather: Gather = gather_in_turn
     """Runs coroutines for the recipients of one message concurrently."""
+    filer: Filer = field(factory=DetailFiler)
+    """Plans where messages for users here go."""
+    decisions: Acceptances | None = None
+    """Decides about messages with several copies here; see `filing.local_copies`."""
+
+    @property
+    def filing(self) -> Filing:
+        """What deliveries to users here share."""
+        return Filing(self.accounts, self.quotas.of_user, self.filer, self.decisions, self.gather)
 
 
 class Session(LineSession):

@@ -15,18 +15,17 @@ from attrs import field, frozen
 from mailserver.auth.interfaces import User
 from mailserver.config.model import Submission
 from mailserver.errors import AuthUnavailable, MailError, NoSuchUser, OverQuota, RelayRefused, SenderRefused, WrongState
+from mailserver.filing.local_copies import LocalCopies, check_copies
 from mailserver.message.limits import MAX_HEADER
 from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
 from mailserver.smtp.address import Address, address_of
 from mailserver.smtp.announced_size import check_announced_size
-from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.header import Field, parse_header
 from mailserver.smtp.hop import HopSession, HopTransaction, NextHop
 from mailserver.smtp.incoming import Incoming
-from mailserver.smtp.local_copies import LocalCopies, check_copies
 from mailserver.smtp.log_fields import LONGEST_ID, bounded, list_of, reply_text
-from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field, trace_fields
+from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field
 from mailserver.smtp.recipient_lookups import RecipientLookUps
 from mailserver.smtp.sender import RESENT, check_header, owns
 from mailserver.smtp.session import Services, Session
@@ -142,7 +141,7 @@ class SubmissionTransaction(Transaction):
         """Targets of aliases that the hop has taken."""
         self._hop: HopTransaction | None = None
         self._hop_failure: MailError | None = None
-        self._copies = LocalCopies(session.channel, session.services)
+        self._copies = LocalCopies(session.channel, services.filing, str(sender or ""))
         self._refusal: Reply | None = None
         """A refusal of a recipient that can only be kept by refusing the message."""
         self._accepted = False
@@ -236,15 +235,16 @@ class SubmissionTransaction(Transaction):
         hop = self._hop if self._hop is not None and self._hop.accepted else None
         answer = reply(250, "2.0.0", f"accepted as {name}")
         if hop is None and len(self._local) == 1:
-            [copy] = await self._add_copies(prefix)
-            await copy.append(incoming)
+            await self._add_copies(prefix)
+            await self._copies.file(incoming.content)
         else:
             if hop is not None and (refusal := await hop.send(prefix, incoming)) is not None:
                 self._hop_reply = reply_text(refusal)
                 self._log("submission-refused", name, incoming, reason=" ".join(refusal.lines))
                 return [refusal]
             await self._add_copies(prefix)
-            await self._copies.prepare(incoming)
+            await self._copies.prepare(incoming.content)
+            await self._copies.decide()
             if hop is not None:
                 answer = await hop.finish()
                 self._hop_reply = reply_text(answer)
@@ -277,11 +277,9 @@ class SubmissionTransaction(Transaction):
         if hop is not None:
             self._session.kept_hop = hop.close()
 
-    async def _add_copies(self, prefix: bytes) -> list[LocalCopy]:
-        return [
-            await self._copies.add(user, detail, trace_fields(self.sender, recipient) + prefix)
-            for (_name, detail), (recipient, user) in self._local.items()
-        ]
+    async def _add_copies(self, fields: bytes) -> None:
+        for (_name, detail), (recipient, user) in self._local.items():
+            await self._copies.add(user, detail, str(recipient), fields)
 
     def _prefix(self, fields: Sequence[Field], name: str, *, has_from: bool) -> bytes:
         """Received, and the fields that the message lacks (RFC 6409 8)."""

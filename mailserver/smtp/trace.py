@@ -3,6 +3,7 @@
 *   Too many Received fields are a loop (RFC 5321 6.3).
 *   A Return-Path is removed: final delivery writes it, and there is exactly one (RFC 5321 4.4).
 *   Bcc of a submitted message is removed, as its recipients are in the envelope (RFC 5322 3.6.3).
+*   Delivered-To of a submitted message is removed: whoever sends a message once more means no loop (`filing.trace`).
 *   Authentication-Results and Received-SPF in the name of this server or of a domain here are removed (RFC 8601 5,
     RFC 7208 9.1), as the author of the message may have forged them. By LMTP they stay if the listener's configuration
     says that the transfer agent removes forged ones; the others are then the agent's own.
@@ -16,16 +17,12 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from mailserver.errors import MailLoop
+from mailserver.filing.trace import check_hops
 from mailserver.message.limits import MAX_HEADER
 from mailserver.smtp.incoming import Incoming
 
-MAX_RECEIVED: Final = 100
-"""The lowest limit that RFC 5321 6.3 suggests."""
-
-_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _REMOVABLE = re.compile(
-    rb"^(return-path|authentication-results|received-spf|(?:resent-)?bcc)[ \t]*:(.*\n(?:[ \t].*\n)*)",
+    rb"^(return-path|authentication-results|received-spf|(?:resent-)?bcc|delivered-to)[ \t]*:(.*\n(?:[ \t].*\n)*)",
     re.IGNORECASE | re.MULTILINE,
 )
 _FORGEABLE_NAMES: Final = (b"return-path", b"authentication-results", b"received-spf")
@@ -38,7 +35,7 @@ _VERIFIER = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s;()"]+)')
 async def check_trace(
     incoming: Incoming, is_ours: Callable[[str], bool] | None = None, *, submitted: bool = False
 ) -> bytes:
-    """Remove the fields that only this server may write, and Bcc of a submitted message.
+    """Count Received fields, and remove those that only this server may write; of a submitted message Bcc, too.
 
     `is_ours` recognises this server's authserv-ids; None keeps all results. Returns the header, as far as it was examined.
 
@@ -48,11 +45,10 @@ async def check_trace(
     end = -2 if start.startswith(b"\r\n") else start.find(b"\r\n\r\n")
     header = start if end == -1 else start[: end + 2]
     lower = header.lower()
-    if lower.count(b"received") > MAX_RECEIVED and len(_RECEIVED.findall(header)) > MAX_RECEIVED:
-        raise MailLoop
+    check_hops(header)
     names = (b"return-path",) if is_ours is None else _FORGEABLE_NAMES
     if submitted:
-        names = (*names, b"bcc")
+        names = (*names, b"bcc", b"delivered-to")
     if not any(name in lower for name in names):
         return header
 
@@ -60,7 +56,7 @@ async def check_trace(
         name = field[1].lower()
         if name == b"return-path":
             return b""
-        if name.endswith(b"bcc"):
+        if name.endswith((b"bcc", b"delivered-to")):
             return b"" if submitted else field[0]
         if is_ours is None:
             return field[0]

@@ -25,8 +25,8 @@ import os
 if stage := os.environ.get("TEST_HOLD"):
     from twisted.internet.defer import Deferred
 
-    from mailserver.smtp.delivery import LocalCopy
-    from mailserver.smtp.local_copies import LocalCopies
+    from mailserver.filing.local_copies import LocalCopies
+    from mailserver.filing.local_copy import LocalCopy
 
     published = []
 

@@ -9,7 +9,7 @@ import pytest
 
 from mailserver.auth.interfaces import DomainEntry, Entry, User
 from mailserver.errors import NoSpace
-from mailserver.smtp.delivery import LocalCopy
+from mailserver.filing.local_copy import LocalCopy
 from tests.smtp.world import FakeHop, World
 
 INFO, ANNA, BERT = "info@example.test", "anna@example.test", "bert@example.org"
@@ -70,10 +70,10 @@ def test_if_one_fails_nobody_of_the_alias_has_it_and_others_do(
     world = world_of(tmp_path)
     prepare = LocalCopy.prepare
 
-    async def full(copy: LocalCopy, incoming: Any) -> None:
+    async def full(copy: LocalCopy, content: Any, token: str) -> None:
         if copy._live.account.user == BERT:  # type: ignore[attr-defined]
             raise NoSpace
-        await prepare(copy, incoming)
+        await prepare(copy, content, token)
 
     if step == "prepare":
         monkeypatch.setattr(LocalCopy, "prepare", full)
@@ -109,7 +109,7 @@ def test_what_lmtp_refuses(tmp_path: Path, recipient: bytes, code: bytes) -> Non
 def test_a_message_has_no_more_copies_than_one_address_may_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_submission: bool
 ) -> None:
-    monkeypatch.setattr("mailserver.smtp.local_copies.MAX_COPIES", 0)
+    monkeypatch.setattr("mailserver.filing.local_copies.MAX_COPIES", 0)
     world = world_of(tmp_path)
     for kind in ("lmtp.LmtpSession", "submission.SubmissionSession"):
         monkeypatch.setattr(f"mailserver.smtp.{kind}.max_recipients", 2)

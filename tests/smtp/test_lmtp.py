@@ -9,9 +9,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from mailserver.errors import AuthUnavailable, NoSpace, StoreUnavailable
+from mailserver.filing.concurrency import AT_ONCE
 from mailserver.net.connection.coroutines import run_concurrently
 from mailserver.session.line_session import MAX_ERRORS
-from mailserver.smtp.concurrency import AT_ONCE
 from tests.pop3.dialogs import HOW, play
 from tests.smtp.world import LMTP_GREETING, World, begin, lmtp_trace
 

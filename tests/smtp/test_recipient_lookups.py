@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.auth.interfaces import Entry, User
-from mailserver.smtp.local_copies import MAX_COPIES
+from mailserver.filing.local_copies import MAX_COPIES
 from tests.fakes import Client
 from tests.smtp.world import FakeHop, World
 

@@ -12,8 +12,7 @@ from attrs import evolve
 
 from mailserver.auth.interfaces import User
 from mailserver.errors import InUse, MailboxFull, NoSpace
-from mailserver.smtp.delivery import LocalCopy
-from mailserver.store.receiving import Appended
+from mailserver.filing.local_copy import LocalCopy
 from tests.smtp.world import DATE, HEADER, MESSAGE, FakeHop, World, submission_trace
 
 
@@ -211,11 +210,11 @@ def test_one_copy_that_cannot_be_published_yet_hinders_no_other_and_is_logged(
     publish = LocalCopy.publish
     begun: list[LocalCopy] = []
 
-    async def first_fails(copy: LocalCopy) -> Appended:
+    async def first_fails(copy: LocalCopy) -> None:
         begun.append(copy)
         if len(begun) == 1:
             raise InUse
-        return await publish(copy)
+        await publish(copy)
 
     monkeypatch.setattr(LocalCopy, "publish", first_fails)
     client = world.log_in()

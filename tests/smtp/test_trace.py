@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mailserver.filing.trace import MAX_RECEIVED
 from mailserver.message.limits import MAX_HEADER
-from mailserver.smtp.trace import _COMMENTS, MAX_RECEIVED, _verifier
+from mailserver.smtp.trace import _COMMENTS, _verifier
 from tests.smtp.world import FakeHop, World
 
 ANNA = b"From: anna@example.test\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\nMessage-ID: <1@example.test>\r\n"
