@@ -33,6 +33,8 @@ _MOST_PROGRAMS = 2
 """Programs that may have made a login; with more, none is named."""
 _MAX_NAMES = 100_000
 """Users that are compared with an unknown name."""
+_REVOKED_WITHIN = 30 * 86_400
+"""Seconds before a refusal in which a revoked app password is worth naming."""
 
 _number = click.option(
     "--number", type=click.IntRange(1, 100_000), default=SHOWN, show_default=True, help="List so many, the newest."
@@ -176,18 +178,19 @@ def _facts(config: Config, record: Record) -> Facts:
     rule = rule_of(record)
     if rule not in {Rule.WRONG, Rule.UNKNOWN_USER}:
         return Facts()
-    changed, near, expired = "", [], []
+    changed, near, expired, revoked = "", [], [], []
     try:
         for store in stores_of(config):
             if rule is Rule.WRONG and isinstance(store, DirectoryStore):
                 changed = changed or _password_changed(store, record.owner)
                 expired += _expired(store, record)
+                revoked += _revoked(store, record)
             elif rule is Rule.UNKNOWN_USER and not record.typed.startswith("("):
                 names = [each.name for each, _ in zip(store.entries(), range(_MAX_NAMES), strict=False)]
                 near += difflib.get_close_matches(record.typed.lower(), names, n=3, cutoff=0.75)
     except (click.ClickException, OSError) as error:
         click.echo(f"the accounts cannot be read: {error}", err=True)
-    return Facts(changed, near[:3], expired)
+    return Facts(changed, near[:3], expired, revoked[-3:])
 
 
 def _expired(store: DirectoryStore, record: Record) -> list[str]:
@@ -195,6 +198,18 @@ def _expired(store: DirectoryStore, record: Record) -> list[str]:
     with store.opened() as database:
         found = credentials.app_passwords(database, record.owner)
     return [each.label for each in found if each.expires is not None and each.expires <= record.at]
+
+
+def _revoked(store: DirectoryStore, record: Record) -> list[str]:
+    """The labels of the user's app passwords that were revoked shortly before it, as far as changes are kept."""
+    with store.opened() as database:
+        return [
+            str(change.facts.get("label", ""))
+            for change in reading.changes(database, 0)
+            if change.account == record.owner
+            and change.what == credentials.REVOKED
+            and record.at - _REVOKED_WITHIN <= change.at <= record.at
+        ]
 
 
 def _password_changed(store: DirectoryStore, user: str) -> str:

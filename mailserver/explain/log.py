@@ -23,7 +23,8 @@ REFUSED, LOGGED_IN = ".refused", ".logins"
 RETRY_AFTER: Final = 60.0
 """Seconds after which a file that could not be written is tried again."""
 REPEATED_AFTER: Final = 600.0
-"""Seconds in which the same user, address, protocol and mechanism is recorded once: programs log in every minute."""
+"""Seconds in which the same user, password or delegate, address, protocol and mechanism is recorded once: programs log in
+every minute."""
 MAX_RECENT: Final = 10_000
 
 
@@ -56,7 +57,8 @@ class LoginLog:
 
     def logged_in(self, record: Record) -> None:
         """Keep a login, unless the same was kept recently. Raises nothing."""
-        key, now = (record.user, record.peer, record.protocol, record.method), self._clock()
+        now = self._clock()
+        key = (record.user, record.delegate, record.credential, record.peer, record.protocol, record.method)
         before = self._recent.get(key)
         if before is not None and now - before < REPEATED_AFTER:
             return

@@ -22,6 +22,8 @@ class Facts:
     """Users with a similar name."""
     expired: Sequence[str] = ()
     """Labels of the user's app passwords that had expired."""
+    revoked: Sequence[str] = ()
+    """Labels of those that had been revoked not long before."""
 
 
 def story(record: Record, facts: Facts = Facts()) -> list[str]:
@@ -108,7 +110,8 @@ def _name(record: Record) -> list[str]:
     if completed and record.typed and "@" not in record.typed:
         lines.append(f"A name without a domain was looked for as it is, and as {' or '.join(completed)}.")
     if record.delegate:
-        lines.append(f"It is the account {record.delegate}, which logs in as {record.user} (a delegate).")
+        does = "asked to log in" if record.refused else "logged in"
+        lines.append(f"It is the account {record.delegate}, which {does} as {record.user} (a delegate).")
     elif record.user and record.user != record.typed:
         lines.append(f"It is the account {record.user}.")
     return lines
@@ -125,6 +128,10 @@ def _wrong(record: Record, facts: Facts) -> str:
         changed += (
             f" App passwords that had expired: {', '.join(facts.expired)}. If the program has one of them, make a new one by"
             f" `mailserver user app-password add {user}`."
+        )
+    if facts.revoked:
+        changed += (
+            f" App passwords that had been revoked: {', '.join(facts.revoked)}. A program that has one of them still tries it."
         )
     return (
         f"compare the password in the user's program with the one that the user knows.{changed} If nobody knows it,"
@@ -198,7 +205,9 @@ _ADVICE: Final[dict[Rule, Callable[[Record, Facts], str]]] = {
         " allow_nets in a users file."
     ),
     Rule.PROTOCOL: _fixed(
-        "nothing, if the password is not meant for this protocol. `mailserver user limit USER --help` changes it."
+        "nothing, if that password is not meant for this protocol. An app password keeps its protocols: `mailserver user"
+        " app-password add USER` makes another one. Those of the user and of its main password are in `mailserver user show USER`,"
+        " and `mailserver user limit USER --help` says how to change them."
     ),
     Rule.EXPIRED: _fixed("make a new app password, and enter it in the program."),
     Rule.CERTIFICATE: _fixed(

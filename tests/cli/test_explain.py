@@ -33,7 +33,8 @@ def keep(site: Site, *records: Record) -> None:
 
 
 def refusal(rule: str, **changes: object) -> Record:
-    return Record(time.time(), ref=REF, rule=rule, reason="because", **changes)  # type: ignore[arg-type]
+    whole = {"at": time.time(), "ref": REF, "rule": rule, "reason": "because", **changes}
+    return Record(**whole)  # type: ignore[arg-type]
 
 
 def test_a_wrong_password_names_its_last_change_and_expired_app_passwords(site: Site) -> None:
@@ -47,6 +48,19 @@ def test_a_wrong_password_names_its_last_change_and_expired_app_passwords(site: 
     later = site.ok("explain", "0000-0001").splitlines()[-1]
     assert "had expired: phone. " in later
     assert "laptop" not in later
+
+
+def test_a_wrong_password_names_app_passwords_that_were_revoked_before(site: Site) -> None:
+    for label in ("phone", "tablet"):
+        site.ok("user", "app-password", "add", ANNA, "--label", label)
+    site.ok("user", "app-password", "revoke", ANNA, "phone")
+    day = 86400
+    for number, days in enumerate((-1, 1, 40)):
+        keep(site, refusal("wrong password", user=ANNA, ref=f"0000-000{number}", at=time.time() + days * day))
+    before, after, long_after = (site.ok("explain", f"0000-000{number}").splitlines()[-1] for number in range(3))
+    assert "had been revoked: phone. " in after
+    assert "tablet" not in after
+    assert "revoked" not in before + long_after
 
 
 def test_an_unknown_user_has_near_names(site: Site) -> None:
@@ -111,5 +125,5 @@ def test_a_delegate_and_its_user_are_named_in_the_list_of_either(site: Site) -> 
     assert f"{ANNA} by admin@example.test" in both
     assert "ben@example.test by admin@example.test" in both
     said = site.ok("explain", REF)
-    assert "the account admin@example.test, which logs in as ben@example.test" in said
+    assert "the account admin@example.test, which asked to log in as ben@example.test" in said
     assert "mailserver delegate" in said

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from attrs import asdict
+from attrs import asdict, evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -284,6 +284,16 @@ def test_the_same_login_is_kept_once_in_a_while(tmp_path: Path) -> None:
     log.close()
     found = find.read_records(tmp_path / "explain", 100_000, logins=True).records
     assert Counter(each.user for each in found)["anna"] <= 3
+
+
+def test_a_login_with_another_password_or_by_a_delegate_is_another_login(tmp_path: Path) -> None:
+    log = LoginLog(tmp_path / "explain", "w", [].append, clock=lambda: 0.0)
+    of_anna = Record(NOW, user="anna", protocol="imap", method="PLAIN", peer="192.0.2.1")
+    kept = [of_anna, evolve(of_anna, credential="phone"), evolve(of_anna, delegate="admin")]
+    for record in kept * 3:
+        log.logged_in(record)
+    log.close()
+    assert find.read_records(tmp_path / "explain", 100_000, logins=True).records == kept
 
 
 texts = st.text(max_size=400) | st.text('€\0"\\\n', max_size=10_000)

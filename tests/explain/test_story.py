@@ -68,3 +68,9 @@ def test_records_of_other_releases_and_of_other_programs() -> None:
     assert "another reason" in " ".join(story(record("a rule of the next release")))
     assert moment(float("nan")) == moment(1e300) == "at an unknown time"
     assert story(Record(0.0))[0].startswith("1970-01-01")
+
+
+def test_a_refused_protocol_has_a_way_for_either_kind_of_password() -> None:
+    said = story(record("protocol"))[-1]
+    assert f"mailserver user app-password add {ANNA}" in said
+    assert f"mailserver user limit {ANNA} --help" in said
