@@ -60,7 +60,10 @@ def add(configuration: Path, address: str, reason: str, time_: str | None, *, fo
 @config_option
 def remove(configuration: Path, address: str, *, as_json: bool) -> None:
     """Lift the ban of ADDRESS and forget its guesses. The status is 1 if there was none."""
-    _finish_one(ask_or_fail(configuration, "bans-remove", client=address), as_json=as_json)
+    answer = ask_or_fail(configuration, "bans-remove", client=address)
+    if answer.ok and not as_json:
+        click.echo("lifted this ban, as it was:")
+    _finish_one(answer, as_json=as_json)
 
 
 def _finish_one(answer: Answer, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -102,9 +102,9 @@ def list_delegates(accounts: Accounts, *, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     print_table(
-        ("DELEGATE", "LOGS IN AS", "UNTIL", "WHY"),
+        ("DELEGATE", "LOGS IN AS", "EXPIRES", "WHY"),
         [
-            (each.account, each.over, _until(each.expires) if each.is_valid(now) else "expired", plain(each.why))
+            (each.account, each.over, _end_of(each.expires) if each.is_valid(now) else "expired", plain(each.why))
             for each in found
         ],
     )
@@ -156,5 +156,9 @@ def _over_name(accounts: Accounts, database: Database, written: str, account: st
         raise click.ClickException(str(error)) from error
 
 
-def _until(expires: int | None) -> Any:
-    return "removed" if expires is None else f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC"
+def _until(expires: int | None) -> str:
+    return "it is removed" if expires is None else _end_of(expires)
+
+
+def _end_of(expires: int | None) -> str:
+    return "never" if expires is None else f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M} UTC"

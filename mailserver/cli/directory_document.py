@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import click
 
 from mailserver.auth.backends.directory_lines import line_of
@@ -143,6 +144,12 @@ def _plan(
             f" `mailserver directory changes --since {given.serial}` lists those that it does not know;"
             " without its lines `id` and `serial` it is applied all the same"
         )
+    if made.steps and given.id and given.id != before.id:
+        note = (
+            f"{file} was exported from another directory, or from this one before `directory restore`: nothing says whether it"
+            " undoes later changes"
+        )
+        return before, attrs.evolve(made, notes=(note, *made.notes))
     return before, made
 
 

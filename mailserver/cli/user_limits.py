@@ -22,7 +22,7 @@ from mailserver.cli.columns import plain
 from mailserver.cli.user_mail import reload_users
 from mailserver.config.values import parse_size
 from mailserver.directory import address_changes, addresses, changing, credentials, reading
-from mailserver.directory.model import AccountLimits, StoredDomain
+from mailserver.directory.model import Account, AccountLimits, StoredDomain
 from mailserver.types import UNLIMITED
 
 _NONE = "none"
@@ -79,10 +79,15 @@ def _protocols(_ctx: click.Context, _param: click.Parameter, value: Sequence[str
 
 
 _NETWORKS = click.option(
-    "--network", "networks", multiple=True, callback=_networks, help="A network to log in from. Repeatable."
+    "--network", "networks", multiple=True, callback=_networks, help='A network to log in from, or "local". Repeatable.'
 )
 _PROTOCOLS = click.option(
-    "--protocol", "protocols", multiple=True, callback=_protocols, help="A protocol to log in by. Repeatable."
+    "--protocol",
+    "protocols",
+    multiple=True,
+    callback=_protocols,
+    metavar="|".join((*PROTOCOLS, _NONE)),
+    help="A protocol to log in by. Repeatable.",
 )
 
 
@@ -93,6 +98,7 @@ _PROTOCOLS = click.option(
 @click.option(
     "--password-protocol",
     "password_protocols",
+    metavar="|".join((*PROTOCOLS, _NONE)),
     multiple=True,
     callback=_protocols,
     help="A protocol that the main password works for; others need an app password. Repeatable.",
@@ -113,7 +119,7 @@ def limit(
     **limits: int | str | None,
 ) -> None:
     """Limit the logins and the mail of NAME. "none" removes a limit, so that its domain's or the configuration's holds;
-    "unlimited" lifts it.
+    "unlimited" lifts it. To bar the main password, use --apps-only.
 
     Sessions end that would not be let in any more. Limits of mail hold for the next delivery or command.
     """
@@ -142,7 +148,10 @@ def limit(
             changing.set_limits(database, author(), account.name, attrs.evolve(account.limits, **given))
         if account is not None and changes_password:
             changing.set_main_protocols(database, author(), account.name, by_password)
+        changed = reading.find_account(database, entry.name)
     click.echo(f"changed the limits of {entry.name}")
+    if changed is not None and (changes_password or given.keys() & {"networks", "protocols"}):
+        _say_logins(changed)
     reload_users(accounts.config)
 
 
@@ -171,7 +180,25 @@ def limit_domain(
         limits = attrs.evolve(AccountLimits.parse(stored.limits), **changed)
         address_changes.change_domain(database, author(), domain, limits=limits.text())
     click.echo(f"changed the limits of {domain}")
+    click.echo(f"its users log in {_from_and_by(limits, 'each protocol')}, unless they have limits of their own")
     reload_users(accounts.config)
+
+
+def _say_logins(account: Account) -> None:
+    """What holds now, as "none" for a limit may be taken for its contrary."""
+    click.echo(f"it may log in {_from_and_by(account.limits, 'each protocol, or those of its domain')}")
+    main = account.password.protocols
+    if main is None:
+        click.echo("its main password works for all of these")
+    elif main:
+        click.echo(f"its main password works for {', '.join(sorted(main))}; others need an app password")
+    else:
+        click.echo("its main password works for none of these: each needs an app password")
+
+
+def _from_and_by(limits: AccountLimits, every: str) -> str:
+    networks = "" if limits.networks is None else f" from {', '.join(limits.networks)}"
+    return f"by {every if limits.protocols is None else ', '.join(limits.protocols)}{networks}"
 
 
 @click.command("show")
@@ -203,7 +230,7 @@ def show(accounts: Accounts, name: str, *, as_json: bool) -> None:
         return
     for key, value in data.items():
         if value is not None:
-            click.echo(f"{key.replace('_', ' ') + ':':16}{plain(_words(key, value))}")
+            click.echo(f"{key.replace('_', ' ') + ':':20}{plain(_words(key, value))}")
 
 
 def _data(entry: PasswdEntry, path: str) -> dict[str, object]:
@@ -223,6 +250,8 @@ def _data(entry: PasswdEntry, path: str) -> dict[str, object]:
 
 def _words(key: str, value: object) -> str:
     match value:
+        case [] if key == "password_protocols":
+            return "none: it needs app passwords"
         case bool():
             return "yes" if value else "no"
         case list():

@@ -54,7 +54,13 @@ KEYS: Final[Mapping[str, Mapping[str, type]]] = {
     "delegate": {"user": str, "over": str, "expires": int, "why": str},
 }
 """The tables, and the types of their keys. The first key is required."""
-_WORDS: Final = {str: "a text", bool: "true or false", int: "a whole number", list: "a list of texts", dict: "a table"}
+_WORDS: Final = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number, of seconds since 1970",
+    list: "a list of texts",
+    dict: "a table",
+}
 _REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "delegate": ("user", "over", "why"),
     "app_password": ("user", "label"),

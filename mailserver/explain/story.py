@@ -130,9 +130,7 @@ def _wrong(record: Record, facts: Facts) -> str:
             f" `mailserver user app-password add {user}`."
         )
     if facts.revoked:
-        changed += (
-            f" App passwords that had been revoked: {', '.join(facts.revoked)}. A program that has one of them still tries it."
-        )
+        changed += f" App passwords that had been revoked: {', '.join(facts.revoked)}. A program that has one of them still tries it."
     return (
         f"compare the password in the user's program with the one that the user knows.{changed} If nobody knows it,"
         f" `mailserver user password {user}` sets another."

@@ -250,7 +250,7 @@ def test_the_commands_of_the_page_work_one_after_the_other(site: Site, monkeypat
     monkeypatch.chdir(site.file.parent)
     for line in lines:
         if not line.startswith("address "):
-            site.ok(*shlex.split(line))
+            site.ok(*shlex.split(line, comments=True))
 
 
 def test_where_to_begin_is_true(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,21 +128,28 @@ def test_a_users_file_has_none(site: Site) -> None:
 def test_logins_are_limited(site: Site) -> None:
     site.ok("user", "limit", ANNA, "--protocol", "imap", "--protocol", "submission")
     assert account(site).limits.protocols == ("imap", "submission")
-    site.ok("user", "limit", ANNA, "--password-protocol", "imap")
+    assert "its main password works for imap; others need" in site.ok(
+        "user", "limit", ANNA, "--password-protocol", "imap"
+    )
     assert account(site).password.protocols == {"imap"}
     shown = json.loads(site.ok("user", "show", ANNA, "--json"))
     assert (shown["protocols"], shown["password_protocols"]) == (["imap", "submission"], ["imap"])
-    site.ok("user", "limit", ANNA, "--apps-only", "--protocol", "none")
+    said = site.ok("user", "limit", ANNA, "--apps-only", "--protocol", "none")
+    assert "it may log in by each protocol, or those of its domain\n" in said
+    assert "its main password works for none of these: each needs an app password" in said
+    assert "password protocols: none: it needs app passwords\n" in site.ok("user", "show", ANNA)
     assert account(site).password.protocols == frozenset()
     assert account(site).limits.protocols is None
-    site.ok("user", "limit", ANNA, "--password-protocol", "none")
+    assert "its main password works for all of these" in site.ok("user", "limit", ANNA, "--password-protocol", "none")
+    assert "may log in" not in site.ok("user", "limit", ANNA, "--messages", "7")
     assert account(site).password.protocols is None
     site.refused("user", "limit", ANNA, "--protocol", "http", status=2)
     site.refused("user", "limit", ANNA, "--apps-only", "--password-protocol", "imap", status=2)
 
 
 def test_a_domain_limits_its_users(site: Site) -> None:
-    site.ok("domain", "limit", "example.org", "--protocol", "imap", "--network", "192.0.2.0/24")
+    said = site.ok("domain", "limit", "example.org", "--protocol", "imap", "--network", "192.0.2.0/24")
+    assert "its users log in by imap from 192.0.2.0/24, unless they" in said
     site.ok("domain", "limit", "example.org", "--network", "none")
     database = SQLiteDatabase.open(site.path)
     stored = addresses.find_stored_domain(database, "example.org")

@@ -61,6 +61,7 @@ def test_removing_and_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     result, asked = run(tmp_path, monkeypatch, answer, "bans", "remove", "192.0.2.7", "--json")
     assert (result.exit_code, asked) == (0, [("bans-remove", {"client": "192.0.2.7"})])
     assert json.loads(result.stdout) == ROW
+    assert run(tmp_path, monkeypatch, answer, "bans", "remove", "192.0.2.7")[0].stdout.startswith("lifted this ban")
     for words in (["add", "192.0.2.7"], ["remove", "192.0.2.7"]):
         result, _asked = run(tmp_path, monkeypatch, Answer(ok=False, lines=("a sentence",)), "bans", *words)
         assert result.exit_code == 1

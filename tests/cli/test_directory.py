@@ -245,8 +245,8 @@ def test_limits_are_set_shown_and_removed(site: Site) -> None:
     assert (shown["storage_limit"], shown["mailboxes_limit"], shown["enabled"]) == (10240, 7, True)
     assert shown["messages_limit"] == "unlimited"
     lines = ok(site.user("show", "anna@example.test")).splitlines()
-    assert "networks:       192.0.2.0/24, local" in lines
-    assert "messages limit: unlimited" in lines
+    assert "networks:           192.0.2.0/24, local" in lines
+    assert "messages limit:     unlimited" in lines
     ok(site.user("limit", "anna@example.test", "--network", "none", "--storage", "none"))
     account = site.account("anna@example.test")
     assert account is not None

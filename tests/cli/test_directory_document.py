@@ -287,6 +287,18 @@ def test_of_two_that_apply_at_once_one_is_refused(site: Site) -> None:
     assert sorted(results) == [0, 1]
 
 
+def test_a_file_from_before_a_restore_is_applied_with_a_note(site: Site, tmp_path: Path) -> None:
+    exported, copy = site.ok("directory", "export"), tmp_path / "copy.db"
+    assert "note:" not in site.ok("directory", "plan", written(site, exported + NEW))
+    site.ok("directory", "backup", str(copy))
+    site.ok("directory", "restore", str(copy), "--yes")
+    assert "note:" not in site.ok("directory", "plan", written(site, exported))
+    file = written(site, exported + NEW)
+    [note] = json.loads(site.ok("directory", "plan", file, "--json"))["notes"]
+    assert "exported from another directory, or from this one before `directory restore`" in note
+    assert "before `directory restore`" in site.ok("directory", "apply", file, "--yes")
+
+
 def test_a_restored_copy_uses_no_number_twice(site: Site, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     site.ok("directory", "backup", str(copy))

@@ -489,8 +489,9 @@ APP = f'[[app_password]]\nuser = "{ANNA}"\nlabel = "x"\ndigest = "{"1" * 64}"\n'
         ("".join(APP.replace('"x"', f'"x{n}"').replace("1" * 64, digest(str(n))) for n in range(31)),
          f"{ANNA} would have 33 app passwords, and the most are 32"),
         (APP + "expires = -1\n", "a time is a number of seconds since 1970"),
+        (APP + "expires = 2027-06-30\n", "expires must be a whole number, of seconds since 1970"),
     ],
-    ids=["user", "same", "twice", "short", "capitals", "label", "salt", "keys", "many", "expires"],
+    ids=["user", "same", "twice", "short", "capitals", "label", "salt", "keys", "many", "expires", "date"],
 )  # fmt: skip
 def test_faults_of_app_passwords(database: SQLiteDatabase, text: str, said: str) -> None:
     fill(database)
