@@ -262,6 +262,10 @@ class DirectoryUnavailable(Exception):
     """The database cannot be used now. The argument is the reason, for the administrator."""
 
 
+class DirectoryDamaged(DirectoryUnavailable):
+    """A part of the database is damaged, or all of it."""
+
+
 class BadRow(ValueError):
     """A row that this program would not write. The argument is a sentence that names the account or domain."""
 

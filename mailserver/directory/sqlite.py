@@ -16,7 +16,7 @@ import apsw
 
 from mailserver.directory import migrations
 from mailserver.directory.database import Row, Value
-from mailserver.directory.model import DirectoryUnavailable, Refused
+from mailserver.directory.model import DirectoryDamaged, DirectoryUnavailable, Refused
 
 APPLICATION_ID: Final = 0x4D534449
 """In the header of the file: "MSDI"."""
@@ -51,8 +51,8 @@ class SQLiteDatabase:
             return made
 
     @classmethod
-    def open(cls, path: Path, *, waits: int = READER_WAITS) -> Self:
-        """Open a directory that exists. `waits`: milliseconds for a lock.
+    def open(cls, path: Path, *, waits: int = READER_WAITS, is_copy: bool = False) -> Self:
+        """Open a directory that exists. `waits`: milliseconds for a lock. `is_copy`: leave its journal mode as it is.
 
         Raises: DirectoryUnavailable; Refused if it is no directory, or one of a newer release.
         """
@@ -60,6 +60,8 @@ class SQLiteDatabase:
             database = cls._open(path, waits, empty=False)
             try:
                 migrations.version_of(database)
+                if not is_copy:
+                    database.use_wal()
             except BaseException:
                 database.close()
                 raise
@@ -72,7 +74,9 @@ class SQLiteDatabase:
             raise DirectoryUnavailable(f"{path} does not exist, or is no file; `mailserver directory create` makes one")
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
         # SQLite refuses links in any part of a path; only the last part must not be one here.
-        connection = apsw.Connection(str(path.parent.resolve() / path.name), flags=flags)
+        found = path.parent.resolve() / path.name
+        _remove_foreign_wal(found)
+        connection = apsw.Connection(str(found), flags=flags)
         try:
             connection.set_busy_timeout(waits)
             if empty:
@@ -167,7 +171,7 @@ class SQLiteDatabase:
 
         Raises: Refused, DirectoryUnavailable.
         """
-        SQLiteDatabase.open(copy).close()
+        SQLiteDatabase.open(copy, is_copy=True).close()
         with _faults(self.path):
             source = apsw.Connection(str(copy), flags=apsw.SQLITE_OPEN_READONLY)
             marked = apsw.Connection(":memory:")
@@ -177,9 +181,21 @@ class SQLiteDatabase:
             _copy_all(marked, self._connection)
             marked.close()
 
+    def use_wal(self) -> None:
+        """Turn a copy that was moved here into a database whose readers do not wait for writers."""
+        if self._connection.execute("PRAGMA journal_mode").get != "wal":
+            # Where that is not possible now, it is used as it is.
+            with contextlib.suppress(apsw.Error):
+                self._connection.execute("PRAGMA journal_mode = WAL").fetchall()
+
     def note_wal(self) -> None:
         """Remember the file of the WAL, which the first statement makes."""
         self._wal = _identity(f"{self.path}-wal")
+
+    def forget_pages(self) -> None:
+        """Read pages anew from the disk: a damaged one may be whole again."""
+        with _faults(self.path):
+            self._connection.execute("PRAGMA shrink_memory").fetchall()
 
     def close(self) -> None:
         """See Database. The WAL of a file that was moved away goes into that file, and does not mix with another one's."""
@@ -194,6 +210,36 @@ class SQLiteDatabase:
         found = _identity(self.path) is not None
         if self._wal is not None and found and _identity(f"{self.path}-wal") == self._wal:
             _remove(self.path, "-wal", "-shm")
+
+
+def read_ahead(path: Path) -> None:
+    """Have the kernel read the file into its cache. Not while this process has it open.
+
+    Whoever closes a descriptor of a file gives up all locks of the process on it (fcntl(2)), SQLite's too.
+    """
+    with contextlib.suppress(OSError):  # SQLite meets the same error
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_foreign_wal(path: Path) -> None:
+    """Remove the WAL of another file, over which a copy was moved that is not in WAL mode: SQLite would apply it to the copy.
+
+    Those that have the other file open keep both.
+    """
+    if not _size(f"{path}-wal"):
+        return
+    # By SQLite, which keeps the locks of this process on the file.
+    file = apsw.VFSFile("", str(path), [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
+    try:
+        versions = file.xRead(2, 18)
+    finally:
+        file.xClose()
+    if versions == b"\1\1":
+        _remove(path, "-wal", "-shm")
 
 
 @contextlib.contextmanager
@@ -211,7 +257,7 @@ def _fault(path: Path, error: Exception) -> DirectoryUnavailable:
         case apsw.BusyError() | apsw.LockedError():
             return DirectoryUnavailable(f"{path} is locked by another program")
         case apsw.CorruptError() | apsw.NotADBError():
-            return DirectoryUnavailable(f"{path} is damaged: {error}")
+            return DirectoryDamaged(f"{path} is damaged: {error}")
         case OSError():
             return DirectoryUnavailable(f"{path}: {error.strerror or error}")
         case _:
@@ -230,6 +276,14 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _size(path: str) -> int:
+    """The size of a file, octets; 0 if there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _make_file(path: Path) -> None:

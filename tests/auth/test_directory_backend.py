@@ -18,9 +18,9 @@ from mailserver.auth.interfaces import Entry, TypicalScram, User
 from mailserver.auth.limits import Limits
 from mailserver.auth.schemes.passwd import parse_line
 from mailserver.auth.schemes.scram_fields import make_fields, replace_fields
-from mailserver.directory import changing, reading
+from mailserver.directory import changing, credentials, reading
 from mailserver.directory.changing import Author
-from mailserver.directory.model import AccountLimits, NewAccount, Password, State
+from mailserver.directory.model import AccountLimits, DirectoryDamaged, NewAccount, Password, State
 from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Quota, Secret
@@ -187,6 +187,39 @@ def test_a_directory_that_cannot_be_read_is_unavailable_until_it_can(
     world.now += 1
     assert world.backend.find_user("anna@example.test") == ANNA
     assert check_backend(str(world.path)) == []
+
+
+def test_damage_at_some_rows_is_logged_once_while_it_is_met(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def damaged(*_arguments: object) -> None:
+        raise DirectoryDamaged("directory.db is damaged: malformed")
+
+    world.add("anna@example.test")
+    world.add("ben@example.test")
+    assert world.backend.find_user("anna@example.test") == ANNA
+    monkeypatch.setattr(credentials, "find_app_password", damaged)
+    for seconds, lines in ((0, 1), (1, 1), (59, 1), (60, 2)):
+        world.now += seconds
+        with pytest.raises(AuthUnavailable):
+            world.backend.find_app_password("probe")
+        assert world.backend.find_user("ben@example.test") is not None, "others are answered at the same moment"
+        assert len(caplog.records) == lines
+    assert "whose rows are there" in caplog.text
+
+
+def test_damage_at_what_is_typical_keeps_nobody_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_arguments: object) -> None:
+        raise DirectoryDamaged("directory.db is damaged: malformed")
+
+    changing.add_account(world.directory, ROOT, keyed("anna@example.test", SSHA, b"secret"))
+    typical = world.backend.typical_hash()
+    assert typical is not None
+    monkeypatch.setattr(reading, "sample_of_scram", damaged)
+    world.add("ben@example.test")
+    world.now += 60
+    assert world.backend.find_user("ben@example.test") is not None
+    assert world.backend.typical_hash() == typical
 
 
 @contextlib.contextmanager

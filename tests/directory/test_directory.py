@@ -293,6 +293,41 @@ def test_closing_a_replaced_file_leaves_the_wal_of_the_new_one(path: Path, datab
     assert [account.name for account in reading.accounts(other)] == ["ben@example.test"]
 
 
+def test_a_copy_that_was_moved_here_has_readers_that_do_not_wait(
+    path: Path, database: SQLiteDatabase, tmp_path: Path
+) -> None:
+    add(database, "anna@example.test")
+    copy = tmp_path / "copy.db"
+    database.backup(copy)
+    database.close()
+    os.replace(copy, path)
+    writer, reader = SQLiteDatabase.open(path), SQLiteDatabase.open(path)
+    with writer.writing():
+        writer.change("UPDATE account SET home = '/other'")
+        assert reading.count(reader) == 1
+    add(reader, "ben@example.test")
+    assert reading.count(writer) == 2
+
+
+def test_the_wal_of_a_file_is_not_applied_to_a_copy_that_was_moved_over_it(
+    path: Path, database: SQLiteDatabase, tmp_path: Path
+) -> None:
+    """A command may be there before the server has noticed."""
+    add(database, "anna@example.test")
+    database.backup(tmp_path / "copy.db")
+    add(database, "ben@example.test")
+    os.replace(tmp_path / "copy.db", path)
+    assert Path(f"{path}-wal").stat().st_size > 0
+    first = SQLiteDatabase.open(path)
+    assert [account.name for account in reading.accounts(first)] == ["anna@example.test"]
+    add(first, "carla@example.test")
+    assert reading.count(database) == 2
+    database.close()
+    for reader in (first, SQLiteDatabase.open(path)):
+        assert [account.name for account in reading.accounts(reader)] == ["anna@example.test", "carla@example.test"]
+        assert reader.problems() == []
+
+
 def test_a_backup_is_of_one_moment_and_opens_as_a_directory(
     path: Path, database: SQLiteDatabase, tmp_path: Path
 ) -> None:

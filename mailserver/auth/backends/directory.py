@@ -2,14 +2,14 @@
 
 It is asked on the reactor's thread: a look-up takes some ten microseconds, whatever the number of accounts. A change is
 seen by the next look-up. If the file cannot be read, or another one was moved over it, logins are unavailable until it is
-opened again, at most once a second; nobody is called unknown or wrong.
+opened again, at most once a second; nobody is called unknown or wrong. Where a part of it is damaged, that is so for those
+alone whose rows are there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +20,7 @@ from zope.interface import implementer
 from mailserver.auth.backends.directory_credentials import DirectoryCredentials
 from mailserver.auth.backends.directory_feed import DirectoryFeed, Position
 from mailserver.auth.backends.directory_limits import limits_of
+from mailserver.auth.backends.directory_problems import DirectoryProblems
 from mailserver.auth.backends.directory_scram import ScramKeysCache
 from mailserver.auth.backends.directory_survey import typical_hash, typical_scram
 from mailserver.auth.changed_users import ChangedUsers
@@ -34,8 +35,8 @@ from mailserver.auth.interfaces import (
     IAuthBackend,
     IDelegates,
     IHashedPasswords,
-    IReadsAhead,
     IRecordsChanges,
+    IReloadable,
     IScramKeys,
     ITrustsCertificates,
     TypicalScram,
@@ -44,8 +45,8 @@ from mailserver.auth.interfaces import (
 from mailserver.config.model import Problem
 from mailserver.directory import addresses, credentials, delegates, reading
 from mailserver.directory.credentials import AppPassword
-from mailserver.directory.model import DirectoryUnavailable, LoginRow, Refused, StoredDomain
-from mailserver.directory.sqlite import SQLiteDatabase
+from mailserver.directory.model import DirectoryDamaged, DirectoryUnavailable, LoginRow, Refused, StoredDomain
+from mailserver.directory.sqlite import SQLiteDatabase, read_ahead
 from mailserver.errors import AuthUnavailable
 from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret
@@ -82,7 +83,7 @@ class _Login(NamedTuple):
     IHashedPasswords,
     IScramKeys,
     ITrustsCertificates,
-    IReadsAhead,
+    IReloadable,
     IRecordsChanges,
     IStoresCredentials,
     IDelegates,
@@ -105,6 +106,7 @@ class DirectoryBackend:
         self._wall = wall
         self._feed = DirectoryFeed(path, self._ask, wall)
         self._database: SQLiteDatabase | None = None
+        self._is_read_ahead = False
         self._looked = -_LOOK_EVERY
         self._state = -1
         self._recent: dict[str, _Login | None] = {}
@@ -120,7 +122,7 @@ class DirectoryBackend:
         self._surveyed = -_SURVEY_EVERY
         self._typical: str | None = None
         self._scram: dict[str, TypicalScram | None] = {}
-        self._problem = ""
+        self._problems = DirectoryProblems(clock)
 
     def find_user(self, name: str) -> User | None:
         """The user of that name. Raises: AuthUnavailable."""
@@ -235,15 +237,6 @@ class DirectoryBackend:
         """Look at the file again at the next question."""
         self._looked = -_LOOK_EVERY
 
-    def read_ahead(self) -> None:
-        """Have the kernel read the file into its cache."""
-        with contextlib.suppress(OSError):  # the next question meets the same error, and logs it
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(descriptor)
-
     def _active(self, user: User) -> LoginRow | None:
         login = self._login(user.name)
         return login.account if login is not None and login.account.is_active else None
@@ -309,21 +302,37 @@ class DirectoryBackend:
     def _ask(self, question: Callable[[SQLiteDatabase], T]) -> T:
         """Ask the open database, once its state is known. Raises: AuthUnavailable."""
         try:
-            database = self._opened()
-            state = database.state()
-            if state != self._state:
-                self._forget()
-                self._state = state
-                self._survey_due = True
-            if self._survey_due and self._clock() - self._surveyed >= _SURVEY_EVERY:
-                self._survey(database)
+            database = self._current()
             answer = question(database)
         except (DirectoryUnavailable, Refused) as error:
-            self._close()
-            self._log_problem(str(error))
+            if self._is_open_in_part(error):
+                self._problems.log_damage(str(error))
+            else:
+                self._problems.log_outage(str(error))
             raise AuthUnavailable from error
-        self._problem = ""
+        self._problems.answered()
         return answer
+
+    def _current(self) -> SQLiteDatabase:
+        """The open database, after what was remembered of an older state is forgotten. Raises: DirectoryUnavailable, Refused."""
+        database = self._opened()
+        state = database.state()
+        if state != self._state:
+            self._forget()
+            self._state = state
+            self._survey_due = True
+        if self._survey_due and self._clock() - self._surveyed >= _SURVEY_EVERY:
+            self._survey(database)
+        return database
+
+    def _is_open_in_part(self, error: Exception) -> bool:
+        """Can other questions be answered after this fault? If not, the database is closed."""
+        if self._database is not None and isinstance(error, DirectoryDamaged):
+            with contextlib.suppress(DirectoryUnavailable):
+                self._database.forget_pages()
+                return True
+        self._close()
+        return False
 
     def _opened(self) -> SQLiteDatabase:
         now = self._clock()
@@ -333,10 +342,14 @@ class DirectoryBackend:
                 self._close()
                 self._feed.replaced()
             if self._database is None:
+                if not self._is_read_ahead:
+                    # Only before the first one is open: it would lose its locks.
+                    self._is_read_ahead = True
+                    read_ahead(self._path)
                 self._database = SQLiteDatabase.open(self._path)
                 self._feed.opened(self._database)
         if self._database is None:
-            raise DirectoryUnavailable(self._problem or f"{self._path} cannot be opened")
+            raise DirectoryUnavailable(self._problems.current or f"{self._path} cannot be opened")
         return self._database
 
     def _close(self) -> None:
@@ -350,19 +363,19 @@ class DirectoryBackend:
     def _survey(self, database: SQLiteDatabase) -> None:
         """What is typical, for the dummies of unknown users."""
         self._survey_due, self._surveyed = False, self._clock()
-        self._typical = typical_hash(reading.sample_of_secrets(database))
-        self._scram = {
-            name: typical_scram(
-                reading.sample_of_scram(database, name), everybody=reading.everybody_has_scram(database, name)
-            )
-            for name in ("SHA-256", "SHA-1")
-        }
-
-    def _log_problem(self, problem: str) -> None:
-        """Log each problem once, not with every login."""
-        if problem != self._problem:
-            self._problem = problem
-            _log.error("%s; nobody can log in until it can be read", problem)
+        try:
+            typical = typical_hash(reading.sample_of_secrets(database))
+            scram = {
+                name: typical_scram(
+                    reading.sample_of_scram(database, name), everybody=reading.everybody_has_scram(database, name)
+                )
+                for name in ("SHA-256", "SHA-1")
+            }
+        except DirectoryDamaged as error:
+            # Those whose rows are whole can be answered; what was typical before is so still.
+            self._problems.log_damage(str(error))
+        else:
+            self._typical, self._scram = typical, scram
 
 
 def make_backend(argument: str, hasher: Hasher) -> DirectoryBackend:
