@@ -577,6 +577,42 @@ def test_a_bug_hurts_its_message_alone_and_is_not_repeated(world: World) -> None
     assert world.runner.counters.bugs == 1
 
 
+def test_results_are_synced_within_a_second(world: World) -> None:
+    world.hop("a.test")
+    world.turn(1)
+    world.queue.upkeep.clear()
+    world.send("x@a.test")
+    world.go()
+    assert [each for each in world.queue.upkeep if each[0] == "sync"] == []
+    world.turn(1)
+    assert [each for each in world.queue.upkeep if each[0] == "sync"] == [("sync", 1, frozenset())]
+    world.turn(30)
+    assert len([each for each in world.queue.upkeep if each[0] == "sync"]) == 1
+
+
+def test_a_sync_that_fails_is_done_again(world: World) -> None:
+    world.hop("a.test")
+    world.send("x@a.test")
+    world.go()
+    world.queue.error = StorageFailure()
+    world.turn(3)
+    world.queue.error = None
+    assert [each for each in world.queue.upkeep if each[0] == "sync"] == []
+    world.turn(1)
+    assert [each for each in world.queue.upkeep if each[0] == "sync"] == [("sync", 1, frozenset())]
+
+
+def test_upkeep_leaves_out_what_is_being_tried(world: World) -> None:
+    hop = world.hop("a.test")
+    hop.replies[b"DATA"] = None
+    world.send("x@a.test")
+    world.go(61)
+    overdue = [each for each in world.queue.upkeep if each[0] == "overdue"]
+    assert [each[1] - START for each in overdue] == [0, 60]
+    assert overdue[1][2] == frozenset(world.queue.recipients)
+    assert len([each for each in world.queue.upkeep if each[0] == "sweep"]) == 1
+
+
 # --- The end
 
 
@@ -596,6 +632,7 @@ def test_stopping_lets_transactions_end_and_begins_none(world: World) -> None:
     assert world.results("x0@a.test") == ["relayed"]
     assert len(hop.messages) == 1
     assert hop.open == 0
+    assert world.queue.upkeep[-1] == ("sync", world.queue.commits, frozenset())
     assert world.clock.getDelayedCalls() == []
 
 

@@ -30,6 +30,8 @@ class MemoryQueue:
         self.calls: list[str] = []
         """Calls of `due`, `take`, `open` and `results`, with what they were about."""
         self.commits = 0
+        self.upkeep: list[tuple[str, int, frozenset[int]]] = []
+        """Calls of `overdue` and `sweep` with their time, and of `sync` with the number of commits."""
         self.error: Exception | None = None
         """Raised by each call but `changed`."""
         self._directory = directory
@@ -109,6 +111,22 @@ class MemoryQueue:
             count = self._hops[key].failures + 1 if key in self._hops else 1
             until = next_contact(self.settings, now, count)
             self._hops[key] = Hop(key, until, count, outcome.diagnostic)
+        return ()
+
+    def overdue(self, now: int, besides: Collection[int] = ()) -> Sequence[Spooled]:
+        """See Work. It only notes the call."""
+        self.upkeep.append(("overdue", now, frozenset(besides)))
+        return ()
+
+    def sync(self) -> int:
+        """See Work. It only notes the call."""
+        self._call("sync")
+        self.upkeep.append(("sync", self.commits, frozenset()))
+        return 0
+
+    def sweep(self, now: int) -> Sequence[str]:
+        """See Work. It only notes the call."""
+        self.upkeep.append(("sweep", now, frozenset()))
         return ()
 
     def hops(self) -> Sequence[Hop]:

@@ -8,6 +8,7 @@ active_destination     the messages and the number of connections of a destinati
 destination_worker     one message after another, from the spooled file to the recorded result
 transaction_semaphore  how many transactions run at once
 result_writer          results that meet share a commit
+queue_upkeep           what the queue needs beside tries
 mx_hosts, place        where the mail of a way goes
 hop_connector          opens sessions
 hop_pool               keeps them

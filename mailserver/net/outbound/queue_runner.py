@@ -23,9 +23,10 @@ from mailserver.net.outbound.destination_worker import DestinationWorker
 from mailserver.net.outbound.hop_pool import HopPool
 from mailserver.net.outbound.mx_hosts import MXHosts
 from mailserver.net.outbound.place import PoolKey
+from mailserver.net.outbound.queue_upkeep import QueueUpkeep
 from mailserver.net.outbound.result_writer import Results, ResultWriter
 from mailserver.net.outbound.transaction_semaphore import PATIENCE, TransactionSemaphore
-from mailserver.queue.interfaces import Try, Work
+from mailserver.queue.interfaces import Spooled, Try, Work
 from mailserver.queue.model import Message, Recipient
 from mailserver.queue.outcome import Outcome
 from mailserver.queue.routing import Routes
@@ -64,7 +65,7 @@ class QueueCounters:
     results: Counter[str] = field(factory=Counter)
     """Recipients by `outcome.Result`."""
     reports: int = 0
-    """Reports that results have caused."""
+    """Reports that results, delays and expiry have caused."""
     silent_hops: int = 0
     """Transactions that ended without a reply."""
     bugs: int = 0
@@ -97,6 +98,7 @@ class QueueRunner:
         self._call_in_thread = call_in_thread
         self._lock = DeferredLock()
         self._writer = ResultWriter(clock, self._commit)
+        self._upkeep = QueueUpkeep(clock, work, self._call, self._being_tried, self._has_reported)
         self._active: dict[str, ActiveDestination] = {}
         self._workers: dict[DestinationWorker, Deferred[None]] = {}
         self._waiting_for_room: dict[PoolKey, OrderedDict[str, None]] = {}
@@ -142,6 +144,7 @@ class QueueRunner:
 
     def _tick(self) -> None:
         self._timer = self._clock.callLater(LOOK_TIME, self._tick)
+        self._upkeep.tick()
         self._go_past_stalls()
         for key in list(self._waiting_for_room):
             if self.pool.has_room(key):
@@ -324,9 +327,16 @@ class QueueRunner:
 
     async def _commit(self, results: Results) -> None:
         reports = await self._call(self._work.results, results, int(self._clock.seconds()))
+        self._upkeep.results_written()
         if reports:
-            self.counters.reports += len(reports)
-            self.poke()
+            self._has_reported(reports)
+
+    def _has_reported(self, reports: Sequence[Spooled]) -> None:
+        self.counters.reports += len(reports)
+        self.poke()
+
+    def _being_tried(self) -> Collection[int]:
+        return frozenset(self._stuck.union(*(each.ids for each in self._active.values())))
 
     async def _call(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call the queue, one call at a time."""
@@ -362,6 +372,14 @@ class QueueRunner:
             if timer.active():
                 timer.cancel()
         self.pool.close_resting()
+        try:
+            await self._upkeep.finish()
+        except MailError as error:
+            log.error(
+                "the last results of the mail queue may be lost by a power cut: {reason}",
+                event="queue-upkeep",
+                reason=error.reason,
+            )
 
     def _cancel_workers(self) -> None:
         log_warning("queue-stop-cuts", transactions=len(self._workers), unwritten=self._writer.unwritten)
