@@ -4,8 +4,8 @@ A client names both in one of two ways: by an authorization identity (authzid, R
 configuration sets a separator, in the user name, "user*delegate", as Dovecot's master users do.
 
 The rules. The password, its delays and its restrictions are the delegate's: nothing here is asked before they were right.
-Then the delegate's own back end must allow it (`IDelegates`), and the user must exist and not be disabled. Networks of the user
-do not matter, as it is not the user who logs in; but a domain that requires a client certificate requires it of delegates,
+Then the delegate's own back end must allow it (`IDelegates`), and the user must exist and not be disabled. Networks and
+protocols of the user do not matter, as it is not the user who logs in; but a domain that requires a client certificate requires it of delegates,
 too. All refusals are the same, so that a delegate learns nothing of users that it is not responsible for.
 """
 

@@ -19,6 +19,7 @@ from mailserver.cli.options import config_option, load_or_fail
 from mailserver.cli.users_file import EntryExists, NoSuchEntry, UsersFile
 from mailserver.config.model import Config
 from mailserver.directory import addresses
+from mailserver.directory.changing import expect_free
 from mailserver.sasl.scram_keys import HASHES
 
 
@@ -98,12 +99,15 @@ class Accounts:
         raise NoSuchEntry(name)
 
     def expect_new(self, name: str) -> None:
-        """Raises: EntryExists; click.ClickException for a user of another store."""
+        """Raises: EntryExists; click.ClickException for a user of another store, and for an alias or group."""
         if _has(self.file, name):
             raise EntryExists(name)
         for store in self.behind:
             if _has(store, name):
                 raise click.ClickException(f"{store.path} has a user {name!r} already")
+        if self.directory is not None:
+            with self.directory.opened() as database:
+                expect_free(database, name)
 
 
 def _has(store: AccountStore, name: str) -> bool:

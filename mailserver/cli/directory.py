@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ import click
 
 from mailserver.auth.backends.directory_lines import new_account
 from mailserver.auth.backends.users_file import read_text
+from mailserver.auth.schemes import schemes
 from mailserver.auth.schemes.passwd import BadLine, BadName, name_of
 from mailserver.cli.account_stores import DirectoryStore, author, stores_of
 from mailserver.cli.columns import plain, print_table
@@ -27,7 +28,7 @@ from mailserver.directory.model import Change, DirectoryUnavailable, NewAccount,
 from mailserver.directory.sqlite import SQLiteDatabase
 
 _MOST: Final = 20
-"""Faulty lines that are listed."""
+"""Faulty lines, and accounts, that are listed."""
 
 Work = Callable[..., None]
 
@@ -124,6 +125,7 @@ def import_users(store: DirectoryStore, config: Config | None, users_file: Path,
         )
     if faults:
         raise click.ClickException("nothing was imported: mend or remove these lines first")
+    print_unusable(list(unusable_passwords((each.name, each.password.secret) for each in found)))
     if dry_run:
         click.echo(f"{len(found)} accounts would be imported")
         return
@@ -134,6 +136,27 @@ def import_users(store: DirectoryStore, config: Config | None, users_file: Path,
         raise click.ClickException(f"nothing was imported: {error.args[0]} exists in {store.path} already") from error
     click.echo(f"imported {number} accounts")
     reload_users(config)
+
+
+def unusable_passwords(stored: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Of accounts and their stored passwords, those by which nobody can log in, each with the reason."""
+    for name, secret in stored:
+        try:
+            if secret:
+                schemes.parse(secret)
+        except schemes.BadHash as error:
+            yield name, str(error)
+
+
+def print_unusable(found: Sequence[tuple[str, str]]) -> None:
+    """Print the first of them, to standard error."""
+    for name, reason in found[:_MOST]:
+        click.echo(
+            f"the stored password of {name} cannot be used: {plain(reason)}; `mailserver user password {name}` sets another",
+            err=True,
+        )
+    if len(found) > _MOST:
+        click.echo(f"and {len(found) - _MOST} more passwords that cannot be used", err=True)
 
 
 def _read(text: str) -> tuple[list[NewAccount], list[tuple[int, str]], Counter[str]]:

@@ -10,7 +10,7 @@ import click
 
 from mailserver.cli.account_stores import DirectoryStore
 from mailserver.cli.columns import plain
-from mailserver.cli.directory import on_directory
+from mailserver.cli.directory import on_directory, print_unusable, unusable_passwords
 from mailserver.cli.directory_document import surroundings
 from mailserver.config.model import Config
 from mailserver.directory import applying, migrations, plan
@@ -36,6 +36,11 @@ def check(store: DirectoryStore, config: Config | None, *, as_json: bool) -> Non
     if problems:
         raise click.ClickException("\n".join([f"{store.path} is damaged:", *problems]))
     empty = sum(user.password is None or not user.password.secret for user in found.users.values())
+    unusable = list(
+        unusable_passwords(
+            (name, user.password.secret) for name, user in found.users.items() if user.password is not None
+        )
+    )
     findings = list(find_faults(plan.names_of(found, surroundings(store, config))))
     loops = any(each.sort is Sort.LOOP for each in findings)
     if as_json:
@@ -44,6 +49,7 @@ def check(store: DirectoryStore, config: Config | None, *, as_json: bool) -> Non
             "version": version,
             "accounts": len(found.users),
             "without_password": empty,
+            "unusable_passwords": [{"account": name, "reason": reason} for name, reason in unusable],
             "addresses": dict(Counter(each.kind.value for each in found.addresses.values())),
             "findings": [{"address": each.address, "sort": each.sort.value, "finding": each.text} for each in findings],
         }
@@ -55,6 +61,7 @@ def check(store: DirectoryStore, config: Config | None, *, as_json: bool) -> Non
         click.echo(f"and {len(findings) - _MOST} more; --json prints all", err=True)
     if empty:
         click.echo(f"{empty} accounts have no password: `mailserver user password NAME` sets one", err=True)
+    print_unusable(unusable)
     newer = (
         f"; `mailserver directory upgrade` makes it version {migrations.NEWEST}" if version < migrations.NEWEST else ""
     )

@@ -128,9 +128,10 @@ def _plan(
     store: DirectoryStore, config: Config | None, file: Path, *, delete: bool, force: bool
 ) -> tuple[document.Document, Plan]:
     """The directory now, and the way from it to the file. Raises: click.ClickException for any fault."""
-    parsed = document_parse.parse(_text(file), CHECKS)
+    text = _text(file)
     with store.opened() as database:
         before = applying.load(database)
+    parsed = document_parse.parse(text, _checks_beside(before))
     made = plan.make(before, parsed, surroundings(store, config), delete=delete, force=force)
     if made.faults:
         lines = [plain(f"{file} {fault}" if fault.line else f"{file}: {fault}") for fault in made.faults[:_MOST_FAULTS]]
@@ -151,6 +152,12 @@ def _plan(
         )
         return before, attrs.evolve(made, notes=(note, *made.notes))
     return before, made
+
+
+def _checks_beside(before: document.Document) -> Checks:
+    """The checks of a document. A stored password that cannot be used, and stands in the directory already, is no fault."""
+    present = {user.password.secret for user in before.users.values() if user.password is not None}
+    return attrs.evolve(CHECKS, secret=lambda secret: secret in present or schemes.parse(secret))
 
 
 def surroundings(store: DirectoryStore, config: Config | None) -> Surroundings:

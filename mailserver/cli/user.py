@@ -316,7 +316,7 @@ def rename(accounts: Accounts, old: str, new: str) -> None:
     moved = bool(moves and target is not None and move_mail(config, entry.name, entry.home, target))
     try:
         accounts.file.rename(entry.name, plain)
-    except (OSError, LookupError):
+    except (OSError, LookupError, click.ClickException):
         if moved and source is not None and target is not None:
             move_back(config, target, source)
         raise

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from mailserver.cli import main
 from mailserver.directory import address_changes, addresses, changing
 from mailserver.directory.changing import Author
-from mailserver.directory.model import AddressKind, NewAccount, StoredAddress, Target
+from mailserver.directory.model import AddressKind, NewAccount, StoredAddress, Taken, Target
 from mailserver.directory.sqlite import SQLiteDatabase
 from tests.command import run_process
 from tests.server import make_demonstration
@@ -297,3 +297,30 @@ def test_a_directory_that_is_gone_or_damaged(site: Site) -> None:
     assert str(site.path) in site.refused("alias", "list")
     site.path.unlink()
     assert str(site.path) in site.refused("group", "add", ALL, ANNA)
+
+
+def mail_of(site: Site, user: str) -> Path:
+    local, _, domain = user.partition("@")
+    return site.file.parent / "mail" / domain / local / "Maildir"
+
+
+def test_the_name_of_an_alias_is_no_name_for_a_user(site: Site) -> None:
+    site.ok("alias", "add", INFO, ANNA)
+    (mail_of(site, BEN) / "cur").mkdir(parents=True)
+    assert site.refused("user", "add", INFO, "--generate") == f"Error: {INFO} is an alias already\n"
+    assert site.refused("user", "rename", BEN, INFO) == f"Error: {INFO} is an alias already\n"
+    assert (mail_of(site, BEN) / "cur").exists()
+    assert not mail_of(site, INFO).exists()
+
+
+def test_mail_is_moved_back_where_the_directory_refuses_the_new_name(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_meanwhile(*_words: object) -> None:
+        raise Taken("new@example.org", "alias")
+
+    (mail_of(site, BEN) / "cur").mkdir(parents=True)
+    monkeypatch.setattr(changing, "rename", taken_meanwhile)
+    site.refused("user", "rename", BEN, "new@example.org")
+    assert (mail_of(site, BEN) / "cur").exists()
+    assert not mail_of(site, "new@example.org").exists()

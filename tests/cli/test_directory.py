@@ -150,6 +150,22 @@ def test_fields_without_a_place_are_named(site: Site) -> None:
     assert "the extra field host of 1 accounts has no place" in output
 
 
+def test_stored_passwords_that_cannot_be_used_are_named(site: Site) -> None:
+    source = site.dir / "users"
+    lines = [f"user{number}@example.test:{{SHA512-CRYPT}}$6$short\n" for number in range(21)]
+    source.write_text(
+        f"anna@example.test:{{CRAM-MD5}}9186\nben@example.test:{SSHA}\ncarl@example.test:\n" + "".join(lines)
+    )
+    for words in (("import", str(source), "--dry-run"), ("import", str(source)), ("check",)):
+        said = ok(site.directory(*words))
+        assert "the stored password of anna@example.test cannot be used: " in said
+        assert "and 2 more passwords" in said
+        assert "ben@" not in said
+        assert "carl@" not in said
+    data = json.loads(ok(site.directory("check", "--json")))
+    assert [each["account"] for each in data["unusable_passwords"]][:2] == ["anna@example.test", "user0@example.test"]
+
+
 def test_check_backup_restore_and_upgrade(site: Site) -> None:
     ok(site.user("add", "anna@example.test"))
     copy = site.dir / "copy.db"

@@ -17,7 +17,7 @@ from mailserver.auth.conformance import DirectHasher
 from mailserver.cli import main
 from mailserver.directory import address_changes, changing, migrations, reading
 from mailserver.directory.changing import Author
-from mailserver.directory.model import Account, NewAccount, Target
+from mailserver.directory.model import Account, NewAccount, Password, Target
 from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.sasl.scram_keys import derive
 from tests.cli.test_aliases import ALL, ANNA, BEN, INFO, Site
@@ -334,6 +334,16 @@ def test_check_names_loops_and_what_is_gone_or_disabled(site: Site) -> None:
         (INFO, "loop"),
         (ALL, "loop"),
     }
+
+
+def test_a_stored_password_that_cannot_be_used_is_a_fault_unless_it_stands_there_already(site: Site) -> None:
+    database = SQLiteDatabase.open(site.path)
+    changing.set_password(database, ROOT, ANNA, Password("{SHA512-CRYPT}$6$short"))
+    database.close()
+    exported = site.ok("directory", "export")
+    assert "nothing to change" in site.ok("directory", "apply", written(site, exported), "--yes")
+    other = exported.replace("$6$short", "$6$other")
+    assert f"{ANNA}: not a SHA-crypt hash" in site.refused("directory", "plan", written(site, other))
 
 
 def test_help_names_the_commands() -> None:
