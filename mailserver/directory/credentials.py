@@ -45,7 +45,16 @@ class AppPassword:
 
 def find_app_password(database: Database, probe: str) -> tuple[AppPassword, LoginRow] | None:
     """The app password of that SHA-256, expired or not, without keys, and its account. Raises: DirectoryUnavailable."""
-    for row in database.rows(statements.APP_PASSWORD, probe=probe):
+    return _with_account(database.rows(statements.APP_PASSWORD, probe=probe))
+
+
+def app_password_of_id(database: Database, identifier: str) -> tuple[AppPassword, LoginRow] | None:
+    """The app password with that id, as `find_app_password` returns it. Raises: DirectoryUnavailable."""
+    return _with_account(database.rows(statements.APP_PASSWORD_OF_ID, id=identifier))
+
+
+def _with_account(rows: list[Row]) -> tuple[AppPassword, LoginRow] | None:
+    for row in rows:
         identifier, label, protocols, expires, created, made_by = row[-_OF_APP:]
         account = LoginRow._make(row[:-_OF_APP])
         found = AppPassword(

@@ -155,15 +155,19 @@ WHERE account = :account AND kind = 'password'"""
 ADD_MAIN_CREDENTIAL: Final = """
 INSERT INTO credential (id, account, kind, label, secret, scram_sha256, scram_sha1, created, made_by)
 VALUES (:id, :account, 'password', '', :secret, :scram_sha256, :scram_sha1, :at, :who)"""
-APP_PASSWORD: Final = f"""{_LOGIN_ROW}, p.id, p.label, p.protocols, p.expires, p.created, p.made_by
+_APP_PASSWORD: Final = f"""{_LOGIN_ROW}, p.id, p.label, p.protocols, p.expires, p.created, p.made_by
 FROM credential p
 JOIN account a ON a.id = p.account
 JOIN target t ON t.account = a.id
 JOIN address n ON n.name = t.address AND n.kind = 'user'
-LEFT JOIN credential c ON c.account = a.id AND c.kind = 'password'
+LEFT JOIN credential c ON c.account = a.id AND c.kind = 'password'"""
+"""The columns of LOGIN_ROW, and those of the app password. As in ENTRY, the account's aliases are not searched."""
+APP_PASSWORD: Final = f"""{_APP_PASSWORD}
 WHERE p.probe = :probe
 LIMIT 1"""
-"""The columns of LOGIN_ROW, and those of the app password. As in ENTRY, the account's aliases are not searched."""
+APP_PASSWORD_OF_ID: Final = f"""{_APP_PASSWORD}
+WHERE p.id = :id AND p.kind = 'app'
+LIMIT 1"""
 APP_PASSWORDS: Final = """
 SELECT c.id, n.name, a.state, c.label, c.protocols, c.expires, c.created, c.made_by,
        a.scram_sha256, a.scram_sha1, c.scram_sha256, c.scram_sha1

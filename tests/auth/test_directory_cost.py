@@ -218,6 +218,24 @@ def test_a_question_takes_as_many_steps_whatever_the_numbers(world: World, ask: 
     assert many <= few + 4
 
 
+def test_the_app_password_of_a_login_is_looked_at_again_alone(world: World) -> None:
+    """As many steps and rows, however many others the account has."""
+    used = world.add()
+    counted = statements(world)
+
+    def ask() -> None:
+        found = world.backend.app_password(used.id, User(ANNA))
+        assert found is not None
+        assert (found.user.name, found.user.credential, found.label) == (ANNA, used.id, "phone")
+
+    few = counted.steps(ask)
+    for number in range(20):
+        world.add(f"device {number}", f"abcd-efgh-ijkl-mnop-qrst-uv{chr(97 + number)}a")
+    assert few > 0
+    assert counted.steps(ask) <= few + 4
+    assert world.backend.app_password(used.id, User(BEN)) is None
+
+
 def test_no_statement_is_prepared_for_each_value(world: World) -> None:
     """With partial indexes and values that its planner looks at, SQLite prepares statements anew without telling."""
     world.add()
@@ -230,6 +248,7 @@ def test_no_statement_is_prepared_for_each_value(world: World) -> None:
             world.backend.find_user(name)
             world.backend.find_app_password(PROBE)
             world.backend.find_app_password(f"{number}")
+            world.backend.app_password(f"{number}", User(name))
             world.backend.find_address(f"info{number or ''}@example.test")
             world.backend.scram_keys(User(name), "SHA-256")
             world.backend.may_act_for(name, f"{number}", "example.test")

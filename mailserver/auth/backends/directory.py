@@ -142,10 +142,9 @@ class DirectoryBackend:
         """See IAppPasswords. Raises: AuthUnavailable."""
 
         def question(database: SQLiteDatabase) -> FoundAppPassword | None:
-            login = self._look_up(database, user.name)
-            those = [] if login is None else credentials.app_passwords(database, user.name)
-            found = next((each for each in those if each.id == credential), None)
-            return None if found is None or login is None else self._usable(database, found, login.account)
+            found = credentials.app_password_of_id(database, credential)
+            # It may have been revoked, and the account renamed.
+            return None if found is None or found[1].name != user.name else self._usable(database, *found)
 
         return self._ask_of(user.name, question)
 
