@@ -15,6 +15,8 @@ from mailserver.auth.backends.directory import DirectoryBackend
 from mailserver.auth.changed_users import SessionsOf
 from mailserver.auth.conformance import DirectHasher
 from mailserver.auth.interfaces import FoundAppPassword, LoginContext, User
+from mailserver.auth.sources import Source, find_app_password
+from mailserver.config.model import BackendUse
 from mailserver.directory import address_changes, changing, credentials, reading
 from mailserver.directory.changing import Author
 from mailserver.directory.credentials import MOST, AppPassword
@@ -131,6 +133,7 @@ def test_case_spaces_and_hyphens_do_not_count(world: World, written: str) -> Non
         APP.replace("b", "1").encode(),
         b"\0" * 24,
         b"-" * 100_000,
+        APP.encode() + b" " * 100,
     ],
 )
 def test_what_is_no_app_password(other: bytes) -> None:
@@ -163,6 +166,15 @@ def test_it_is_its_users_alone(world: World) -> None:
     assert world.refusal(APP, "nobody@example.test").startswith("there is no user")
 
 
+def test_a_back_end_lets_in_users_of_its_domains_alone(world: World) -> None:
+    world.add()
+    password = Secret(APP.encode())
+    mine = Source(world.backend, BackendUse("directory:x", domains=(ANNA.partition("@")[2],)))
+    assert find_app_password([mine], [ANNA], password) is not None
+    other = Source(world.backend, BackendUse("directory:x", domains=("example.net",)))
+    assert find_app_password([other], [ANNA], password) is None
+
+
 @pytest.mark.parametrize(("protocol", "lets_in"), [("imap", True), ("pop3", False), ("submission", True)])
 def test_its_protocols(world: World, protocol: str, lets_in: bool) -> None:
     world.add(protocols=frozenset({"imap", "submission"}))
@@ -184,6 +196,9 @@ def test_one_that_is_barred_costs_and_takes_what_a_wrong_one_does(world: World) 
         times.append((round(world.site.timers.now - started, 1), len(world.site.hasher.checks) - checks))
     assert times[0] == times[1]
     assert times[0][1] == 1
+    assert [each.name for each in world.site.guesses] == [BEN], (
+        "a right password is no guess, for which clients are banned"
+    )
 
 
 SLOW = "{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$c29tZSBzYWx0$" + "A" * 43

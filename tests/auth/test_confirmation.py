@@ -8,12 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from zope.interface import implementer_only
 
-from mailserver.auth.interfaces import IRecordsChanges, LoginContext, User
+from mailserver.auth.backends.directory import DirectoryBackend
+from mailserver.auth.conformance import DirectHasher
+from mailserver.auth.interfaces import (
+    IAppPasswords,
+    IAuthBackend,
+    IHashedPasswords,
+    IRecordsChanges,
+    LoginContext,
+    User,
+)
 from mailserver.auth.login_records import refusal_record
 from mailserver.directory import address_changes, changing, credentials, delegates, renewal
 from mailserver.directory.delegates import StoredDelegate
 from mailserver.directory.model import AccountLimits, NewAccount, Password, State, StoredDomain
+from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.errors import AccountChanged, AuthUnavailable
 from mailserver.explain.trace import Rule
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
@@ -34,7 +45,7 @@ class Waits(World):
         super().__init__(path)
         changing.add_account(self.directory, ROOT, NewAccount(ADMIN, Password(f"{{PLAIN}}{MAIN}")))
         address_changes.add_domain(self.directory, ROOT, StoredDomain("example.test"))
-        delegates.put_delegate(self.directory, ROOT, StoredDelegate(ADMIN, ANNA))
+        delegates.put_delegate(self.directory, ROOT, StoredDelegate(ADMIN, ANNA, int(self.wall) + 60))
         self.phone = self.add(expires=int(self.wall) + 60)
         self.backend.changed_users()
 
@@ -53,6 +64,11 @@ class Waits(World):
         # The look of each second sees the change, too, and has no session to end.
         self.backend.changed_users()
         return holds(self.site, user)
+
+
+@implementer_only(IAuthBackend, IAppPasswords, IHashedPasswords)
+class WithoutRecord(DirectoryBackend):
+    """A back end that does not say what has changed."""
 
 
 def context() -> LoginContext:
@@ -124,7 +140,7 @@ CHANGES: dict[str, tuple[Callable[[Waits], object], set[str]]] = {
         BY_MAIN,
     ),
     "revoked": (lambda w: credentials.revoke(w.directory, ROOT, ANNA, "phone"), BY_APP),
-    "app password expired": (lambda w: setattr(w, "wall", w.wall + 60), BY_APP),
+    "app password and delegate expired": (lambda w: setattr(w, "wall", w.wall + 60), BY_APP | {"delegate"}),
     "networks": (limit(networks=("198.51.100.0/24",)), OWN),
     "protocols": (limit(protocols=("pop3",)), OWN),
     "wider limits": (limit(protocols=("imap", "pop3"), networks=("0.0.0.0/0",)), set()),
@@ -204,6 +220,54 @@ def test_a_broken_directory_is_in_nobody_elses_way(world: Waits) -> None:
     world.now += 1
     claim = Credentials("carla@example.test", Secret(b"carla"))
     assert holds(site, outcome(site, site.service.login(claim, context())))
+
+
+def test_an_app_password_of_a_delegate(world: Waits) -> None:
+    password = APP.replace("a", "b")
+    app = world.add("help", password, ADMIN)
+    claim = Credentials(ADMIN, Secret(password.encode()), ANNA)
+    user = outcome(world.site, world.site.service.login(claim, context()))
+    assert (user.name, user.delegate, user.credential) == (ANNA, ADMIN, app.id)
+    assert world.holds(user)
+    credentials.revoke(world.directory, ROOT, ADMIN, app.id)
+    assert not world.holds(user)
+
+
+def test_a_directory_that_could_not_be_read_at_the_decision(world: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> object:
+        raise AuthUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.backend, "position", away)
+        user = world.let_in("password")
+    with pytest.raises(AuthUnavailable):
+        holds(world.site, user)
+
+
+def test_the_record_of_the_user_counts_beside_that_of_its_delegate(world: Waits, tmp_path: Path) -> None:
+    """A directory has the delegate, another one the user."""
+    erika = "erika@example.net"
+    other = SQLiteDatabase.create(tmp_path / "other.db")
+    changing.add_account(other, ROOT, NewAccount(erika))
+    delegates.put_delegate(world.directory, ROOT, StoredDelegate(ADMIN, erika))
+    site = Site(world.backend, DirectoryBackend(tmp_path / "other.db", DirectHasher()))
+    claim = Credentials(ADMIN, Secret(MAIN.encode()), erika)
+    user = outcome(site, site.service.login(claim, context()))
+    assert holds(site, user)
+    changing.delete(other, ROOT, erika)
+    changing.add_account(other, ROOT, NewAccount(erika))
+    assert not holds(site, user), "it is somebody else"
+    other.close()
+
+
+def test_app_passwords_of_a_back_end_without_a_record(world: Waits) -> None:
+    unrecorded = WithoutRecord(world.backend._path, DirectHasher(), lambda: world.now, lambda: world.wall)
+    assert not IRecordsChanges.providedBy(unrecorded)
+    site = Site(unrecorded)
+    user = outcome(site, site.service.login(Credentials(ANNA, Secret(APP.encode())), context()))
+    assert holds(site, user)
+    changing.set_limits(world.directory, ROOT, ANNA, AccountLimits(networks=("198.51.100.0/24",)))
+    assert not holds(site, user)
 
 
 def test_users_of_a_file(world: Waits) -> None:

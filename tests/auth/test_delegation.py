@@ -211,10 +211,21 @@ def test_a_domain_that_requires_certificates_requires_them_of_delegates(tmp_path
     assert site.claim(claim, certificate=ShownCertificate(ADMIN, "a certificate")).delegate == ADMIN
 
 
+def test_a_certificate_of_another_domain_is_none_for_delegates(tmp_path: Path) -> None:
+    """The host's certificates hold for example.test alone, and the user is of example.org."""
+    site = Site(tmp_path / "other.db", demands="example.org")
+    site.allow(ADMIN, account=BEN)
+    claim = Credentials(BEN, Secret(f"of {BEN}".encode()), ADMIN)
+    with pytest.raises(AuthorizationFailed):
+        site.claim(claim, certificate=ShownCertificate(BEN, "a certificate"))
+
+
 def test_a_certificate_alone_makes_no_delegate(site: Site) -> None:
-    site.allow(ANNA)
-    with pytest.raises((AuthorizationFailed, AuthFailed)):
-        site.claim(Certified(ADMIN, ANNA), certificate=ShownCertificate(ADMIN, "a certificate"))
+    site.allow(ANNA, account=BEN)
+    certificate = ShownCertificate(BEN, "a certificate")
+    assert site.claim(Certified(BEN), certificate=certificate).name == BEN
+    with pytest.raises(AuthorizationFailed):
+        site.claim(Certified(BEN, ANNA), certificate=certificate)
 
 
 def test_an_expired_delegate_is_refused_and_its_sessions_end(site: Site) -> None:

@@ -386,6 +386,14 @@ def test_an_account_whose_row_cannot_be_used_loses_its_sessions_alone(world: Wor
     assert world.ended() == OF_ANNA
 
 
+def test_a_domain_whose_row_cannot_be_used_loses_the_sessions_of_its_users(world: World) -> None:
+    address_changes.add_domain(world.directory, ROOT, domain())
+    assert world.ended() == set()
+    world.limit_domain(networks=("0.0.0.0/0",))
+    world.directory.change("UPDATE domain SET limits = '[]'")
+    assert world.ended() == (OF_ANNA - {"by-admin"}) | {"ben"}
+
+
 def test_a_look_that_fails_is_made_again_from_where_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     changing.set_state(world.directory, ROOT, ANNA, State.DISABLED)
     for error in (RuntimeError("a fault of ours"), DirectoryUnavailable("locked")):
