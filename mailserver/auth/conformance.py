@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from time import monotonic
+from typing import Any
 
 from attrs import frozen
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from mailserver.auth.asking import NEW
-from mailserver.auth.backends.guard import CALL_TIMEOUT
+from mailserver.auth.conformance_trial import CALL_TIME, DEFAULTS, Broken, NoAnswer, NotOffered, Trial, Within, demand
+from mailserver.auth.guard_conformance import GUARD_PROMISES
 from mailserver.auth.interfaces import (
     DomainEntry,
     Entry,
@@ -31,13 +33,11 @@ from mailserver.auth.interfaces import (
     User,
 )
 from mailserver.auth.schemes import schemes
+from mailserver.config.model import BackendUse
 from mailserver.errors import AuthUnavailable
 from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import HASHES, derive, prepare
 from mailserver.types import Secret
-
-CALL_TIME: Final = CALL_TIMEOUT
-"""Seconds that a call may take: the timeout of a login's call."""
 
 
 @frozen
@@ -59,54 +59,29 @@ class DirectHasher:
         return schemes.verify(stored, password.reveal())
 
 
-class NoAnswer(Exception):
-    """A call took longer than CALL_TIME."""
-
-
-class _Broken(Exception):
-    """A fault of the back end."""
-
-
-class _NotOffered(Exception):
-    """The back end does not provide that interface."""
-
-
-Within = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Call a function and wait for its answer, at most CALL_TIME in all. Raises: NoAnswer."""
-
-
-@frozen
-class _Trial:
-    """A back end under test."""
-
-    backend: Any
-    name: str
-    password: Secret
-    within: Within
-
-    async def ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        """The answer of a method, awaited if necessary. Raises: NoAnswer."""
-        return await self.within(lambda: method(*arguments))
-
-    def demand_offer(self, interface: Any) -> None:
-        """Raises: _NotOffered."""
-        if not interface.providedBy(self.backend):
-            raise _NotOffered
-
-
-async def examine(backend: Any, name: str, password: Secret, within: Within) -> AsyncIterator[Finding]:
+async def examine(
+    backend: Any,
+    name: str,
+    password: Secret,
+    within: Within,
+    *,
+    use: BackendUse = DEFAULTS,
+    clock: Callable[[], float] = monotonic,
+) -> AsyncIterator[Finding]:
     """Test everything that the login service relies on. `name` is normalised, and `password` is the user's.
+
+    `use`: the settings that the configuration gives the back end. `clock`: monotonic seconds.
 
     A call without an answer in time ends the test. Exceptions of the back end are not raised but reported as faults,
     except AuthUnavailable where it is allowed.
     """
-    trial = _Trial(backend, name, password, within)
-    for promise, attempt in _PROMISES:
+    trial = Trial(backend, name, password, within, use, clock)
+    for promise, attempt in (*_PROMISES, *GUARD_PROMISES):
         try:
             await attempt(trial)
-        except _NotOffered:
+        except NotOffered:
             yield Finding(promise, offered=False)
-        except _Broken as broken:
+        except Broken as broken:
             yield Finding(promise, str(broken))
         except NoAnswer:
             yield Finding(promise, f"it did not answer within {CALL_TIME:g} s; the rest is not tested")
@@ -119,12 +94,7 @@ async def examine(backend: Any, name: str, password: Secret, within: Within) -> 
             yield Finding(promise)
 
 
-def _demand(fulfilled: bool, fault: str) -> None:
-    if not fulfilled:
-        raise _Broken(fault)
-
-
-async def _interfaces(trial: _Trial) -> None:
+async def _interfaces(trial: Trial) -> None:
     for interface in (
         IAuthBackend,
         IHashedPasswords,
@@ -143,21 +113,21 @@ async def _interfaces(trial: _Trial) -> None:
             try:
                 verifyObject(interface, trial.backend)
             except Invalid as error:
-                raise _Broken(" ".join(str(error).split())) from error
+                raise Broken(" ".join(str(error).split())) from error
 
 
-async def _finds(trial: _Trial) -> None:
+async def _finds(trial: Trial) -> None:
     user = await trial.ask(trial.backend.find_user, trial.name)
     if IPasswordsOnly.providedBy(trial.backend):
-        _demand(user is None, "a back end of passwords only answers None")
+        demand(user is None, "a back end of passwords only answers None")
         return
-    _demand(isinstance(user, User), f"the known user is not found: {user!r}")
-    _demand(user.name == trial.name, f"the user found has the name {user.name!r}, not the one asked for")
+    demand(isinstance(user, User), f"the known user is not found: {user!r}")
+    demand(user.name == trial.name, f"the user found has the name {user.name!r}, not the one asked for")
     again = await trial.ask(trial.backend.find_user, trial.name)
-    _demand(again == user, "asked again it gives another user")
+    demand(again == user, "asked again it gives another user")
 
 
-async def _unknown(trial: _Trial) -> None:
+async def _unknown(trial: Trial) -> None:
     stranger = secrets.token_hex(8)
     names = [
         f"{stranger}@example.test",
@@ -174,22 +144,22 @@ async def _unknown(trial: _Trial) -> None:
     for odd in names:
         if odd and odd != trial.name:
             found = await trial.ask(trial.backend.find_user, odd)
-            _demand(found is None, f"a user is found for {odd!r}")
+            demand(found is None, f"a user is found for {odd!r}")
 
 
-async def _verify(trial: _Trial, password: Secret) -> Any:
+async def _verify(trial: Trial, password: Secret) -> Any:
     user = User(trial.name)
     if not IPasswordsOnly.providedBy(trial.backend):
         user = await trial.ask(trial.backend.find_user, trial.name) or user
     return await trial.ask(trial.backend.verify_password, user, password)
 
 
-async def _right(trial: _Trial) -> None:
+async def _right(trial: Trial) -> None:
     found = await _verify(trial, trial.password)
-    _demand(found is True, f"the answer to the right password is {found!r}, not True")
+    demand(found is True, f"the answer to the right password is {found!r}, not True")
 
 
-async def _wrong(trial: _Trial) -> None:
+async def _wrong(trial: Trial) -> None:
     right = trial.password.reveal()
     for wrong in (
         b"",
@@ -205,67 +175,65 @@ async def _wrong(trial: _Trial) -> None:
         if wrong == right:
             continue
         found = await _verify(trial, Secret(wrong))
-        _demand(found is False, f"the answer to a wrong password of {len(wrong)} octets is {found!r}, not False")
+        demand(found is False, f"the answer to a wrong password of {len(wrong)} octets is {found!r}, not False")
 
 
-async def _stranger(trial: _Trial) -> None:
+async def _stranger(trial: Trial) -> None:
     """A user may disappear between lookup and check."""
     found = await trial.ask(trial.backend.verify_password, User(f"{secrets.token_hex(8)}@example.test"), trial.password)
-    _demand(found is False, f"the answer for a user that does not exist any more is {found!r}, not False")
+    demand(found is False, f"the answer for a user that does not exist any more is {found!r}, not False")
 
 
-async def _hashes(trial: _Trial) -> None:
+async def _hashes(trial: Trial) -> None:
     trial.demand_offer(IHashedPasswords)
     stored = await trial.ask(trial.backend.password_hash, User(trial.name))
-    _demand(bool(stored), "the known user has no stored password")
-    _demand(schemes.verify(stored or "", trial.password.reveal()), "the stored password does not match the right one")
+    demand(bool(stored), "the known user has no stored password")
+    demand(schemes.verify(stored or "", trial.password.reveal()), "the stored password does not match the right one")
     dummy = await trial.ask(trial.backend.typical_hash)
     if dummy is not None:
         schemes.parse(dummy)
-        _demand(not schemes.verify(dummy, trial.password.reveal()), "the dummy matches a real password")
+        demand(not schemes.verify(dummy, trial.password.reveal()), "the dummy matches a real password")
 
 
-async def _scram(trial: _Trial) -> None:
+async def _scram(trial: Trial) -> None:
     trial.demand_offer(IScramKeys)
     for hash_name in HASHES:
         typical = await trial.ask(trial.backend.typical_scram, hash_name)
-        _demand(typical is None or isinstance(typical, TypicalScram), f"typical_scram answers {typical!r}")
+        demand(typical is None or isinstance(typical, TypicalScram), f"typical_scram answers {typical!r}")
         stranger = await trial.ask(trial.backend.scram_keys, User(f"{secrets.token_hex(8)}@example.test"), hash_name)
-        _demand(stranger is None, "a user that does not exist any more has SCRAM keys")
+        demand(stranger is None, "a user that does not exist any more has SCRAM keys")
         keys = await trial.ask(trial.backend.scram_keys, User(trial.name), hash_name)
         if keys is None:
-            _demand(not (typical and typical.everybody), f"everybody has SCRAM-{hash_name} keys, and the user has none")
+            demand(not (typical and typical.everybody), f"everybody has SCRAM-{hash_name} keys, and the user has none")
             continue
         try:
             prepared = prepare(trial.password.reveal())
         except Unpreparable as error:
-            raise _Broken(
-                f"the user has SCRAM-{hash_name} keys and a password that cannot have any: {error}"
-            ) from error
+            raise Broken(f"the user has SCRAM-{hash_name} keys and a password that cannot have any: {error}") from error
         made = derive(hash_name, prepared, keys.salt, keys.rounds)
-        _demand(made == keys, f"the SCRAM-{hash_name} keys do not match the right password")
+        demand(made == keys, f"the SCRAM-{hash_name} keys do not match the right password")
 
 
-async def _certificates(trial: _Trial) -> None:
+async def _certificates(trial: Trial) -> None:
     trial.demand_offer(ITrustsCertificates)
     found = await trial.ask(trial.backend.may_log_in, User(trial.name))
-    _demand(found is True, f"whether the user may log in by a certificate is answered {found!r}, not True")
+    demand(found is True, f"whether the user may log in by a certificate is answered {found!r}, not True")
     found = await trial.ask(trial.backend.may_log_in, User(f"{secrets.token_hex(8)}@example.test"))
-    _demand(found is False, f"the answer for a user that does not exist any more is {found!r}, not False")
+    demand(found is False, f"the answer for a user that does not exist any more is {found!r}, not False")
 
 
-async def _addresses(trial: _Trial) -> None:
+async def _addresses(trial: Trial) -> None:
     trial.demand_offer(IAddresses)
     stranger = f"{secrets.token_hex(8)}.test"
     for name in (f"x@{stranger}", f"@{stranger}", secrets.token_hex(8), "x" * 255, "%", "'"):
         found = await trial.ask(trial.backend.find_address, name)
-        _demand(found is None, f"an address is found for {name!r}")
+        demand(found is None, f"an address is found for {name!r}")
     domain = await trial.ask(trial.backend.find_domain, stranger)
-    _demand(domain is None, "a domain is found that nobody has")
+    demand(domain is None, "a domain is found that nobody has")
     entry = await trial.ask(trial.backend.find_address, trial.name)
-    _demand(entry is None or _is_entry(entry), f"the answer for the user's own name is {entry!r}")
+    demand(entry is None or _is_entry(entry), f"the answer for the user's own name is {entry!r}")
     domain = await trial.ask(trial.backend.find_domain, trial.name.rpartition("@")[2])
-    _demand(domain is None or isinstance(domain, DomainEntry), f"the answer for the user's domain is {domain!r}")
+    demand(domain is None or isinstance(domain, DomainEntry), f"the answer for the user's domain is {domain!r}")
 
 
 def _is_entry(entry: Any) -> bool:
@@ -274,23 +242,23 @@ def _is_entry(entry: Any) -> bool:
     )
 
 
-async def _app_passwords(trial: _Trial) -> None:
+async def _app_passwords(trial: Trial) -> None:
     trial.demand_offer(IAppPasswords)
     for probe in (secrets.token_hex(32), "0" * 64, "", "%", "x" * 1000):
         found = trial.backend.find_app_password(probe)
-        _demand(found is None, "an app password is found that nobody has, or it does not answer at once")
+        demand(found is None, "an app password is found that nobody has, or it does not answer at once")
     for credential in (secrets.token_hex(8), "", "%"):
         found = trial.backend.app_password(credential, User(trial.name))
-        _demand(found is None, "an app password of the user is found that it has not")
+        demand(found is None, "an app password of the user is found that it has not")
 
 
-async def _reloads(trial: _Trial) -> None:
+async def _reloads(trial: Trial) -> None:
     trial.demand_offer(IReloadable)
     await trial.ask(trial.backend.reload)
     await _finds(trial)
 
 
-_PROMISES: tuple[tuple[str, Callable[[_Trial], Awaitable[None]]], ...] = (
+_PROMISES: tuple[tuple[str, Callable[[Trial], Awaitable[None]]], ...] = (
     ("it has the methods of the interfaces that it provides", _interfaces),
     ("it finds an existing user, under the requested name", _finds),
     ("it finds no user for unknown names", _unknown),

@@ -14,7 +14,8 @@ import click
 from twisted.internet import defer, task
 
 from mailserver.auth.addresses import Addresses
-from mailserver.auth.conformance import CALL_TIME, DirectHasher
+from mailserver.auth.conformance import DirectHasher
+from mailserver.auth.conformance_trial import CALL_TIME
 from mailserver.auth.interfaces import IPasswordsOnly, Resolution, User
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend, is_source_of_addresses
 from mailserver.auth.schemes.passwd import BadName, normalise

@@ -7,20 +7,23 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from twisted.internet import defer, task
 
-from mailserver.auth.conformance import CALL_TIME, DirectHasher, Finding, NoAnswer, examine
+from mailserver.auth.backends.guard import CONCURRENCY
+from mailserver.auth.conformance import DirectHasher, Finding, examine
+from mailserver.auth.conformance_trial import CALL_TIME, NoAnswer
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend, known_backends
 from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import FullHelpGroup, config_option
 from mailserver.cli.user import ask_password
 from mailserver.config import load
+from mailserver.config.model import BackendUse
 from mailserver.types import Secret
 
 
@@ -52,7 +55,10 @@ def list_backends(configuration: Path, *, as_json: bool) -> None:
 @auth.command("conformance")
 @click.argument("backend")
 @click.argument("name")
-def conformance(backend: str, name: str) -> None:
+@click.option("--domain", "domains", multiple=True, help="One of its `domains` in the configuration. Repeatable.")
+@click.option("--cache", type=click.FloatRange(0), default=0.0, help="Its `cache` in the configuration, in seconds.")
+@click.option("--calls", type=click.IntRange(1, 1000), default=CONCURRENCY, show_default=True, help="Its `calls`.")
+def conformance(backend: str, name: str, domains: Sequence[str], cache: float, calls: int) -> None:
     """Test everything that logins rely on with BACKEND (NAME:ARGUMENT, as in the configuration) and its user NAME.
 
     The user's password is asked for, or read from standard input. A call without an answer within 5 seconds, the timeout of a
@@ -64,11 +70,12 @@ def conformance(backend: str, name: str) -> None:
     except (UnknownBackend, BrokenBackend, BadName) as error:
         raise click.ClickException(str(error)) from error
     password = Secret(ask_password(generate=False, confirm=False).encode("utf-8"))
+    use = BackendUse(backend, tuple(each.lower() for each in domains), calls=calls, cache=cache)
     faults = 0
 
     async def run(reactor: Any) -> None:
         nonlocal faults
-        async for finding in examine(made, plain, password, lambda call: _within(reactor, call)):
+        async for finding in examine(made, plain, password, lambda call: _within(reactor, call), use=use):
             faults += bool(finding.fault)
             click.echo(_line(finding))
 

@@ -11,7 +11,8 @@ from zope.interface import implementer
 from mailserver.auth.backends.directory import DirectoryBackend
 from mailserver.auth.backends.file import FileBackend
 from mailserver.auth.backends.memory import MemoryBackend
-from mailserver.auth.conformance import DirectHasher, Finding, NoAnswer, examine
+from mailserver.auth.conformance import DirectHasher, Finding, examine
+from mailserver.auth.conformance_trial import NoAnswer
 from mailserver.auth.interfaces import (
     DomainEntry,
     Entry,
@@ -49,16 +50,16 @@ def findings(backend: Any, name: str = "anna@example.test", password: bytes = b"
 
 def faults(backend: Any, name: str = "anna@example.test", password: bytes = b"secret") -> list[Finding]:
     found = findings(backend, name, password)
-    assert len(found) == 12
+    assert len(found) == 22
     return [finding for finding in found if finding.fault]
 
 
 def test_what_a_back_end_has_not_is_not_offered(tmp_path: Path) -> None:
     offered = [finding.offered for finding in findings(MemoryBackend({"anna@example.test": "secret"}))]
-    assert offered == [True] * 6 + [False] * 6
+    assert offered == [True] * 6 + [False] * 6 + [True] * 3 + [False] + [True] * 4 + [False] * 2
     (tmp_path / "users").write_text(f"anna@example.test:{SSHA}\n")
     offered = [finding.offered for finding in findings(FileBackend(tmp_path / "users", DirectHasher()))]
-    assert offered == [True] * 10 + [False] * 2
+    assert offered == [True] * 10 + [False] * 2 + [True] * 2 + [False] * 2 + [True] * 4 + [False] * 2
 
 
 def test_a_call_without_an_answer_ends_the_trial() -> None:
@@ -230,4 +231,9 @@ def test_a_directory_keeps_all_of_it(tmp_path: Path) -> None:
     database = SQLiteDatabase.create(tmp_path / "directory.db")
     changing.add_account(database, Author("tests", 1), NewAccount("anna@example.test", Password(SSHA)))
     found = findings(DirectoryBackend(tmp_path / "directory.db", DirectHasher()))
-    assert [(each.promise, each.fault) for each in found if each.fault or not each.offered] == []
+    assert [(each.promise, each.fault) for each in found if each.fault] == []
+    missing = [each.promise for each in found if not each.offered]
+    # The service checks its hashes, and the settings are those of a guard.
+    assert [any(word in each for word in ("passwords at once", "`cache`", "`domains`")) for each in missing] == [
+        True
+    ] * 3

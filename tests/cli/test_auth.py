@@ -22,6 +22,16 @@ PROMISES = {
     "IReloadable": "it can reload its data",
     "IAddresses": "it knows addresses, and none that nobody has",
     "IAppPasswords": "it finds app passwords at once, and none that nobody has",
+    "IBlocking": "it does not block the server, or says that it does",
+    "places": "it answers as many calls at once as it has places",
+    "passwords": "it verifies as many passwords at once as it has places",
+    "addresses": "it looks up as many addresses at once as it has places",
+    "time limit": "a call that is given up at its time limit harms no other",
+    "late": "an answer that comes too late is not that to another call",
+    "lost": "it answers the call that is tried after lost ones",
+    "exceptions": "an exception concerns its own call alone",
+    "cache": "a right password stays right, as `cache` supposes",
+    "domains": "it knows the domains that `domains` gives it, and no user in others",
 }
 """The trials in the order of the command's lines, each by what it is about: an interface where a back end may lack it."""
 
@@ -67,7 +77,9 @@ def test_conformance_of_ours(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("Anna@example.test:{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU\n")
     done = run("conformance", f"file:{tmp_path}/users", "anna@example.test")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines() == lines_of("IAddresses", "IAppPasswords")
+    assert done.stdout.splitlines() == lines_of(
+        "IAddresses", "IAppPasswords", "passwords", "addresses", "cache", "domains"
+    )
     (tmp_path / "passwords").write_text("anna:secret\n")
     assert run("conformance", f"strcred:file:{tmp_path}/passwords", "anna").returncode == 0
 
@@ -131,4 +143,51 @@ def test_what_is_not_offered_is_said() -> None:
         "IReloadable",
         "IAddresses",
         "IAppPasswords",
+        "addresses",
+        "cache",
+        "domains",
     )
+
+
+LATER = """
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+from mailserver.auth.interfaces import IAuthBackend, User
+
+@implementer(IAuthBackend)
+class Later:
+    asked = None
+    def __init__(self, how):
+        self.how = how
+    def find_user(self, name):
+        self.asked = name
+        return deferLater(reactor, 0.01, self._user, name)
+    def _user(self, name):
+        if self.how == "mixes":
+            name = self.asked
+        return User(name) if name == "anna@example.test" else None
+    async def verify_password(self, user, password):
+        await deferLater(reactor, 0.01, lambda: None)
+        return user.name == "anna@example.test" and password.reveal() == b"secret"
+
+def make_backend(argument, hasher):
+    return Later(argument)
+"""
+
+
+@pytest.mark.parametrize("how", ["right", "mixes"])
+def test_a_back_end_that_answers_by_deferreds(tmp_path: Path, how: str) -> None:
+    (tmp_path / "later.py").write_text(LATER)
+    plugins = tmp_path / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    text = 'from mailserver.auth.plugins import AuthBackendMaker\nlater = AuthBackendMaker("later", "later", "how")\n'
+    (plugins / "later_plugin.py").write_text(text)
+    settings = ("--domain", "Example.test", "--cache", "60", "--calls", "4")
+    done = run("conformance", f"later:{how}", "anna@example.test", *settings, path=tmp_path)
+    assert done.stderr.replace("password: ", "") == ""
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    places = "FAILED  it answers as many calls at once as it has places: of 4 calls at once 2 have the wrong answer"
+    assert failed[:1] == ([] if how == "right" else [places])
+    assert done.returncode == bool(failed)
+    assert done.stdout.count("not offered") == 7
