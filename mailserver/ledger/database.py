@@ -21,8 +21,7 @@ from mailserver.ledger.entry import NAMES, Entry, SeenEntry, as_row
 
 FILE: Final = "clients.db"
 DAY: Final = 86400
-_VERSION: Final = 2
-"""A release with another number adds the tables that it misses, and leaves the others."""
+_VERSION: Final = 1
 _BUSY: Final = 5000
 """Milliseconds to wait for another writer."""
 _COLUMNS: Final = ", ".join(f'"{name}"' for name in NAMES)
@@ -34,12 +33,15 @@ CREATE TABLE IF NOT EXISTS seen (
     PRIMARY KEY ({_COLUMNS})
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS seen_last ON seen (last);
+PRAGMA user_version = {_VERSION};
+"""
+_ADD: Final = """
 CREATE TABLE IF NOT EXISTS used (
     credential TEXT PRIMARY KEY, account TEXT NOT NULL, network TEXT NOT NULL, protocol TEXT NOT NULL, last INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS used_last ON used (last);
-PRAGMA user_version = {_VERSION};
 """
+"""Tables that files of earlier releases lack. The version stays, so that those releases go on with the file."""
 
 Damage = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SQLError)
 
@@ -147,6 +149,7 @@ class Ledger:
                 if database.pragma("user_version") != _VERSION:
                     database.execute("PRAGMA journal_mode = WAL")
                     database.execute(_CREATE)
+                database.execute(_ADD)
                 database.execute("PRAGMA synchronous = NORMAL")
                 yield database
             finally:

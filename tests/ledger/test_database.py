@@ -160,7 +160,7 @@ def test_a_file_of_the_release_before_gets_the_table(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     record(ledger, ANNA)
     database = apsw.Connection(str(ledger.path))
-    database.execute("DROP TABLE used; PRAGMA user_version = 1")
+    database.execute("DROP TABLE used")
     database.close()
     assert ledger.uses(["c1"]) == {}
     record_uses(ledger, USE)

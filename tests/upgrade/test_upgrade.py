@@ -37,9 +37,9 @@ KEPT = (
     "ca.sqlite",
 )
 """Databases that are made anew where they cannot be used."""
-ADDED = ("field_texts", "previews", "sort_keys", "sums", "unsized")
+ADDED = ("field_texts", "previews", "sort_keys", "sums", "unsized", "used")
 """Tables that the version before does not have. It leaves them alone, and their rows stay true: no UID is given twice, and
-sums are counted anew after it (tests/store/test_maildir_sums.py)."""
+sums are counted anew after it (tests/store/test_maildir_sums.py), and a use of an app password is noted again."""
 HOST = "mail.example.org"
 
 
