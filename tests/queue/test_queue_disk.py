@@ -46,13 +46,20 @@ def test_what_a_failed_commit_has_left_in_the_log_is_written_over_before_its_fil
     root = tmp_path / "queue"
     with watched(root) as calls:
         queue, work = open_work(root)
+        before = put(queue)
         refused = queue.write(envelope(), [target()], Content(b"x"))
         with calls.failing_syncs(), pytest.raises(StorageFailure):
             queue.accept([refused])
+        assert _after_crash(root, tmp_path / "early") == {before.name, refused.name}
         os.utime(queue.spool.directory / refused.name, (0, 0))
         assert work.sweep(NOW) == [refused.name]
-    shutil.copytree(root, tmp_path / "crashed", ignore=shutil.ignore_patterns("*-shm"))
-    assert names(open_queue(tmp_path / "crashed")) == set()
+    assert _after_crash(root, tmp_path / "late") == {before.name}
+
+
+def _after_crash(root: Path, copy: Path) -> set[str]:
+    """The messages that a recovery of the log finds."""
+    shutil.copytree(root, copy, ignore=shutil.ignore_patterns("*-shm"))
+    return names(open_queue(copy))
 
 
 def test_while_syncs_fail_nothing_is_accepted_nor_removed(tmp_path: Path) -> None:
