@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from zope.interface import implementer
 
 from mailserver.auth.addresses import Addresses
 from mailserver.auth.backends.directory import DirectoryBackend
 from mailserver.auth.backends.virtual import VirtualAliases
 from mailserver.auth.conformance import DirectHasher
-from mailserver.auth.interfaces import User
+from mailserver.auth.interfaces import IOwnAddresses, User
 from mailserver.auth.restrictions import Names
 from mailserver.auth.sources import Source
+from mailserver.config.model import BackendUse
 from mailserver.directory import address_changes, changing
 from mailserver.directory.changing import Author
 from mailserver.directory.model import AddressKind, NewAccount, StoredAddress, StoredDomain, Target
@@ -151,6 +153,23 @@ def test_a_domain_has_details_of_its_own(database: SQLiteDatabase, tmp_path: Pat
     assert site.senders("anna+lists@example.org") == []
     address_changes.change_domain(database, AUTHOR, "example.org", detail="")
     assert site.senders("anna-lists@example.org") == []
+
+
+@implementer(IOwnAddresses)
+class Owners:
+    def find_owners(self, address: str) -> frozenset[str]:
+        return frozenset({"anna@example.org", "eve@example.net"}) if address == "info@example.org" else frozenset()
+
+
+def test_a_back_end_names_owners_in_its_domains_alone() -> None:
+    async def find(name: str) -> User | None:
+        return None
+
+    async def pause() -> None: ...
+
+    sources = [Source(Owners(), BackendUse("file:/users", domains=("example.org",)))]
+    addresses = Addresses(sources, find, {"example.org"}.__contains__, pause)
+    assert run_now(addresses.senders_of("info@example.org")) == {"anna@example.org"}
 
 
 @pytest.fixture

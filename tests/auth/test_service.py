@@ -644,3 +644,36 @@ def test_a_banned_client_is_not_checked_and_not_called_wrong(site: Site) -> None
     assert site.login("anna@example.test", "secret", peer=None).outcome()
     site.timers.advance(60)
     assert site.login("anna@example.test", "secret").outcome()
+
+
+class AnyEntryOfTheWord(CountingHasher):
+    """Entries of one password differ, as those with a salt do."""
+
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
+        await super().verify(stored, password, share, rank)
+        return stored.startswith("{PLAIN}" + password.reveal().decode())
+
+
+@pytest.mark.parametrize(
+    ("then", "lets_in"),
+    [("{PLAIN}secret 2", True), ("{PLAIN}other", False), (None, False)],
+    ids=["stays", "other", "disabled"],
+)
+def test_an_entry_that_changes_again_while_the_next_one_is_checked(then: str | None, lets_in: bool) -> None:
+    backend = Hashed({"anna@example.test": "{PLAIN}secret"})
+    site = Site(backend, hasher=AnyEntryOfTheWord)
+    site.hasher.cost = 2.0
+    context = LoginContext("imap", ip_address("192.0.2.1"), None, "s1")
+    task = Task(site.service.login(Credentials("anna@example.test", Secret(b"secret")), context))
+    site.timers.advance(1)
+    backend.entries["anna@example.test"] = "{PLAIN}secret 2"
+    site.timers.advance(2)
+    assert len(site.hasher.checks) == 2
+    backend.entries["anna@example.test"] = then
+    while not task.done:
+        site.timers.advance(0.5)
+    if lets_in:
+        assert task.outcome().name == "anna@example.test"
+    else:
+        with pytest.raises(AuthFailed):
+            task.outcome()
