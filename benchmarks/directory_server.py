@@ -30,7 +30,7 @@ USERS, FEW = 50_000, 5
 """Accounts of the large directory, and of the small one."""
 ALIASES = 3
 """Aliases of each account."""
-LOGINS = 600
+LOGINS = 300
 """Accounts that log in."""
 MEMBERS = 1000
 """Members of the group."""
