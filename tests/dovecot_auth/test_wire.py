@@ -79,6 +79,11 @@ def test_what_is_no_command_is_refused(line: bytes) -> None:
         parse(line)
 
 
+def test_values_are_escaped_as_dovecot_does() -> None:
+    """Its clients read LF as "l" (lib/strescape.c); "n" would be a letter to them."""
+    assert wire.escape("a\nb\rc\td\0e\1f") == b"a\x01lb\x01rc\x01td\x010e\x011f"
+
+
 @given(st.text(), st.text(max_size=20))
 def test_a_value_comes_back_as_it_was(user: str, reason: str) -> None:
     user, reason = (text.encode("utf-8", "replace").decode() for text in (user, reason))
