@@ -11,6 +11,7 @@ from mailserver.config.model import Config
 START_SETTINGS: Final = {
     "server": ("user", "group", "runtime_dir", "state_dir", "log_file", "log_format", "workers", "transport"),
     "mail": ("root", "location", "special_use", "utf8_names", "escape", "search_index", "expunge_history"),
+    "queue": ("directory",),
     "auth": ("hash_processes", "hash_queue"),
     "quota": ("warnings",),
     "limits": ("mailboxes_per_user", "messages_per_mailbox"),

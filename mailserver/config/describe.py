@@ -58,6 +58,7 @@ _TABLES: Final = {
     "acme": "Certificates from an authority with ACME (RFC 8555), such as Let's Encrypt, for domains and sites with `acme = true`. "
     "Needs the extra mailserver[acme].",
     "acme.dns": "Validation by DNS (dns-01).",
+    "queue": "The queue of mail on its way out. No server sends from it yet.",
     "quota": "Limits of what each account may keep (RFC 9208); [domain.quota] and fields of the users file come first.",
     "limits": "Limits of resources, so that one client cannot exhaust them for all.",
     "explain": "Explanations of refused logins, for people whose login does not work.",

@@ -76,6 +76,8 @@ def check_directories(config: Config) -> list[Problem]:
     identity = service_identity(config)
     binder = Identity(0, identity.gids) if has_root_master(config) else identity
     places = [("[server] runtime_dir", config.server.runtime_dir, binder), ("[mail] root", config.mail.root, identity)]
+    if config.queue.directory is not None:
+        places.append(("[queue] directory", config.queue.directory, identity))
     places += [
         (f"{listener.place} socket", listener.socket.parent, binder)
         for listener in config.listeners

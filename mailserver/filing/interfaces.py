@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from attrs import field, frozen
@@ -65,3 +66,19 @@ class Filer(Protocol):
 
     def plan(self, message: Source, recipient: FilingRecipient) -> Plan:
         """Plan, in the account's thread. It may block, for the disk of the account alone. Raises: MailError."""
+
+
+class CopyDecisions(Protocol):
+    """The durable decisions that copies of one message wait for, by tokens. Each call blocks, in any thread."""
+
+    def get_ready(self) -> None:
+        """Make sure that a decision can be asked for after a crash, before any copy has a token. Cheap when repeated.
+
+        Raises: NoSpace, QueueBusy, QueueDamaged, StorageFailure.
+        """
+
+    def decide(self, token: str) -> None:
+        """Decide, durably, that the copies with a token are published. Raises: as get_ready, and TokenRefused."""
+
+    def forget(self, tokens: Sequence[str]) -> None:
+        """Remove decisions that no copy waits for any more. Raises: as get_ready."""

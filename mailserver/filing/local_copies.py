@@ -17,10 +17,10 @@ from mailserver.auth.interfaces import User
 from mailserver.errors import MailError, MailLoop, TooManyEnds
 from mailserver.filing.concurrency import Gather, gather_in_turn, gather_limited
 from mailserver.filing.detail import DetailFiler
-from mailserver.filing.interfaces import Filer
+from mailserver.filing.interfaces import CopyDecisions, Filer
 from mailserver.filing.local_copy import LocalCopy, NotOneFile
 from mailserver.filing.trace import trace_fields
-from mailserver.queue.interfaces import Acceptances, Content
+from mailserver.queue.interfaces import Content
 from mailserver.store.live import LiveAccount, LiveAccounts
 from mailserver.store.receiving import Appended
 from mailserver.types import Quota
@@ -58,7 +58,7 @@ class Filing:
     quota_of: Callable[[User], Quota]
     """The limits of a user that was just looked up."""
     filer: Filer = field(factory=DetailFiler)
-    decisions: Acceptances | None = None
+    decisions: CopyDecisions | None = None
     """Decides about messages with several copies; None: nothing does, and a crash may leave some of them."""
     gather: Gather = gather_in_turn
     """Runs coroutines for several copies concurrently."""
@@ -110,9 +110,11 @@ class LocalCopies:
 
         `is_decided`: also a single copy waits for `decide`, as several do.
         """
-        if self._filing.decisions is not None and (is_decided or len(self._copies) > 1):
-            self._token = secrets.token_hex(16)
-        works = [_prepare(copy, content, self._token) for copy in self._copies]
+        decisions = self._filing.decisions
+        ready = None
+        if decisions is not None and (is_decided or len(self._copies) > 1):
+            self._token, ready = secrets.token_hex(16), decisions.get_ready
+        works = [_prepare(copy, content, self._token, ready) for copy in self._copies]
         for failure in await gather_limited(self._filing.gather, works):
             if failure is not None:
                 raise failure
@@ -121,7 +123,7 @@ class LocalCopies:
         """Decide that prepared copies are published, durably. Raises: MailError; nothing is decided then."""
         decisions, token = self._filing.decisions, self._token
         if token and decisions is not None:
-            await self._copies[0].run(lambda: decisions.accept([], token))
+            await self._copies[0].run(lambda: decisions.decide(token))
             self._decided = True
 
     async def publish(self) -> None:
@@ -166,10 +168,10 @@ class LocalCopies:
         return False
 
 
-async def _prepare(copy: LocalCopy, content: Content, token: str) -> Exception | None:
+async def _prepare(copy: LocalCopy, content: Content, token: str, ready: Callable[[], None] | None) -> Exception | None:
     """Prepare a copy and return its failure: the other copies are prepared all the same."""
     try:
-        await copy.prepare(content, token)
+        await copy.prepare(content, token, ready)
     except Exception as error:
         return error
     return None

@@ -17,9 +17,8 @@ from mailserver.config.model import Limits, Mail
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, UnknownCommand
 from mailserver.filing.concurrency import Gather, gather_in_turn
 from mailserver.filing.detail import DetailFiler
-from mailserver.filing.interfaces import Filer
+from mailserver.filing.interfaces import CopyDecisions, Filer
 from mailserver.filing.local_copies import Filing
-from mailserver.queue.interfaces import Acceptances
 from mailserver.session.channel import Channel, Wake
 from mailserver.session.line_session import LineSession
 from mailserver.session.lines import LineFault
@@ -69,7 +68,7 @@ class Services:
     """Runs coroutines for the recipients of one message concurrently."""
     filer: Filer = field(factory=DetailFiler)
     """Plans where messages for users here go."""
-    decisions: Acceptances | None = None
+    decisions: CopyDecisions | None = None
     """Decides about messages with several copies here; see `filing.local_copies`."""
 
     @property

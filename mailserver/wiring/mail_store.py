@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mailserver.config.model import Config
 from mailserver.imap.wire.mailbox_names import Namespace
 from mailserver.message.render import summarise
@@ -11,8 +13,13 @@ from mailserver.store.maildir.format.names import LevelEncoding
 from mailserver.types import DirectoryId
 
 
-def make_store(config: Config, *, root_seen: DirectoryId | None = None) -> MaildirStore:
-    """Make the store of [mail]. `root_seen`: the mail root as it was at the start. Raises: StoreUnavailable."""
+def make_store(
+    config: Config, *, root_seen: DirectoryId | None = None, decided: Callable[[str], bool] | None = None
+) -> MaildirStore:
+    """Make the store of [mail]. `root_seen`: the mail root as it was at the start. `decided`: see MaildirStore.
+
+    Raises: StoreUnavailable.
+    """
     mail = config.mail
     names = Namespace.make(mail.separator, "", slashes=bool(mail.escape))
     return MaildirStore(
@@ -26,6 +33,7 @@ def make_store(config: Config, *, root_seen: DirectoryId | None = None) -> Maild
         root_seen=root_seen,
         bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox, mail.expunge_history),
         quota_warnings=config.quota.warnings,
+        decided=decided,
     )
 
 

@@ -10,6 +10,7 @@ from mailserver.auth.interfaces import Authenticator
 from mailserver.config.model import Auth, Config
 from mailserver.dovecot_auth.exchange import StartTask
 from mailserver.dovecot_auth.session import Services as AuthSocketServices
+from mailserver.filing.interfaces import CopyDecisions
 from mailserver.imap import commands as imap_commands
 from mailserver.imap.argument_cache import ArgumentCache
 from mailserver.imap.services import Services as ImapServices
@@ -49,6 +50,7 @@ def make_protocol_services(
     authenticator: Authenticator,
     accounts: LiveAccounts,
     spool: FileSpool,
+    decisions: CopyDecisions,
     next_hop: NextHopDialer | None,
     start_task: StartTask,
 ) -> ProtocolServices:
@@ -98,6 +100,7 @@ def make_protocol_services(
         detail_separator=config.lmtp.detail_separator,
         next_hop=next_hop,
         gather=run_concurrently,
+        decisions=decisions,
     )
     lmtp = LmtpServices(
         table=smtp_tables.LMTP,
@@ -111,6 +114,7 @@ def make_protocol_services(
         quotas=quotas,
         postmaster=postmaster,
         gather=run_concurrently,
+        decisions=decisions,
     )
     auth = AuthSocketServices(
         authenticator=authenticator,

@@ -41,6 +41,7 @@ from mailserver.net.serving.serving import ReloadCheck
 from mailserver.notify.account_watcher import AccountWatcher
 from mailserver.notify.watcher import GATHER_TIME, Watcher
 from mailserver.pop3.session import Session as Pop3Session
+from mailserver.queue.model import Settings as QueueSettings
 from mailserver.session.channel import Channel
 from mailserver.smtp.lmtp import LmtpSession
 from mailserver.smtp.spool import FileSpool
@@ -67,6 +68,7 @@ from mailserver.tls.serving import policy
 from mailserver.tls.serving.context_builder import in_words
 from mailserver.tls.serving.material import Change, Material
 from mailserver.types import DirectoryId
+from mailserver.wiring.copy_decisions import QueueDecisions
 from mailserver.wiring.logins import Logins
 from mailserver.wiring.mail_store import make_store
 from mailserver.wiring.protocols import make_protocol_services
@@ -137,6 +139,7 @@ class Services:
         self._upkeep = Maintenance(self._sleep, spawn)
         self._notices = Notices(lambda: self._accounts, spawn)
         self._quota_warnings = QuotaWarnings(self._notices, spawn)
+        self._decisions = QueueDecisions(config.queue_directory, QueueSettings(hostname=config.server.hostname))
         self._accounts = self._make_accounts(config, mail_root, link)
         self._blocking = BlockingThreads(reactor)
         self._backends = Backends(
@@ -161,7 +164,7 @@ class Services:
     def _make_accounts(self, config: Config, mail_root: DirectoryId | None, link: ServerLink | None) -> LiveAccounts:
         table = None if link is None else link.open_mailboxes
         return LiveAccounts(
-            make_store(config, root_seen=mail_root),
+            make_store(config, root_seen=mail_root, decided=self._decisions.decided),
             self._make_runner,
             scans=self._scans,
             wake=self._upkeep.wake,
@@ -216,6 +219,7 @@ class Services:
             authenticator=self._authenticator,
             accounts=self._accounts,
             spool=self._spool,
+            decisions=self._decisions,
             next_hop=self._next_hop,
             start_task=lambda coroutine: start_task(coroutine, self._reactor.seconds),
         )
@@ -297,6 +301,7 @@ class Services:
             # Its intent is on disk: the next start finishes or undoes the change, as after a crash.
             log.warn("a store operation does not end: stopping without it", event="store-operation-left")
         self._pool.stop(LAST_WAIT)
+        self._decisions.close()
         self._blocking.stop(LAST_WAIT)
         self._logins.close()
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailserver.filing.interfaces import FilingRecipient, Plan, Source
-from mailserver.queue.interfaces import Content, Spooled
-from mailserver.queue.model import Envelope, Target, TokenRefused
+from mailserver.queue.model import TokenRefused
 
 
 class FakeDecisions:
-    """Implements `queue.interfaces.Acceptances` as far as copies here need it."""
+    """Implements `CopyDecisions`, and has what a store asks."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure
         self.committed: list[str] = []
         self.refused: set[str] = set()
         self.forgotten: list[str] = []
+        self.is_ready = False
 
     def decided(self, token: str) -> bool:
         if token not in self.committed:
@@ -27,27 +27,16 @@ class FakeDecisions:
         self.forgotten += tokens
         self.committed = [token for token in self.committed if token not in tokens]
 
-    def accept(self, spooled: Sequence[Spooled], token: str = "", *, sent: Sequence[tuple[str, int]] = ()) -> None:
-        assert token
-        assert not spooled
-        assert not sent
+    def get_ready(self) -> None:
+        self.is_ready = True
+
+    def decide(self, token: str) -> None:
+        assert self.is_ready
         if self.failure is not None:
             raise self.failure
         if token in self.refused:
             raise TokenRefused
         self.committed.append(token)
-
-    def check_space(self, size: int) -> None:
-        raise NotImplementedError
-
-    def write(self, envelope: Envelope, targets: Sequence[Target], content: Content) -> Spooled:
-        raise NotImplementedError
-
-    def discard(self, spooled: Spooled) -> None:
-        raise NotImplementedError
-
-    def sent(self, user: str, since: int) -> int:
-        raise NotImplementedError
 
 
 class FakeFiler:

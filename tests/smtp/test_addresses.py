@@ -70,10 +70,10 @@ def test_if_one_fails_nobody_of_the_alias_has_it_and_others_do(
     world = world_of(tmp_path)
     prepare = LocalCopy.prepare
 
-    async def full(copy: LocalCopy, content: Any, token: str) -> None:
+    async def full(copy: LocalCopy, *rest: Any) -> None:
         if copy._live.account.user == BERT:  # type: ignore[attr-defined]
             raise NoSpace
-        await prepare(copy, content, token)
+        await prepare(copy, *rest)
 
     if step == "prepare":
         monkeypatch.setattr(LocalCopy, "prepare", full)

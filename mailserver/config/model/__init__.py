@@ -9,7 +9,7 @@ from __future__ import annotations
 from mailserver.config.model.acme import Acme, AcmeDns
 from mailserver.config.model.domain import Domain, MtaSts, Site
 from mailserver.config.model.listener import Listener
-from mailserver.config.model.mail import Auth, BackendUse, Mail
+from mailserver.config.model.mail import Auth, BackendUse, Mail, Queue
 from mailserver.config.model.problem import Problem
 from mailserver.config.model.protocols import HiddenCapabilities, Http, Imap, Lmtp, Pop3, Relay, Submission
 from mailserver.config.model.quota import DomainQuota, Quotas
@@ -39,6 +39,7 @@ __all__ = [
     "MtaSts",
     "Pop3",
     "Problem",
+    "Queue",
     "Quotas",
     "Relay",
     "Server",

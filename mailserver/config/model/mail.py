@@ -1,4 +1,4 @@
-"""Tables [mail] and [auth]."""
+"""Tables [mail], [queue] and [auth]."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from attrs import Factory, field, frozen
 
 from mailserver.config.kinds import Count, OptionalHostName, Seconds, Size
 from mailserver.config.model.keys import description, setting
+
+
+@frozen
+class Queue:
+    """[queue]"""
+
+    directory: Path | None = setting(
+        "Directory of the mail queue, which the service's user makes. When absent, mailserver-queue in [mail] root. So far the "
+        "server keeps only decisions there: by them all users of an address have a message, or none, also if the server is "
+        "killed while it delivers. To move it, stop the server and move the files, too.",
+        default=None,
+        example="/var/spool/mailserver-queue",
+    )
 
 
 @frozen

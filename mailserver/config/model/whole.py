@@ -11,7 +11,7 @@ from mailserver.config.model.acme import Acme
 from mailserver.config.model.domain import Domain
 from mailserver.config.model.keys import not_a_key
 from mailserver.config.model.listener import Listener
-from mailserver.config.model.mail import Auth, Mail
+from mailserver.config.model.mail import Auth, Mail, Queue
 from mailserver.config.model.problem import Problem
 from mailserver.config.model.protocols import Http, Imap, Lmtp, Pop3, Submission
 from mailserver.config.model.quota import Quotas
@@ -37,6 +37,7 @@ class Config:
     lmtp: Lmtp = Factory(Lmtp)
     http: Http = Factory(Http)
     acme: Acme | None = None
+    queue: Queue = Factory(Queue)
     quota: Quotas = Factory(Quotas)
     limits: Limits = Factory(Limits)
     bans: Bans = Factory(Bans)
@@ -49,6 +50,11 @@ class Config:
     """`dkim.key_file.SigningDomain`s. The process that reads keys sets them; not a setting."""
     embedded: bool = not_a_key(default=False)
     """Is it for the factories in another program (`mailserver.embedding`), which need no listeners and no domains?"""
+
+    @property
+    def queue_directory(self) -> Path:
+        """The directory of the mail queue, whether it exists or not."""
+        return self.queue.directory or self.mail.root / "mailserver-queue"
 
     @property
     def domains_and_sites(self) -> tuple[Domain, ...]:

@@ -1,0 +1,115 @@
+"""Decisions about copies in the table of the mail queue, opened when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from mailserver.errors import MailError, StorageFailure
+from mailserver.queue.model import TokenRefused
+from mailserver.wiring import copy_decisions
+from mailserver.wiring.copy_decisions import QueueDecisions
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "queue"
+
+
+def test_what_is_decided_is_known_to_the_next_process(directory: Path) -> None:
+    decisions = QueueDecisions(directory)
+    decisions.get_ready()
+    assert directory.stat().st_mode & 0o777 == 0o700
+    decisions.decide("a")
+    decisions.close()
+    again = QueueDecisions(directory)
+    assert again.decided("a")
+    again.forget(["a"])
+    assert not again.decided("a")
+    again.close()
+
+
+def test_what_was_asked_for_in_vain_is_never_decided(directory: Path) -> None:
+    slow, other = QueueDecisions(directory), QueueDecisions(directory)
+    slow.get_ready()
+    assert not other.decided("a")
+    with pytest.raises(TokenRefused):
+        slow.decide("a")
+    slow.close()
+    other.close()
+
+
+def test_nothing_is_made_before_it_is_needed_and_without_a_table_nobody_can_tell(directory: Path) -> None:
+    decisions = QueueDecisions(directory)
+    with pytest.raises(StorageFailure):
+        decisions.decided("a")
+    assert not directory.exists()
+    # Another process makes it.
+    other = QueueDecisions(directory)
+    other.get_ready()
+    assert not decisions.decided("a")
+    decisions.close()
+    other.close()
+
+
+def test_a_directory_that_cannot_be_used_is_tried_again(directory: Path) -> None:
+    directory.write_text("a file")
+    decisions = QueueDecisions(directory)
+    for _ in range(2):
+        with pytest.raises(MailError):
+            decisions.get_ready()
+    directory.unlink()
+    decisions.get_ready()
+    decisions.decide("a")
+    decisions.close()
+    # A session that still ends opens it once more.
+    assert decisions.decided("a")
+    decisions.close()
+
+
+def test_the_name_of_a_new_directory_is_synced_before_anything_is_decided(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    sync, made = copy_decisions.sync_directory, copy_decisions.MailQueue
+
+    def watched(path: Path) -> None:
+        steps.append(path.name)
+        sync(path)
+
+    monkeypatch.setattr(copy_decisions, "sync_directory", watched)
+    monkeypatch.setattr(copy_decisions, "MailQueue", lambda *rest: (steps.append("open"), made(*rest))[1])
+    decisions = QueueDecisions(directory)
+    decisions.get_ready()
+    decisions.get_ready()
+    assert steps == [directory.parent.name, "open"]
+    decisions.close()
+
+
+def test_threads_open_it_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = copy_decisions.MailQueue
+    opened: list[object] = []
+    both = threading.Barrier(2, timeout=20)
+
+    def opening(*rest: object) -> object:
+        opened.append(made(*rest))  # type: ignore[arg-type]
+        return opened[-1]
+
+    monkeypatch.setattr(copy_decisions, "MailQueue", opening)
+    decisions = QueueDecisions(directory)
+
+    def decide(token: str) -> None:
+        both.wait()
+        decisions.decide(token)
+
+    threads = [threading.Thread(target=decide, args=(token,)) for token in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 1
+    assert decisions.decided("a")
+    assert decisions.decided("b")
+    decisions.close()
