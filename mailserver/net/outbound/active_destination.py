@@ -68,12 +68,6 @@ class ActiveDestination:
             self._lock.release()
         return self._taken.popleft() if self._taken and not self.has_ended else None
 
-    def take_rest(self) -> list[Try]:
-        """Take all messages that were not begun."""
-        rest = list(self._taken)
-        self._taken.clear()
-        return rest
-
     def forget(self, ids: Collection[int]) -> None:
         """The results of these recipients are recorded."""
         self.ids.difference_update(ids)

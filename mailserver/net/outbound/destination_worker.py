@@ -181,8 +181,7 @@ class DestinationWorker:
                 results = [each for each in results if each[1].result != "again"]
             self._judge(outcomes)
             if outcomes[0].result == "hop_failed":
-                results += [(each, outcomes[0]) for each in waiting]
-                results += self._rest_of(group.way, outcomes[0])
+                # The destination waits as a whole: what was not tried stays as it is.
                 waiting = []
             await self._around.record(self._destination, results)
             self.is_sending = False
@@ -198,14 +197,6 @@ class DestinationWorker:
             destination.has_ended = True
             destination.pause = PAUSE_AFTER_CUTS
             log_warning("queue-hop-silent", destination=destination.name, reason=outcomes[0].text)
-
-    def _rest_of(self, way: Way, outcome: Outcome) -> list[tuple[Recipient, Outcome]]:
-        """The recipients of other messages that were taken for the same way: they need not be tried."""
-        results: list[tuple[Recipient, Outcome]] = []
-        for each in self._destination.take_rest():
-            groups, _refused = self._groups(each)
-            results += [(one, outcome) for group in groups if group.way == way for one in group.recipients]
-        return results
 
     async def _send(
         self, message: Message, group: Group, batch: Sequence[Recipient], file: SpooledMessage
