@@ -87,7 +87,7 @@ SWEEP_HOPS: Final = "DELETE FROM hop WHERE due IS NULL AND until < :now"
 RECIPIENTS_OF: Final = f"SELECT {RECIPIENT_COLUMNS} FROM recipient r WHERE r.message = :id ORDER BY r.id"  # noqa: S608 - constants
 HOLD: Final = "UPDATE recipient SET state = 'held' WHERE id = :id AND state = 'waiting'"
 RELEASE: Final = "UPDATE recipient SET state = 'waiting', due = :now WHERE id = :id AND state = 'held'"
-RETRY: Final = "UPDATE recipient SET due = :now WHERE id = :id AND state = 'waiting' AND due > :now"
+RETRY: Final = "UPDATE recipient SET due = min(due, :now) WHERE id = :id AND state = 'waiting'"
 DROP: Final = REMOVE_RECIPIENT
 SIZE: Final = "SELECT count(*), COALESCE(sum(size), 0), min(received) FROM message"
 RECIPIENTS: Final = "SELECT count(*), COALESCE(sum(state = 'held'), 0) FROM recipient"

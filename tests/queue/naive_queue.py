@@ -109,14 +109,14 @@ class NaiveQueue:
             case "release":
                 chosen = [each for each in chosen if each.held]
             case "retry":
-                chosen = [each for each in chosen if not each.held and each.due > now]
+                chosen = [each for each in chosen if not each.held]
             case "drop":
                 self.entries = [each for each in self.entries if each not in chosen]
         for each in chosen:
             each.held = what == "hold"
             if what != "hold":
-                each.due = now
-        if what == "retry" and destination in self.dead:
+                each.due = min(each.due, now) if what == "retry" else now
+        if what == "retry" and chosen and destination in self.dead:
             self.dead[destination] = 0, self.dead[destination][1]
         return len(chosen)
 

@@ -132,6 +132,17 @@ def test_retry_contacts_a_dead_hop_at_once_and_remembers_its_failures(tmp_path: 
     assert work.hops()[0].until == NOW + 20 + 600
 
 
+def test_retry_contacts_a_dead_hop_for_recipients_that_were_not_tried(tmp_path: Path) -> None:
+    queue, work = open_work(tmp_path / "queue")
+    for name in "ab":
+        put(queue, target(name))
+    first, second = every(work)
+    work.results([(first, DOWN)], NOW)
+    assert Administration(queue).retry(Selection(address=second.target.address)) == 1
+    assert work.due(NOW, 10) == ["example.com"]
+    assert [each.id for each in every(work)] == [second.id]
+
+
 def test_retry_leaves_held_recipients(tmp_path: Path) -> None:
     queue, work = open_work(tmp_path / "queue", now=NOW + 20)
     put(queue)

@@ -160,7 +160,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 QueueMachine.TestCase.settings = settings(
-    max_examples=choose(15, whole=60),
+    max_examples=choose(15, whole=100),
     stateful_step_count=choose(25, whole=50),
     deadline=None,
     suppress_health_check=list(HealthCheck),
