@@ -16,7 +16,7 @@ from mailserver.config import values
 from mailserver.directory import addresses, reading
 from mailserver.directory.changing import expect_free
 from mailserver.directory.database import Database
-from mailserver.directory.model import AddressKind, Refused, Target
+from mailserver.directory.model import AddressKind, Refused, StoredDomain, Target
 from mailserver.directory.sqlite import SQLiteDatabase
 from mailserver.idn import ascii_name
 
@@ -102,6 +102,11 @@ def detail_of(accounts: Accounts, database: Database | None = None, domain: str 
     if stored is not None:
         return stored.detail
     return "+" if accounts.config is None else accounts.config.lmtp.detail_separator
+
+
+def absent_domains(accounts: Accounts, *names: str) -> list[StoredDomain]:
+    """Domains as a directory that does not have them gets them: with the separator of details of the configuration."""
+    return [StoredDomain(name, detail=detail_of(accounts)) for name in names]
 
 
 def targets_of(

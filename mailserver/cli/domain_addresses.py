@@ -10,10 +10,9 @@ import click
 
 from mailserver.cli.account_stores import author
 from mailserver.cli.accounts import Accounts, on_accounts
-from mailserver.cli.address_names import detail_of, domain_name, opened, targets_of
+from mailserver.cli.address_names import absent_domains, domain_name, opened, targets_of
 from mailserver.cli.columns import print_table
 from mailserver.directory import address_changes, addresses, field_rules
-from mailserver.directory.database import Database
 from mailserver.directory.model import AddressKind, StoredAddress, StoredDomain
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
@@ -77,13 +76,13 @@ def alias(accounts: Accounts, name: str, of: str | None, *, remove: bool) -> Non
     with opened(accounts) as database:
         domain = domain_name(accounts, database, name, new=of is not None)
         if of is None:
-            _change(database, domain, alias_of=None)
+            if addresses.find_stored_domain(database, domain) is not None:
+                address_changes.change_domain(database, author(), domain, alias_of=None)
             click.echo(f"{domain} stands for itself")
             return
         meant = domain_name(accounts, database, of)
-        if addresses.find_stored_domain(database, meant) is None:
-            address_changes.add_domain(database, author(), StoredDomain(meant, detail=detail_of(accounts)))
-        _change(database, domain, alias_of=meant)
+        absent = absent_domains(accounts, meant, domain)
+        address_changes.change_domain(database, author(), domain, absent=absent, alias_of=meant)
     click.echo(f"{domain} stands for {meant}: mail to anybody@{domain} goes to anybody@{meant}")
 
 
@@ -128,7 +127,8 @@ def detail(accounts: Accounts, name: str, separator: str | None, *, no_details: 
         raise click.BadParameter(f"{separator!r} is not one of {' '.join(field_rules.DETAILS)}", param_hint="SEPARATOR")
     with opened(accounts) as database:
         domain = domain_name(accounts, database, name)
-        _change(database, domain, detail=separator or "")
+        absent = absent_domains(accounts, domain)
+        address_changes.change_domain(database, author(), domain, absent=absent, detail=separator or "")
     click.echo(f"{domain}: " + (f"details follow {separator!r}" if separator else "addresses have no details"))
 
 
@@ -139,7 +139,8 @@ def disable(accounts: Accounts, name: str) -> None:
     """Refuse mail to DOMAIN, and mail from it, until it is enabled. Its users can log in."""
     with opened(accounts) as database:
         domain = domain_name(accounts, database, name)
-        _change(database, domain, enabled=False, detail=detail_of(accounts, database, domain))
+        absent = absent_domains(accounts, domain)
+        address_changes.change_domain(database, author(), domain, absent=absent, enabled=False)
     click.echo(f"disabled {domain}: mail to it and from it is refused")
 
 
@@ -150,7 +151,8 @@ def enable(accounts: Accounts, name: str) -> None:
     """Accept mail to DOMAIN again."""
     with opened(accounts) as database:
         domain = domain_name(accounts, database, name)
-        _change(database, domain, enabled=True, detail=detail_of(accounts, database, domain))
+        absent = absent_domains(accounts, domain)
+        address_changes.change_domain(database, author(), domain, absent=absent, enabled=True)
     click.echo(f"enabled {domain}")
 
 
@@ -167,13 +169,6 @@ def remove(accounts: Accounts, name: str) -> None:
         address_changes.remove_domain(database, author(), domain)
     configured = domain in (accounts.domains or ())
     click.echo(f"removed {domain} from the directory" + ("; its [[domain]] stays" if configured else ""))
-
-
-def _change(database: Database, domain: str, **values: Any) -> None:
-    """Change a domain that the directory may not have yet."""
-    if addresses.find_stored_domain(database, domain) is None:
-        address_changes.add_domain(database, author(), StoredDomain(domain))
-    address_changes.change_domain(database, author(), domain, **values)
 
 
 def _rows(accounts: Accounts) -> list[dict[str, Any]]:

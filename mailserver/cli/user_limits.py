@@ -16,13 +16,13 @@ from mailserver.auth.schemes.passwd import PasswdEntry
 from mailserver.auth.schemes.quota_fields import quota_of
 from mailserver.cli.account_stores import DirectoryStore, author
 from mailserver.cli.accounts import Accounts, on_accounts
-from mailserver.cli.address_names import detail_of, domain_name, opened
+from mailserver.cli.address_names import absent_domains, domain_name, opened
 from mailserver.cli.app_passwords import PROTOCOLS
 from mailserver.cli.columns import plain
 from mailserver.cli.user_mail import reload_users
 from mailserver.config.values import parse_size
 from mailserver.directory import address_changes, addresses, changing, credentials, reading
-from mailserver.directory.model import Account, AccountLimits, StoredDomain
+from mailserver.directory.model import Account, AccountLimits
 from mailserver.types import UNLIMITED
 
 _NONE = "none"
@@ -173,12 +173,10 @@ def limit_domain(
     with opened(accounts) as database:
         domain = domain_name(accounts, database, name)
         stored = addresses.find_stored_domain(database, domain)
-        if stored is None:
-            stored = StoredDomain(domain, detail=detail_of(accounts))
-            address_changes.add_domain(database, author(), stored)
         changed: dict[str, Any] = {key: value or None for key, value in given.items()}
-        limits = attrs.evolve(AccountLimits.parse(stored.limits), **changed)
-        address_changes.change_domain(database, author(), domain, limits=limits.text())
+        limits = attrs.evolve(AccountLimits.parse("{}" if stored is None else stored.limits), **changed)
+        absent = absent_domains(accounts, domain)
+        address_changes.change_domain(database, author(), domain, absent=absent, limits=limits.text())
     click.echo(f"changed the limits of {domain}")
     click.echo(f"its users log in {_from_and_by(limits, 'each protocol')}, unless they have limits of their own")
     reload_users(accounts.config)

@@ -6,7 +6,7 @@ when the account is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
 import attrs
@@ -108,17 +108,21 @@ def add_domain(database: Database, author: Author, new: StoredDomain) -> None:
     with recording(database, author) as record:
         if addresses.find_stored_domain(database, new.name) is not None:
             raise Taken(new.name, "domain")
-        _check_alias(database, new)
-        database.change(statements.ADD_DOMAIN, **domain_columns(new))
-        record.add(DOMAIN_ADDED, "", domain=new.name, alias_of=new.alias_of)
+        _add_domain(record, new)
 
 
-def change_domain(database: Database, author: Author, name: str, **values: Any) -> StoredDomain:
+def change_domain(
+    database: Database, author: Author, name: str, *, absent: Iterable[StoredDomain] = (), **values: Any
+) -> StoredDomain:
     """Give a domain other values: `alias_of`, `detail`, `limits`, `enabled`. Return it.
 
-    Raises: Missing, Refused for an alias of an alias, DirectoryUnavailable.
+    `absent`: domains that are added before, if the directory does not have them. Raises: Missing, Refused for an alias of an
+    alias, DirectoryUnavailable.
     """
     with recording(database, author) as record:
+        for new in absent:
+            if addresses.find_stored_domain(database, new.name) is None:
+                _add_domain(record, new)
         before = addresses.find_stored_domain(database, name)
         if before is None:
             raise Missing(name, "domain")
@@ -141,6 +145,12 @@ def remove_domain(database: Database, author: Author, name: str) -> None:
             raise Refused(f"{', '.join(aliases)} stands for {name}: remove or change that first")
         database.change(statements.REMOVE_DOMAIN, name=name)
         record.add(DOMAIN_REMOVED, "", domain=name)
+
+
+def _add_domain(record: Record, new: StoredDomain) -> None:
+    _check_alias(record.database, new)
+    record.database.change(statements.ADD_DOMAIN, **domain_columns(new))
+    record.add(DOMAIN_ADDED, "", domain=new.name, alias_of=new.alias_of)
 
 
 def _check_alias(database: Database, domain: StoredDomain) -> None:

@@ -324,3 +324,18 @@ def test_mail_is_moved_back_where_the_directory_refuses_the_new_name(
     site.refused("user", "rename", BEN, "new@example.org")
     assert (mail_of(site, BEN) / "cur").exists()
     assert not mail_of(site, "new@example.org").exists()
+
+
+def test_a_domain_that_the_directory_gets_keeps_the_separator_of_the_configuration(site: Site) -> None:
+    site.file.write_text(site.file.read_text() + '\n[lmtp]\ndetail_separator = "-"\n')
+    site.ok("domain", "alias", "example.org", "--remove")
+    site.ok("domain", "alias", "example.com", "example.org")
+    said = site.refused("domain", "alias", "example.test", "example.com")
+    assert "example.com itself stands for example.org" in said
+    rows = {each["domain"]: each for each in json.loads(site.ok("domain", "list", "--json"))}
+    assert not rows["example.test"]["in_directory"], "a refused command changes nothing"
+    assert [rows[name]["detail"] for name in ("example.org", "example.com")] == ["-", "-"]
+    site.ok("domain", "limit", "example.test", "--protocol", "imap")
+    assert "separator of details: -" in site.ok("domain", "show", "example.test")
+    numbers = [each["number"] for each in json.loads(site.ok("directory", "changes", "--json"))]
+    assert numbers == [1, 2, 3, 3, 3, 4, 4]
