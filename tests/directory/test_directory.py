@@ -368,6 +368,33 @@ def test_a_migration_that_is_interrupted_leaves_the_tables_as_they_were(number: 
         add(database, "anna@example.test")
 
 
+@pytest.mark.parametrize("version", range(1, migrations.NEWEST))
+def test_an_upgrade_that_is_interrupted_leaves_the_older_directory(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = sum(len(migrations.script(number)) for number in range(version + 1, migrations.NEWEST + 1))
+    for broken in range(steps + 1):
+        path = tmp_path / f"{broken}.db"
+        with monkeypatch.context() as older:
+            older.setattr(migrations, "NEWEST", version)
+            SQLiteDatabase.create(path).close()
+        connection = apsw.Connection(str(path))
+        connection.execute("INSERT INTO domain VALUES ('example.test', NULL, '+', '{}', 1)")
+        tables = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+        rows = connection.execute("SELECT * FROM meta").fetchall()
+        database = Interrupted(path, connection)
+        database.left = broken
+        with pytest.raises(DirectoryUnavailable, match="pulled out"):
+            migrations.upgrade(database)
+        assert connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall() == tables
+        assert connection.execute("SELECT * FROM meta").fetchall() == rows
+        database.left = 1000
+        assert migrations.upgrade(database) == migrations.NEWEST - version
+        assert migrations.version_of(database) == migrations.NEWEST
+        assert connection.execute("SELECT name FROM domain").get == "example.test"
+        add(database, "anna@example.test")
+
+
 class Interrupted(SQLiteDatabase):
     left = 0
     """Statements until the interruption."""
