@@ -70,6 +70,7 @@ def world() -> World:
         "info@example.test": at("anna", "ben"),
         "team@example.test": at("info", "ben+team"),
         "out@example.test": ("x@elsewhere.test", *at("anna")),
+        "empty@example.test": at("ben+"),
     }
     return world
 
@@ -86,6 +87,9 @@ def world() -> World:
         ("team+x@example.test", ["anna@example.test|x", "ben@example.test|x", "ben@example.test|team"]),
         ("team@example.test", ["anna@example.test|", "ben@example.test|", "ben@example.test|team"]),
         ("out@example.test", ["anna@example.test|", "x@elsewhere.test"]),
+        # An empty detail is none.
+        ("info+@example.test", ["anna@example.test|", "ben@example.test|"]),
+        ("empty+Work@example.test", ["ben@example.test|Work"]),
     ],
 )
 def test_ends(world: World, address: str, ends: list[str]) -> None:
