@@ -7,7 +7,7 @@ are dropped. Where there is no table, a copy that was prepared is published.
 
 from __future__ import annotations
 
-import secrets
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -21,6 +21,7 @@ from mailserver.filing.interfaces import CopyDecisions, Filer
 from mailserver.filing.local_copy import LocalCopy, NotOneFile
 from mailserver.filing.trace import trace_fields
 from mailserver.queue.interfaces import Content
+from mailserver.queue.tokens import make_token
 from mailserver.store.live import LiveAccount, LiveAccounts
 from mailserver.store.receiving import Appended
 from mailserver.types import Quota
@@ -111,10 +112,11 @@ class LocalCopies:
         `is_decided`: also a single copy waits for `decide`, as several do.
         """
         decisions = self._filing.decisions
-        ready = None
         if decisions is not None and (is_decided or len(self._copies) > 1):
-            self._token, ready = secrets.token_hex(16), decisions.get_ready
-        works = [_prepare(copy, content, self._token, ready) for copy in self._copies]
+            # Before the token is made: one that is older than the table counts as decided.
+            await self._copies[0].run(decisions.get_ready)
+            self._token = make_token(int(time.time()))
+        works = [_prepare(copy, content, self._token) for copy in self._copies]
         for failure in await gather_limited(self._filing.gather, works):
             if failure is not None:
                 raise failure
@@ -168,10 +170,10 @@ class LocalCopies:
         return False
 
 
-async def _prepare(copy: LocalCopy, content: Content, token: str, ready: Callable[[], None] | None) -> Exception | None:
+async def _prepare(copy: LocalCopy, content: Content, token: str) -> Exception | None:
     """Prepare a copy and return its failure: the other copies are prepared all the same."""
     try:
-        await copy.prepare(content, token, ready)
+        await copy.prepare(content, token)
     except Exception as error:
         return error
     return None

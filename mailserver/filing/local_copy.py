@@ -65,17 +65,12 @@ class LocalCopy:
 
         return await self._live.deliver(stage)
 
-    async def prepare(self, content: Content, token: str = "", ready: Callable[[], None] | None = None) -> None:
-        """Prepare what is planned: `publish` then cannot fail, not even by a crash. Raises: as append, and as `ready`.
-
-        `ready` is called first, in the account's thread.
-        """
+    async def prepare(self, content: Content, token: str = "") -> None:
+        """Prepare what is planned: `publish` then cannot fail, not even by a crash. Raises: as append."""
         message = StoredMessage(self._prefix, content)
 
         def prepare() -> Sequence[Prepared]:
             with message:
-                if ready is not None:
-                    ready()
                 return self._prepare(message, token)
 
         try:

@@ -51,7 +51,7 @@ class Decisions(Protocol):
     def decided(self, token: str) -> bool:
         """Tell whether the token was committed, and refuse it from now on if it was not.
 
-        Raises: QueueBusy, QueueDamaged, StorageFailure; the caller then leaves the copies as they are.
+        One that is older than the rows counts as committed: those that knew it are gone. Raises: QueueBusy, QueueDamaged, StorageFailure; the caller then leaves the copies as they are.
         """
 
     def forget(self, tokens: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from mailserver.queue.interfaces import Content, Spooled
 from mailserver.queue.model import Envelope, QueueDamaged, Settings, Target
 from mailserver.queue.rows import FILE_NAME, Rows
 from mailserver.queue.spool import Spool
+from mailserver.queue.tokens import made_at
 
 SPOOL: Final = "msg"
 LOCK: Final = "commit.lock"
@@ -63,7 +64,13 @@ class MailQueue:
                     "there are messages and no rows; `mailserver queue rebuild` makes rows from the messages",
                     str(self.directory / FILE_NAME),
                 )
-            Rows.create(self.directory)
+            # Tokens that are older stand in a table that was here before, or elsewhere.
+            until = int(self.clock())
+
+            def fill(connection: apsw.Connection) -> None:
+                connection.execute(statements.SET_TOKENS_LOST, {"until": until})
+
+            Rows.create(self.directory, fill)
 
     def check_space(self, size: int) -> None:
         """See Acceptances."""
@@ -100,7 +107,9 @@ class MailQueue:
                 return bool(found[0][0] == 1)
             now = int(self.clock())
             # Rather a copy of what was not accepted than the loss of one that was.
-            accepted = bool(now < connection.execute(statements.TOKENS_LOST).get)
+            made = made_at(token)
+            oldest = now if made is None else min(now, made)
+            accepted = bool(oldest < connection.execute(statements.TOKENS_LOST).get)
             connection.execute(statements.DECIDE, {"token": token, "accepted": int(accepted), "at": now})
             return accepted
 

@@ -10,11 +10,13 @@ import pytest
 
 from mailserver.auth.interfaces import User
 from mailserver.errors import InUse, MailError, NoSpace, StorageFailure, StoreUnavailable
+from mailserver.filing import local_copies
 from mailserver.filing.interfaces import MessageRejected, Plan
 from mailserver.filing.local_copies import Filing, LocalCopies
 from mailserver.filing.local_copy import LocalCopy
 from mailserver.filing.stored_message import StoredMessage
 from mailserver.queue.interfaces import Content
+from mailserver.queue.tokens import made_at
 from mailserver.store.live import LiveAccounts
 from mailserver.types import Quota
 from tests.fakes import DirectRunner, run_now
@@ -100,7 +102,7 @@ def test_several_copies_wait_for_one_decision_which_is_forgotten_then() -> None:
     run_now(copies.prepare(MESSAGE))
     assert site.counts() == [0, 0, 0]
     [token] = {each.token for each in site.store.prepared}
-    assert len(token) == 32
+    assert made_at(token) is not None
     run_now(copies.decide())
     assert decisions.committed == [token]
     assert site.counts() == [0, 0, 0]
@@ -109,6 +111,34 @@ def test_several_copies_wait_for_one_decision_which_is_forgotten_then() -> None:
     assert decisions.forgotten == [token]
     run_now(copies.close())
     assert site.counts() == [1, 1, 1]
+    site.check_clean()
+
+
+def test_a_token_is_made_when_the_table_is_there_and_nothing_is_prepared_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decisions = FakeDecisions()
+    site = Site(decisions)
+    now = [1000.0]
+    monkeypatch.setattr(local_copies.time, "time", lambda: now[0])
+    asked: list[int] = []
+
+    def slow() -> None:
+        asked.append(1)
+        now[0] += 50
+        if len(asked) == 2:
+            raise StorageFailure("no table")
+        decisions.is_ready = True
+
+    monkeypatch.setattr(decisions, "get_ready", slow)
+    site.file()
+    [token] = decisions.forgotten
+    # A table that was made meanwhile is not younger.
+    assert made_at(token) == 1050
+    prepared = len(site.store.prepared)
+    with pytest.raises(StorageFailure):
+        site.file()
+    assert (len(asked), len(site.store.prepared)) == (2, prepared)
     site.check_clean()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from mailserver.errors import MailError, StorageFailure
 from mailserver.queue.model import TokenRefused
+from mailserver.queue.tokens import make_token
 from mailserver.wiring import copy_decisions
 from mailserver.wiring.copy_decisions import QueueDecisions
 
@@ -113,3 +115,28 @@ def test_threads_open_it_once(directory: Path, monkeypatch: pytest.MonkeyPatch) 
     assert decisions.decided("a")
     assert decisions.decided("b")
     decisions.close()
+
+
+def _move(directory: Path, names: str, to: str) -> None:
+    (directory.parent / to).mkdir(exist_ok=True)
+    for path in directory.glob(names):
+        path.rename(directory.parent / to / path.name)
+
+
+@pytest.mark.parametrize("moved", ["queue.sqlite*", "*"], ids=["rows", "all"])
+def test_copies_are_rather_kept_than_lost_where_a_new_table_is_made(directory: Path, moved: str) -> None:
+    earlier = make_token(int(time.time()) - 60)
+    before = QueueDecisions(directory)
+    before.get_ready()
+    before.decide(earlier)
+    before.close()
+    _move(directory, moved, "kept")
+    after = QueueDecisions(directory)
+    with pytest.raises(StorageFailure):
+        after.decided(earlier)
+    # The next message with several copies makes a table.
+    after.get_ready()
+    later = make_token(int(time.time()))
+    assert after.decided(earlier)
+    assert not after.decided(later)
+    after.close()

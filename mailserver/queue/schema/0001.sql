@@ -6,7 +6,8 @@ CREATE TABLE meta (
     oldest INTEGER NOT NULL,
     -- Changed to write over what a failed commit may have left at the end of the WAL.
     overwritten INTEGER NOT NULL,
-    -- Until then an unknown token counts as committed: a rebuild could not read those that were.
+    -- Until then an unknown token counts as committed, and so does one that was made before: a rebuild could not read those that
+    -- were, or these are the first rows of this directory.
     tokens_lost_until INTEGER NOT NULL
 );
 -- Ids are never used again: results of a try name recipients by them, and a command may have removed these meanwhile.
