@@ -37,6 +37,8 @@ CHECKPOINT_PAGES: Final = 2000
 """Pages of the WAL from which on a writer moves them into the database: about 8 MB."""
 _LOCKED: Final = 5000
 """Milliseconds that SQLite waits: only a recovery or another program's lock takes time, as writers have ours."""
+_NONE: Final = (-1, -1)
+"""The identity of no file."""
 _CACHE: Final = 4096
 """KiB of pages in memory, for each connection."""
 _DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.FormatError, apsw.MismatchError)
@@ -119,16 +121,25 @@ class Rows:
                 raise
             self._writer.set_wal_hook(self._committed)
             self._identity = _identity(self.path)
+            self._wal = _wal_identity(self.path)
         self._pages = 0
         self._state = -1
 
     def _follow(self) -> None:
-        """Take the new file if a rebuild has replaced it. The caller holds the lock."""
+        """Take the new file if a rebuild has replaced it. The caller holds the lock.
+
+        Raises: QueueDamaged for a file that was moved to the place of ours, beside its WAL; as `_open`.
+        """
         with faults():
             if _identity(self.path) == self._identity:
                 return
+            if self._wal is not None and _wal_identity(self.path) == self._wal:
+                # SQLite would apply it to the other file, and remove it.
+                raise QueueDamaged from FileExistsError(errno.EEXIST, "this is not the file of its log", str(self.path))
         with self._reading:
             self.close()
+            # Should the next line fail, this file is opened anew when it is put back.
+            self._identity, self._wal = _NONE, None
             self._open()
 
     def _connect(self) -> apsw.Connection:
@@ -160,6 +171,9 @@ class Rows:
 
     def read(self, statement: str, **values: Value) -> list[Row]:
         """Run a statement to its end. Raises: QueueDamaged, QueueBusy, StorageFailure."""
+        if self._identity == _NONE:
+            with self._lock.held():
+                self._follow()
         with self._reading, faults():
             return cast("list[Row]", self._reader.execute(statement, values).fetchall())
 
@@ -247,7 +261,7 @@ class Rows:
     def _sync_wal(self, *, rewritten: bool = False) -> None:
         # SQLite has no lock on this file, so that its descriptor may be closed.
         with faults():
-            fd = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(_wal(self.path), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 if rewritten:
                     offset = 0
@@ -310,6 +324,10 @@ class Rows:
         self._writer.close(True)
 
 
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
 def _identity(path: Path) -> tuple[int, int]:
     """Device and inode of the file. Raises: FileNotFoundError, OSError."""
     status = os.stat(path)
@@ -319,6 +337,14 @@ def _identity(path: Path) -> tuple[int, int]:
 def _expect_ours(connection: apsw.Connection) -> None:
     if connection.execute("PRAGMA application_id").get != APPLICATION_ID:
         raise apsw.NotADBError("it is no mail queue")
+
+
+def _wal_identity(path: Path) -> tuple[int, int] | None:
+    """The same of its WAL; None if there is none. Raises: OSError."""
+    try:
+        return _identity(_wal(path))
+    except FileNotFoundError:
+        return None
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.errors import MailError, StorageFailure
-from mailserver.queue.model import TokenRefused
+from mailserver.queue.model import QueueDamaged, TokenRefused
 from mailserver.queue.tokens import make_token
 from mailserver.wiring import copy_decisions
 from mailserver.wiring.copy_decisions import QueueDecisions
@@ -123,6 +123,11 @@ def _move(directory: Path, names: str, to: str) -> None:
         path.rename(directory.parent / to / path.name)
 
 
+def _put_back(directory: Path, kept: str) -> None:
+    for path in (directory.parent / kept).iterdir():
+        path.rename(directory / path.name)
+
+
 @pytest.mark.parametrize("moved", ["queue.sqlite*", "*"], ids=["rows", "all"])
 def test_copies_are_rather_kept_than_lost_where_a_new_table_is_made(directory: Path, moved: str) -> None:
     earlier = make_token(int(time.time()) - 60)
@@ -140,3 +145,35 @@ def test_copies_are_rather_kept_than_lost_where_a_new_table_is_made(directory: P
     assert after.decided(earlier)
     assert not after.decided(later)
     after.close()
+
+
+@pytest.mark.parametrize("moved", ["queue.sqlite", "queue.sqlite*"], ids=["rows", "with-log"])
+@pytest.mark.parametrize("other", ["text", "rows"])
+def test_a_table_that_was_moved_away_from_a_running_server_and_put_back_is_whole(
+    directory: Path, moved: str, other: str
+) -> None:
+    decisions = QueueDecisions(directory)
+    decisions.get_ready()
+    decisions.decide("a")
+    _move(directory, moved, "kept")
+    if other == "text":
+        (directory / "queue.sqlite").write_bytes(b"hello" * 5000)
+    else:
+        elsewhere = QueueDecisions(directory.parent / "elsewhere")
+        elsewhere.get_ready()
+        elsewhere.close()
+        (directory.parent / "elsewhere/queue.sqlite").rename(directory / "queue.sqlite")
+    if (moved, other) != ("queue.sqlite*", "rows"):
+        with pytest.raises(QueueDamaged):
+            decisions.decide("b")
+    for path in directory.glob("queue.sqlite") if moved == "queue.sqlite" else directory.glob("queue.sqlite*"):
+        path.unlink()
+    _put_back(directory, "kept")
+    assert decisions.decided("a")
+    decisions.decide("c")
+    again = QueueDecisions(directory)
+    assert again.decided("a")
+    assert again.decided("c")
+    assert not again.decided("b")
+    again.close()
+    decisions.close()
