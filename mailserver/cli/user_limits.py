@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
 import click
 
 from mailserver.auth.limits import LOCAL_NETWORK
@@ -143,14 +142,10 @@ def limit(
     if not given and not changes_password:
         raise click.UsageError("give at least one limit; `mailserver user show` shows the present ones")
     with store.opened() as database:
-        account = reading.find_account(database, entry.name)
-        if account is not None and given:
-            changing.set_limits(database, author(), account.name, attrs.evolve(account.limits, **given))
-        if account is not None and changes_password:
-            changing.set_main_protocols(database, author(), account.name, by_password)
-        changed = reading.find_account(database, entry.name)
+        main = {"password_protocols": by_password} if changes_password else {}
+        changed = changing.change_limits(database, author(), entry.name, **given, **main)
     click.echo(f"changed the limits of {entry.name}")
-    if changed is not None and (changes_password or given.keys() & {"networks", "protocols"}):
+    if changes_password or given.keys() & {"networks", "protocols"}:
         _say_logins(changed)
     reload_users(accounts.config)
 
@@ -172,11 +167,10 @@ def limit_domain(
         raise click.UsageError("give --network or --protocol")
     with opened(accounts) as database:
         domain = domain_name(accounts, database, name)
-        stored = addresses.find_stored_domain(database, domain)
         changed: dict[str, Any] = {key: value or None for key, value in given.items()}
-        limits = attrs.evolve(AccountLimits.parse("{}" if stored is None else stored.limits), **changed)
         absent = absent_domains(accounts, domain)
-        address_changes.change_domain(database, author(), domain, absent=absent, limits=limits.text())
+        after = address_changes.change_domain(database, author(), domain, absent=absent, changed_limits=changed)
+        limits = AccountLimits.parse(after.limits)
     click.echo(f"changed the limits of {domain}")
     click.echo(f"its users log in {_from_and_by(limits, 'each protocol')}, unless they have limits of their own")
     reload_users(accounts.config)

@@ -6,7 +6,7 @@ when the account is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import attrs
@@ -15,6 +15,7 @@ from mailserver.directory import addresses, statements
 from mailserver.directory.changing import Author, Record, account_id, expect_free, recording
 from mailserver.directory.database import Database
 from mailserver.directory.model import (
+    AccountLimits,
     Missing,
     Refused,
     StoredAddress,
@@ -112,11 +113,18 @@ def add_domain(database: Database, author: Author, new: StoredDomain) -> None:
 
 
 def change_domain(
-    database: Database, author: Author, name: str, *, absent: Iterable[StoredDomain] = (), **values: Any
+    database: Database,
+    author: Author,
+    name: str,
+    *,
+    absent: Iterable[StoredDomain] = (),
+    changed_limits: Mapping[str, Any] | None = None,
+    **values: Any,
 ) -> StoredDomain:
     """Give a domain other values: `alias_of`, `detail`, `limits`, `enabled`. Return it.
 
-    `absent`: domains that are added before, if the directory does not have them. Raises: Missing, Refused for an alias of an
+    `absent`: domains that are added before, if the directory does not have them. `changed_limits`: fields of AccountLimits; the
+    others stand. Raises: Missing, Refused for an alias of an
     alias, DirectoryUnavailable.
     """
     with recording(database, author) as record:
@@ -127,6 +135,8 @@ def change_domain(
         if before is None:
             raise Missing(name, "domain")
         after = attrs.evolve(before, **values)
+        if changed_limits:
+            after = attrs.evolve(after, limits=attrs.evolve(AccountLimits.parse(after.limits), **changed_limits).text())
         _check_alias(database, after)
         database.change(statements.SET_DOMAIN, **domain_columns(after))
         record.add(DOMAIN_CHANGED, "", domain=name, changed=domain_differences(before, after))

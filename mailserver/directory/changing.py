@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, cast
 
+import attrs
 from attrs import define, frozen
 
 from mailserver.directory import reading, statements
@@ -134,12 +135,27 @@ def set_main_protocols(database: Database, author: Author, name: str, protocols:
         record.add(MAIN_PROTOCOLS, name, protocols=main_protocols_text(protocols))
 
 
+def change_limits(database: Database, author: Author, name: str, **values: Any) -> Account:
+    """Change some limits of an account: fields of AccountLimits, and `password_protocols` of its main password. Return it.
+
+    Another administrator's changes of others stand. Raises: Missing, DirectoryUnavailable.
+    """
+    with recording(database, author) as record:
+        account = _existing(database, name)
+        if "password_protocols" in values:
+            protocols = values.pop("password_protocols")
+            set_main_protocols_row(database, account.id, protocols)
+            database.change(statements.SET_SERIAL, id=account.id, serial=record.serial)
+            record.add(MAIN_PROTOCOLS, name, protocols=main_protocols_text(protocols))
+        if values:
+            _set_limits(record, account, attrs.evolve(account.limits, **values))
+        return _existing(database, name)
+
+
 def set_limits(database: Database, author: Author, name: str, limits: AccountLimits) -> None:
     """Replace the limits of an account. Raises: Missing, DirectoryUnavailable."""
     with recording(database, author) as record:
-        account = _existing(database, name)
-        database.change(statements.SET_LIMITS, id=account.id, limits=limits.text(), serial=record.serial)
-        record.add(LIMITS, name, before=json.loads(account.limits.text()), after=json.loads(limits.text()))
+        _set_limits(record, _existing(database, name), limits)
 
 
 def rename(database: Database, author: Author, old: str, new: str) -> None:
@@ -260,6 +276,11 @@ def expect_free(database: Database, name: str) -> None:
     """Raise Taken if an account or address has that name, DirectoryUnavailable."""
     for (kind,) in database.rows(statements.ADDRESS, name=name):
         raise Taken(name, str(kind))
+
+
+def _set_limits(record: Record, account: Account, limits: AccountLimits) -> None:
+    record.database.change(statements.SET_LIMITS, id=account.id, limits=limits.text(), serial=record.serial)
+    record.add(LIMITS, account.name, before=json.loads(account.limits.text()), after=json.loads(limits.text()))
 
 
 def _existing(database: Database, name: str) -> Account:

@@ -6,6 +6,8 @@ import json
 import os
 import pwd
 import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from click.testing import CliRunner, Result
 from mailserver.auth.schemes import schemes
 from mailserver.cli import main
 from mailserver.cli.account_stores import author
-from mailserver.directory import migrations, reading
+from mailserver.directory import addresses, migrations, reading
 from mailserver.directory.model import Account, AccountLimits, State
 from mailserver.directory.sqlite import SQLiteDatabase
 
@@ -33,6 +35,9 @@ class Site:
 
     def user(self, *words: str, stdin: str = "geheim\n") -> Result:
         return CliRunner().invoke(main, ["user", *words, "--directory", str(self.path)], input=stdin)
+
+    def domain(self, *words: str) -> Result:
+        return CliRunner().invoke(main, ["domain", *words, "--directory", str(self.path)])
 
     def account(self, name: str) -> Account | None:
         database = SQLiteDatabase.open(self.path)
@@ -271,6 +276,65 @@ def test_limits_are_set_shown_and_removed(site: Site) -> None:
         assert site.user("limit", "anna@example.test", *wrong).exit_code == 2
     assert "has no user" in refused(site.user("limit", "ben@example.test", "--storage", "1G"))
     assert site.account("anna@example.test") == account
+
+
+@pytest.fixture
+def other_administrator(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What another administrator does just before the next transaction of a command."""
+    steps: list[Callable[[], object]] = []
+    writing = SQLiteDatabase.writing
+
+    def after_the_other(database: SQLiteDatabase) -> AbstractContextManager[None]:
+        while steps:
+            steps.pop()()
+        return writing(database)
+
+    monkeypatch.setattr(SQLiteDatabase, "writing", after_the_other)
+    return steps
+
+
+def test_limits_that_two_administrators_set_at_once_hold_both(
+    site: Site, other_administrator: list[Callable[[], object]]
+) -> None:
+    ok(site.user("add", "anna@example.test"))
+    other_administrator.append(lambda: ok(site.user("limit", "anna@example.test", "--network", "192.0.2.0/24")))
+    ok(site.user("limit", "anna@example.test", "--protocol", "imap"))
+    account = site.account("anna@example.test")
+    assert account is not None
+    assert account.limits == AccountLimits(("192.0.2.0/24",), protocols=("imap",))
+
+
+def test_limits_that_two_administrators_set_at_once_for_a_domain_hold_both(
+    site: Site, other_administrator: list[Callable[[], object]]
+) -> None:
+    ok(site.user("add", "anna@example.test"))
+    ok(site.domain("enable", "example.test"))
+    other_administrator.append(lambda: ok(site.domain("limit", "example.test", "--network", "192.0.2.0/24")))
+    ok(site.domain("limit", "example.test", "--protocol", "imap"))
+    database = SQLiteDatabase.open(site.path)
+    stored = addresses.find_stored_domain(database, "example.test")
+    database.close()
+    assert stored is not None
+    assert AccountLimits.parse(stored.limits) == AccountLimits(("192.0.2.0/24",), protocols=("imap",))
+
+
+def test_all_limits_of_a_command_are_one_change(site: Site) -> None:
+    ok(site.user("add", "anna@example.test"))
+    ok(site.user("limit", "anna@example.test", "--network", "192.0.2.0/24", "--apps-only"))
+    account = site.account("anna@example.test")
+    assert account is not None
+    assert (account.limits.networks, account.password.protocols) == (("192.0.2.0/24",), frozenset())
+    database = SQLiteDatabase.open(site.path)
+    assert len({change.serial for change in reading.changes(database, 1)}) == 1
+    database.close()
+
+
+def test_limits_of_a_user_that_is_deleted_meanwhile(
+    site: Site, other_administrator: list[Callable[[], object]]
+) -> None:
+    ok(site.user("add", "anna@example.test"))
+    other_administrator.append(lambda: ok(site.user("delete", "anna@example.test", "--yes")))
+    assert "has no user" in refused(site.user("limit", "anna@example.test", "--protocol", "imap"))
 
 
 def test_limits_of_a_users_file_are_in_its_lines(tmp_path: Path) -> None:
