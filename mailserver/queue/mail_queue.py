@@ -17,7 +17,7 @@ import apsw
 from mailserver.errors import NoSpace
 from mailserver.queue import disk, statements
 from mailserver.queue.acceptance import Acceptor
-from mailserver.queue.commit_lock import CommitLock
+from mailserver.queue.commit_lock import WAITS, CommitLock
 from mailserver.queue.interfaces import Content, Spooled
 from mailserver.queue.model import Envelope, QueueDamaged, Settings, Target
 from mailserver.queue.rows import FILE_NAME, Rows
@@ -26,16 +26,20 @@ from mailserver.queue.tokens import made_at
 
 SPOOL: Final = "msg"
 LOCK: Final = "commit.lock"
+ASKING: Final = 1.0
+"""Seconds for which the lock is waited for to refuse a token: who asks holds an account's lock, and asks again later."""
 
 
 class MailQueue:
     """Implements `interfaces.Acceptances`."""
 
-    def __init__(self, directory: Path, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: Path, settings: Settings, *, clock: Callable[[], float] = time.time, waits: float = WAITS
+    ) -> None:
         """Open the queue of a directory that exists, and make it if nothing is there yet.
 
-        Raises: QueueDamaged if rows are damaged, or are missing beside spool files; QueueTooNew, QueueBusy, NoSpace,
-        StorageFailure.
+        `waits`: seconds for which its lock is waited for. Raises: QueueDamaged if rows are damaged, or are missing beside spool
+        files; QueueTooNew, QueueBusy, NoSpace, StorageFailure.
         """
         self.directory = directory
         self.settings = settings
@@ -44,15 +48,15 @@ class MailQueue:
         try:
             self.spool = Spool(directory / SPOOL)
             if not (directory / FILE_NAME).exists():
-                self._create()
-            self.rows = Rows(directory, self.lock)
+                self._create(waits)
+            self.rows = Rows(directory, self.lock, waits=waits)
         except BaseException:
             self.lock.close()
             raise
         self._acceptor = Acceptor(self.spool, self.rows, settings, clock)
 
-    def _create(self) -> None:
-        with self.lock.held():
+    def _create(self, waits: float) -> None:
+        with self.lock.held(waits):
             if (self.directory / FILE_NAME).exists():
                 return
             with disk.boundary():
@@ -113,7 +117,7 @@ class MailQueue:
             connection.execute(statements.DECIDE, {"token": token, "accepted": int(accepted), "at": now})
             return accepted
 
-        return self.rows.write(refuse)
+        return self.rows.write(refuse, waits=ASKING)
 
     def forget(self, tokens: Sequence[str]) -> None:
         """See Decisions. A refused token stays refused, as its session may only be slow."""

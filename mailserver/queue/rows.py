@@ -27,7 +27,7 @@ import apsw
 
 from mailserver.errors import NoSpace, StorageFailure
 from mailserver.queue import disk, migrations, statements
-from mailserver.queue.commit_lock import CommitLock
+from mailserver.queue.commit_lock import WAITS, CommitLock
 from mailserver.queue.model import QueueBusy, QueueDamaged
 
 APPLICATION_ID: Final = 0x4D535155
@@ -52,12 +52,12 @@ _log = logging.getLogger(__name__)
 class Rows:
     """The open rows of one process. Threads take turns. To be opened behind a fork, not before."""
 
-    def __init__(self, directory: Path, lock: CommitLock) -> None:
-        """Open the rows. Raises: QueueDamaged, QueueTooNew, QueueBusy, StorageFailure."""
+    def __init__(self, directory: Path, lock: CommitLock, *, waits: float = WAITS) -> None:
+        """Open the rows. `waits`: seconds for which the lock is waited for. Raises: QueueDamaged, QueueTooNew, QueueBusy, StorageFailure."""
         self.path = directory / FILE_NAME
         self._lock = lock
         self._reading = threading.Lock()
-        with lock.held():
+        with lock.held(waits):
             self._open()
         try:
             with faults():
@@ -201,12 +201,12 @@ class Rows:
 
     # --- writing
 
-    def write(self, body: Callable[[apsw.Connection], T], *, durable: bool = True) -> T:
+    def write(self, body: Callable[[apsw.Connection], T], *, durable: bool = True, waits: float = WAITS) -> T:
         """Run the body in a transaction. On a full disk it is run twice, so it changes nothing but rows.
 
-        Raises: NoSpace, QueueBusy, QueueDamaged, StorageFailure, and what the body raises; nothing was changed then.
+        `waits`: seconds for which the lock is waited for. Raises: NoSpace, QueueBusy, QueueDamaged, StorageFailure, and what the body raises; nothing was changed then.
         """
-        with self._lock.held():
+        with self._lock.held(waits):
             self._follow()
             if self._lock.is_marked():
                 self._mend()

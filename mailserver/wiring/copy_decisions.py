@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mailserver.errors import StorageFailure
+from mailserver.queue.commit_lock import WAITS
 from mailserver.queue.disk import boundary, sync_directory
-from mailserver.queue.mail_queue import MailQueue
-from mailserver.queue.model import Settings
+from mailserver.queue.mail_queue import ASKING, MailQueue
+from mailserver.queue.model import QueueBusy, Settings
 from mailserver.queue.rows import FILE_NAME
 
 
@@ -24,6 +25,8 @@ class QueueDecisions:
         self._settings = settings
         self._opening = threading.Lock()
         self._queue: MailQueue | None = None
+        self._failed = 0
+        """How often it could not be opened."""
 
     def get_ready(self) -> None:
         """See CopyDecisions."""
@@ -40,7 +43,7 @@ class QueueDecisions:
         """
         if self._queue is None and not (self._directory / FILE_NAME).exists():
             raise StorageFailure(f"nothing is decided in {self._directory}: it has no {FILE_NAME}")
-        return self._open().decided(token)
+        return self._open(ASKING).decided(token)
 
     def forget(self, tokens: Sequence[str]) -> None:
         """See CopyDecisions."""
@@ -53,16 +56,31 @@ class QueueDecisions:
             if queue is not None:
                 queue.close()
 
-    def _open(self) -> MailQueue:
+    def _open(self, waits: float = WAITS) -> MailQueue:
         queue = self._queue
         if queue is not None:
             return queue
-        with self._opening:
+        failed = self._failed
+        if not self._opening.acquire(timeout=waits):
+            raise QueueBusy
+        try:
             if self._queue is None:
-                with boundary():
-                    if not self._directory.is_dir():
-                        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                        # What is decided must not be lost with the directory.
-                        sync_directory(self._directory.parent)
-                self._queue = MailQueue(self._directory, self._settings)
+                if self._failed != failed:
+                    # One after another they would keep the threads of all accounts.
+                    raise QueueBusy
+                self._queue = self._opened(waits)
             return self._queue
+        finally:
+            self._opening.release()
+
+    def _opened(self, waits: float) -> MailQueue:
+        try:
+            with boundary():
+                if not self._directory.is_dir():
+                    self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    # What is decided must not be lost with the directory.
+                    sync_directory(self._directory.parent)
+            return MailQueue(self._directory, self._settings, waits=waits)
+        except BaseException:
+            self._failed += 1
+            raise

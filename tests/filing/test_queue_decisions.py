@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mailserver.errors import MailError, StorageFailure
-from mailserver.queue.model import QueueDamaged, TokenRefused
+from mailserver.queue import commit_lock
+from mailserver.queue.model import QueueBusy, QueueDamaged, TokenRefused
 from mailserver.queue.tokens import make_token
 from mailserver.wiring import copy_decisions
 from mailserver.wiring.copy_decisions import QueueDecisions
@@ -82,7 +84,9 @@ def test_the_name_of_a_new_directory_is_synced_before_anything_is_decided(
         sync(path)
 
     monkeypatch.setattr(copy_decisions, "sync_directory", watched)
-    monkeypatch.setattr(copy_decisions, "MailQueue", lambda *rest: (steps.append("open"), made(*rest))[1])
+    monkeypatch.setattr(
+        copy_decisions, "MailQueue", lambda *rest, **more: (steps.append("open"), made(*rest, **more))[1]
+    )
     decisions = QueueDecisions(directory)
     decisions.get_ready()
     decisions.get_ready()
@@ -95,8 +99,8 @@ def test_threads_open_it_once(directory: Path, monkeypatch: pytest.MonkeyPatch) 
     opened: list[object] = []
     both = threading.Barrier(2, timeout=20)
 
-    def opening(*rest: object) -> object:
-        opened.append(made(*rest))  # type: ignore[arg-type]
+    def opening(*rest: object, **more: object) -> object:
+        opened.append(made(*rest, **more))  # type: ignore[arg-type]
         return opened[-1]
 
     monkeypatch.setattr(copy_decisions, "MailQueue", opening)
@@ -177,3 +181,83 @@ def test_a_table_that_was_moved_away_from_a_running_server_and_put_back_is_whole
     assert not again.decided("b")
     again.close()
     decisions.close()
+
+
+def test_a_process_that_hangs_with_the_lock_makes_nobody_wait_behind_others(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = copy_decisions.MailQueue
+    tries: list[object] = []
+
+    def opening(*rest: object, **more: object) -> object:
+        tries.append(more)
+        assert both_wait.wait(20)
+        raise QueueBusy
+
+    both_wait = threading.Event()
+    monkeypatch.setattr(copy_decisions, "MailQueue", opening)
+    decisions = QueueDecisions(directory)
+    lock = decisions._opening
+    failures: list[Exception] = []
+
+    class Opening:
+        """Tells when a thread waits for it."""
+
+        def acquire(self, timeout: float) -> bool:
+            if lock.acquire(blocking=False):
+                return True
+            both_wait.set()
+            return lock.acquire(timeout=timeout)
+
+        release = lock.release
+
+    monkeypatch.setattr(decisions, "_opening", Opening())
+
+    def ready() -> None:
+        try:
+            decisions.get_ready()
+        except MailError as error:
+            failures.append(error)
+
+    first, second = threading.Thread(target=ready), threading.Thread(target=ready)
+    first.start()
+    second.start()
+    first.join()
+    second.join()
+    assert len(tries) == 1
+    assert [type(each) for each in failures] == [QueueBusy, QueueBusy]
+    # The next one tries again.
+    monkeypatch.setattr(copy_decisions, "MailQueue", made)
+    monkeypatch.setattr(decisions, "_opening", lock)
+    decisions.get_ready()
+    decisions.close()
+
+
+def test_who_asks_does_not_wait_long_for_a_process_that_hangs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An account's lock is held meanwhile."""
+    monkeypatch.setattr(commit_lock, "time", FakeTime())
+    decisions = QueueDecisions(directory)
+    decisions.get_ready()
+    new = QueueDecisions(directory)
+    with (directory / "commit.lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for each in (decisions, new):
+            FakeTime.slept = 0.0
+            with pytest.raises(QueueBusy):
+                each.decided("a")
+            assert FakeTime.slept < 1.1
+    assert not new.decided("a")
+    decisions.close()
+    new.close()
+
+
+class FakeTime:
+    """A clock that only sleeping moves."""
+
+    slept = 0.0
+
+    def monotonic(self) -> float:
+        return FakeTime.slept
+
+    def sleep(self, seconds: float) -> None:
+        FakeTime.slept += seconds
