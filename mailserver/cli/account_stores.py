@@ -95,7 +95,7 @@ class DirectoryStore:
         """See AccountStore."""
         password = password_of(PasswdEntry(name, stored, False, "", scram))
         with self.opened() as database:
-            changing.set_password(database, author(), name, password)
+            changing.set_password(database, author(), name, password, keeps_apps=True)
 
     def scram_parameters(self, name: str) -> Mapping[str, str]:
         """See AccountStore."""

@@ -24,6 +24,7 @@ from mailserver.directory.model import (
     Missing,
     NewAccount,
     Password,
+    Refused,
     State,
     Taken,
 )
@@ -109,10 +110,17 @@ def import_accounts(database: Database, author: Author, new: Iterable[NewAccount
     return number
 
 
-def set_password(database: Database, author: Author, name: str, password: Password) -> None:
-    """Give an account another main password. Raises: Missing, DirectoryUnavailable."""
+def set_password(
+    database: Database, author: Author, name: str, password: Password, *, keeps_apps: bool = False
+) -> None:
+    """Give an account another main password.
+
+    `keeps_apps`: its SCRAM keys were made beside those of the app passwords, and must not take these away. Raises: Refused if they
+    would, Missing, DirectoryUnavailable.
+    """
     with recording(database, author) as record:
-        set_password_rows(record, account_id(database, name), password)
+        if set_password_rows(record, account_id(database, name), password) and keeps_apps:
+            raise Refused("the SCRAM parameters of the account were changed meanwhile: try again")
         record.add(PASSWORD, name)
 
 
@@ -189,15 +197,18 @@ def mark_restored(database: Database, author: Author, above: int = 0) -> None:
         record.add(RESTORED, "")
 
 
-def set_password_rows(record: Record, account: str, password: Password) -> None:
-    """Give the account of that identifier another main password, within a change. Raises: DirectoryUnavailable."""
+def set_password_rows(record: Record, account: str, password: Password) -> int:
+    """Give the account of that identifier another main password, within a change.
+
+    Return the number of SCRAM keys that app passwords have lost by it. Raises: DirectoryUnavailable.
+    """
     database, author = record.database, record.author
     [before] = database.rows(statements.SCRAM_PARAMETERS, id=account)
     new = _parameters(password)
     parameters = {column: text or str(old) for (column, text), old in zip(new.items(), before, strict=True)}
-    if any(old and old != text for old, text in zip(before, parameters.values(), strict=True)):
-        # The keys of app passwords belong to the salt and rounds that the account had.
-        database.change(statements.DROP_APP_SCRAM, account=account)
+    # The keys of app passwords belong to the salt and rounds that the account had.
+    moved = [column for old, (column, text) in zip(before, parameters.items(), strict=True) if old and old != text]
+    lost = sum(database.change(statements.DROP_APP_SCRAM[column], account=account) for column in moved)
     database.change(statements.SET_SCRAM, id=account, serial=record.serial, **parameters)
     changed = database.change(
         statements.SET_MAIN_CREDENTIAL,
@@ -208,6 +219,7 @@ def set_password_rows(record: Record, account: str, password: Password) -> None:
         **_keys(password),
     )
     assert changed == 1
+    return lost
 
 
 def set_main_protocols_row(database: Database, account: str, protocols: frozenset[str] | None) -> None:

@@ -196,9 +196,13 @@ SCRAM_PARAMETERS: Final = "SELECT scram_sha256, scram_sha1 FROM account WHERE id
 SET_MAIN_PROTOCOLS: Final = (
     "UPDATE credential SET protocols = :protocols WHERE account = :account AND kind = 'password'"
 )
-DROP_APP_SCRAM: Final = (
-    "UPDATE credential SET scram_sha256 = NULL, scram_sha1 = NULL WHERE account = :account AND kind = 'app'"
-)
+DROP_APP_SCRAM: Final = {
+    "scram_sha256": """
+UPDATE credential SET scram_sha256 = NULL WHERE account = :account AND kind = 'app' AND scram_sha256 IS NOT NULL""",
+    "scram_sha1": """
+UPDATE credential SET scram_sha1 = NULL WHERE account = :account AND kind = 'app' AND scram_sha1 IS NOT NULL""",
+}
+"""By the column of a hash."""
 SECRETS: Final = "SELECT secret FROM credential WHERE kind = 'password' AND secret <> '' LIMIT :count"
 SCRAM_SHA256: Final = "SELECT scram_sha256 FROM account WHERE scram_sha256 <> '' LIMIT :count"
 SCRAM_SHA1: Final = "SELECT scram_sha1 FROM account WHERE scram_sha1 <> '' LIMIT :count"

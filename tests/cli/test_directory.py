@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mailserver.auth.schemes import schemes
-from mailserver.cli import main
+from mailserver.cli import main, user
 from mailserver.cli.account_stores import author
-from mailserver.directory import addresses, migrations, reading
+from mailserver.directory import addresses, credentials, migrations, reading
 from mailserver.directory.model import Account, AccountLimits, State
 from mailserver.directory.sqlite import SQLiteDatabase
 
@@ -327,6 +327,44 @@ def test_all_limits_of_a_command_are_one_change(site: Site) -> None:
     database = SQLiteDatabase.open(site.path)
     assert len({change.serial for change in reading.changes(database, 1)}) == 1
     database.close()
+
+
+def test_a_password_that_would_take_the_keys_of_an_app_password_made_meanwhile(
+    site: Site, other_administrator: list[Callable[[], object]]
+) -> None:
+    ok(site.user("add", "anna@example.test", "--no-scram"))
+    ok(site.user("app-password", "add", "anna@example.test", "--label", "tablet", "--no-scram"))
+    other_administrator.append(lambda: ok(site.user("app-password", "add", "anna@example.test", "--label", "phone")))
+    before = site.account("anna@example.test")
+    assert "were changed meanwhile: try again" in refused(site.user("password", "anna@example.test"))
+    after = site.account("anna@example.test")
+    assert before is not None
+    assert after is not None
+    assert after.password == before.password
+    ok(site.user("password", "anna@example.test"))
+    database = SQLiteDatabase.open(site.path)
+    found = credentials.app_passwords(database, "anna@example.test")
+    database.close()
+    assert {each.label: bool(each.scram) for each in found} == {"phone": True, "tablet": False}
+
+
+def test_keys_of_app_passwords_stay_where_another_hash_gets_a_new_salt(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(site.user("add", "anna@example.test"))
+    ok(site.user("app-password", "add", "anna@example.test", "--label", "phone"))
+    store = user._store
+    monkeypatch.setattr(user, "_store", lambda *given: store(*given[:2], ("SHA-256", "SHA-1"), *given[3:]))
+    for _ in range(2):
+        # The second time SHA-1 has a salt that no app password uses.
+        ok(site.user("password", "anna@example.test"))
+    account = site.account("anna@example.test")
+    assert account is not None
+    database = SQLiteDatabase.open(site.path)
+    [found] = credentials.app_passwords(database, "anna@example.test")
+    database.close()
+    assert found.scram["SHA-256"].parameters == account.password.scram["SHA-256"].parameters
+    assert set(account.password.scram) == {"SHA-256", "SHA-1"}
 
 
 def test_limits_of_a_user_that_is_deleted_meanwhile(
