@@ -12,7 +12,7 @@ import pytest
 
 from tests.disk.small import SmallDisk, SmallServer
 from tests.hostile.conftest import no_bugs
-from tests.live.client import Client, logged_in
+from tests.live.client import Client, deliver, logged_in
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 
@@ -49,25 +49,12 @@ def try_login(server: SmallServer, user: str, password: str) -> bytes:
         return client.try_login(user, password)
 
 
-def delivered(server: SmallServer, recipient: str) -> bytes:
-    with Client(server, "lmtp") as client:
-        client.greeting()
-        client.send(b"LHLO client.example\r\n")
-        client.until(rb"250 ")
-        client.ask(b"MAIL FROM:<>\r\n")
-        answer = client.ask(f"RCPT TO:<{recipient}>\r\n".encode())
-        if not answer.startswith(b"250"):
-            return answer
-        client.ask(b"DATA\r\n")
-        return client.ask(b"Subject: s\r\n\r\nHello\r\n.\r\n")
-
-
 def assert_all_goes_on(server: SmallServer, bystander: Client) -> None:
     """Users log in as before, and nobody else; mail comes; an open session is answered."""
     assert b"OK" in try_login(server, ANNA, server.accounts[ANNA])
     assert b"AUTHENTICATIONFAILED" in try_login(server, ANNA, "wrong")
-    assert delivered(server, INFO).startswith(b"250")
-    assert delivered(server, "nobody@example.test").startswith(b"550")
+    assert deliver(server, INFO).startswith(b"250")
+    assert deliver(server, "nobody@example.test").startswith(b"550")
     assert bystander.ask(b"n NOOP\r\n").startswith(b"n OK")
 
 
@@ -86,7 +73,7 @@ def test_a_full_disk_takes_no_change_and_stops_no_login(server: SmallServer) -> 
         assert_no_change(server, "user", "disable", BEN, because="full")
         assert_no_change(server, "alias", "add", "new@example.test", BEN, because="full")
         assert b"OK" in try_login(server, BEN, server.accounts[BEN])
-        assert delivered(server, "new@example.test").startswith(b"550")
+        assert deliver(server, "new@example.test").startswith(b"550")
         assert_all_goes_on(server, bystander)
 
         server.disk.free()

@@ -164,6 +164,21 @@ def logged_in(server: Server, protocol: str, domain: str = "example.test", **mor
     return client.log_in(*server.user_of(domain))
 
 
+def deliver(server: Server, recipient: str, subject: str = "") -> bytes:
+    """The reply to a message by LMTP, or to its recipient if that is refused. Its subject is "to RECIPIENT" if none is given."""
+    subject = subject or f"to {recipient}"
+    with Client(server, "lmtp") as client:
+        client.greeting()
+        client.send(b"LHLO client.example\r\n")
+        client.until(rb"250 ")
+        client.ask(b"MAIL FROM:<>\r\n")
+        answer = client.ask(f"RCPT TO:<{recipient}>\r\n".encode())
+        if not answer.startswith(b"250"):
+            return answer
+        client.ask(b"DATA\r\n")
+        return client.ask(f"Subject: {subject}\r\n\r\nHello\r\n.\r\n".encode())
+
+
 def memory(pid: int) -> int:
     """Octets of a process, and of those below it, that are their own and in memory."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:

@@ -16,7 +16,7 @@ from mailserver.directory import changing, reading
 from mailserver.directory.changing import Author
 from mailserver.directory.model import AccountLimits, NewAccount, Password
 from mailserver.directory.sqlite import SQLiteDatabase
-from tests.live.client import Client, eventually
+from tests.live.client import Client, deliver, eventually
 from tests.live.conftest import no_bug
 from tests.server import Server
 
@@ -198,20 +198,6 @@ def test_a_disabled_user_is_logged_out_and_an_enabled_one_logs_in(server: Server
     command(server, "user", "enable", "three@example.test")
     with logged_in(server, "three@example.test"):
         pass
-
-
-def deliver(server: Server, recipient: str) -> bytes:
-    """The reply to a message by LMTP, or to its recipient."""
-    with Client(server, "lmtp") as client:
-        client.greeting()
-        client.send(b"LHLO client.example\r\n")
-        client.until(rb"250 ")
-        client.ask(b"MAIL FROM:<>\r\n")
-        answer = client.ask(b"RCPT TO:<" + recipient.encode() + b">\r\n")
-        if not answer.startswith(b"250"):
-            return answer
-        client.ask(b"DATA\r\n")
-        return client.ask(b"Subject: to " + recipient.encode() + b"\r\n\r\ntext\r\n.\r\n")
 
 
 def has(server: Server, name: str, subject: bytes) -> bool:

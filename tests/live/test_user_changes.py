@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mailserver.cli import main
 from mailserver.cli.control import ask, server_config
 from mailserver.store.maildir.account import relocation
-from tests.live.client import Client
+from tests.live.client import Client, deliver
 from tests.live.conftest import no_bug
 from tests.server import Server
 
@@ -49,20 +49,6 @@ def refused(server: Server, name: str) -> bytes:
     with Client(server, "imaps") as client:
         client.greeting()
         return client.try_login(name, "geheim")
-
-
-def deliver(server: Server, recipient: str, subject: str) -> bytes:
-    """The last reply."""
-    with Client(server, "lmtp") as client:
-        client.greeting()
-        client.send(b"LHLO client.example\r\n")
-        client.until(rb"250 ")
-        client.ask(b"MAIL FROM:<>\r\n")
-        answer = client.ask(f"RCPT TO:<{recipient}>\r\n".encode())
-        if not answer.startswith(b"250"):
-            return answer
-        client.ask(b"DATA\r\n")
-        return client.ask(f"Subject: {subject}\r\n\r\nHello\r\n.\r\n".encode())
 
 
 def uids(server: Server, name: str) -> tuple[list[bytes], list[bytes]]:
