@@ -27,7 +27,7 @@ from mailserver.queue.tokens import made_at
 SPOOL: Final = "msg"
 LOCK: Final = "commit.lock"
 ASKING: Final = 1.0
-"""Seconds for which the lock is waited for to refuse a token: who asks holds an account's lock, and asks again later."""
+"""Seconds for which the lock is waited for to refuse or forget a token: who asks holds an account's lock, and asks again later."""
 
 
 class MailQueue:
@@ -125,6 +125,8 @@ class MailQueue:
             self.rows.write(
                 lambda connection: connection.executemany(statements.FORGET, [{"token": each} for each in tokens]),
                 durable=False,
+                # Nothing depends on it: who forgets is about to answer a client.
+                waits=ASKING,
             )
 
     def close(self) -> None:

@@ -233,7 +233,9 @@ def test_a_process_that_hangs_with_the_lock_makes_nobody_wait_behind_others(
     decisions.close()
 
 
-def test_who_asks_does_not_wait_long_for_a_process_that_hangs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_or_forgets_does_not_wait_long_for_a_process_that_hangs(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An account's lock is held meanwhile."""
     monkeypatch.setattr(commit_lock, "time", FakeTime())
     decisions = QueueDecisions(directory)
@@ -246,6 +248,10 @@ def test_who_asks_does_not_wait_long_for_a_process_that_hangs(directory: Path, m
             with pytest.raises(QueueBusy):
                 each.decided("a")
             assert FakeTime.slept < 1.1
+        FakeTime.slept = 0.0
+        with pytest.raises(QueueBusy):
+            decisions.forget(["a"])
+        assert FakeTime.slept < 1.1, "a client waits for its answer"
     assert not new.decided("a")
     decisions.close()
     new.close()

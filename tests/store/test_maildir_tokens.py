@@ -123,7 +123,8 @@ def test_a_failure_leaves_them_for_later_and_the_account_is_served(
     assert left(account) == (4, 2)
     # A table that is locked must not delay each operation.
     assert len(table.asked) == 1
-    assert len([record for record in caplog.records if "settled" in record.getMessage()]) == 1
+    [record] = [record for record in caplog.records if "intent" in record.getMessage()]
+    assert (record.exc_info is not None) == isinstance(error, ValueError), "a bug is logged whole"
     table.answer = True
     monkeypatch.setattr(recovery.time, "monotonic", lambda: account._home.ask_again)
     append(account)

@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from mailserver.errors import BadMailboxName, NoSpace, StoreUnavailable
+from mailserver.errors import BadMailboxName, MailError, NoSpace, StoreUnavailable
 from mailserver.store.maildir.disk import directories, safeio
 from mailserver.store.maildir.disk.process_start import is_alive
 from mailserver.store.maildir.format.uid_validity import next_uid_validity
@@ -104,10 +104,13 @@ def _is_decided(home: Home, left: intent.Intent, token: str) -> bool | None:
         return None
     try:
         return decided(token)
-    except Exception as error:
-        home.ask_again = time.monotonic() + ASK_AGAIN
+    except (OSError, MailError) as error:
         _warn_once(home, left, error)
-        return None
+    except Exception:
+        # A bug there must not close the account.
+        _log.exception("intent %s of %s: its decision could not be asked for", left.id, home.root)
+    home.ask_again = time.monotonic() + ASK_AGAIN
+    return None
 
 
 def _warn_once(home: Home, left: intent.Intent, error: Exception) -> None:
