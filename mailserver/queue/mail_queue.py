@@ -65,7 +65,7 @@ class MailQueue:
             if next(self.spool.names(), None) is not None:
                 raise QueueDamaged from FileNotFoundError(
                     errno.ENOENT,
-                    "there are messages and no rows; `mailserver queue rebuild` makes rows from the messages",
+                    "there are messages and no rows",
                     str(self.directory / FILE_NAME),
                 )
             # Tokens that are older stand in a table that was here before, or elsewhere.

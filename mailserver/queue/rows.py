@@ -144,7 +144,7 @@ class Rows:
 
     def _connect(self) -> apsw.Connection:
         if not self.path.is_file():
-            raise FileNotFoundError(errno.ENOENT, "the rows are missing: `rebuild` makes them", str(self.path))
+            raise FileNotFoundError(errno.ENOENT, "the rows are missing", str(self.path))
         # SQLite refuses links in any part of a path; only the last part must not be one here.
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW
         connection = apsw.Connection(str(self.path.parent.resolve() / self.path.name), flags=flags)
